@@ -1,0 +1,1 @@
+"""Headswap: one frozen pass over your images, then swap heads as often as you like."""

@@ -1,0 +1,95 @@
+"""`headswap`: a sub-command per stage and per user verb; the only place that words errors for people."""
+
+import argparse
+import importlib
+import signal
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from types import FrameType
+
+from pipeline import params
+from pipeline.errors import CheckFailed, PipelineError
+
+
+@dataclass(frozen=True)
+class Verb:
+    """A sub-command: its module's `main(params, **options)` returns the summary line."""
+
+    module: str
+    help: str
+    options: tuple[str, ...] = ()
+    flags: tuple[tuple[str, str], ...] = ()
+
+
+OPTIONS = {
+    "backbone": "a name from `backbones:` in params.yaml",
+    "head": "a name from `heads:` in params.yaml",
+    "plan": "a name from `plans:` in params.yaml",
+}
+
+VERBS = {
+    "prepare": Verb("stages.prepare", "stage: hash the images, deal the splits, write data/manifest.parquet"),
+    "embed": Verb("stages.embed", "stage: push images the cache does not know through a frozen CNN", ("backbone",)),
+    "train": Verb("stages.train", "stage: fit a head on cached embeddings", ("backbone", "head")),
+    "finetune": Verb("stages.finetune", "stage: train the last blocks, or all, of a CNN", ("backbone", "plan")),
+    "compare": Verb("stages.compare", "stage: score every run on the test split, write reports/verdict.json and index.html"),
+    "audit": Verb(
+        "stages.audit",
+        "hash every file from images to verdict against reports/lineage.json; exit 1 and name those that differ",
+        flags=(("record", "stage: write reports/lineage.json instead, after checking that the stamps agree"),),
+    ),
+    "demo": Verb("commands.demo", "lay the demo's 2,624 images out under data/raw/elpv"),
+    "doctor": Verb("commands.doctor", "check params.yaml, data folder and weights before anything expensive runs"),
+}  # fmt: skip
+
+
+class Interrupted(BaseException):
+    """SIGTERM, raised as an exception so that temporary files are removed on the way out."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one sub-command; return the exit status: 0 done, 1 a check found something, 2 unusable input or state."""
+    options = vars(_parser().parse_args(arguments))
+    name = options.pop("verb")
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        verb = importlib.import_module(f"pipeline.{VERBS[name].module}")
+        summary = verb.main(params.load(), **options)
+    except CheckFailed as finding:
+        return _complain(name, finding.problems, status=1)
+    except PipelineError as error:
+        return _complain(name, error.problems)
+    except OSError as error:
+        return _complain(name, [f"{error.filename or 'input or output'}: {error.strerror or error}"])
+    except (KeyboardInterrupt, Interrupted):
+        print(f"headswap {name}: interrupted; what was finished is kept", file=sys.stderr)  # noqa: T201
+        return 130
+    print(f"{name}: {summary}")  # noqa: T201
+    return 0
+
+
+def _complain(name: str, problems: Sequence[str], status: int = 2) -> int:
+    for problem in problems:
+        print(f"headswap {name}: {problem}", file=sys.stderr)  # noqa: T201
+    return status
+
+
+def _interrupt(signum: int, frame: FrameType | None) -> None:
+    raise Interrupted
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="headswap",
+        description="One frozen pass over your images, then swap heads at will. `dvc repro` runs the stages; "
+        "params.yaml says which.",
+    )
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="COMMAND")
+    for name, verb in VERBS.items():
+        sub = verbs.add_parser(name, help=verb.help, description=verb.help)
+        for option in verb.options:
+            sub.add_argument(f"--{option}", required=True, metavar=option[0].upper(), help=OPTIONS[option])
+        for flag, text in verb.flags:
+            sub.add_argument(f"--{flag}", action="store_true", help=text)
+    return parser

@@ -1,0 +1,1 @@
+"""One module per user verb that is no stage; each a main(params) -> summary line."""

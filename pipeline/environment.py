@@ -1,0 +1,59 @@
+"""What a result was made with: code commit, library versions, machine."""
+
+import os
+import platform
+import subprocess
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+# The libraries that decide numbers.
+LIBRARIES = ("torch", "torchvision", "timm", "openvino", "onnxruntime", "numpy", "scipy", "scikit-learn", "h5py",
+             "pyarrow", "pillow", "dvc")  # fmt: skip
+# What the commit speaks for: the code, and what tells it what to do.
+CODE = ("pipeline", "params.yaml", "dvc.yaml")
+
+
+def describe() -> dict[str, Any]:
+    """Return commit, whether the code differs from it, versions and machine; unknown things are left out."""
+    return {
+        **_commit(),
+        "python": platform.python_version(),
+        "libraries": versions(),
+        "machine": {"system": platform.system(), "processor": _processor(), "cores": os.cpu_count()},
+    }
+
+
+def versions() -> dict[str, str]:
+    """Return the installed versions of the libraries that decide numbers, without importing them."""
+    found = {}
+    for name in LIBRARIES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _commit() -> dict[str, Any]:
+    commit = _git("rev-parse", "HEAD")
+    if commit is None:
+        return {}
+    return {"commit": commit, "uncommitted_changes": bool(_git("status", "--porcelain", "--", *CODE))}
+
+
+def _git(*arguments: str) -> str | None:
+    try:
+        done = subprocess.run(["git", *arguments], capture_output=True, text=True, check=True)  # noqa: S603, S607
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return done.stdout.strip()
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()

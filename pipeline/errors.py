@@ -1,0 +1,33 @@
+"""What can go wrong that a user can put right."""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class PipelineError(Exception):
+    """The input or the state is unusable; `problems` holds one readable line each."""
+
+    def __init__(self, *problems: str) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = problems
+
+
+class InputError(PipelineError):
+    """What the user gave (parameters, images, weights) cannot be used."""
+
+
+class StateError(PipelineError):
+    """What an earlier stage left is missing or is not what it wrote."""
+
+
+class CheckFailed(PipelineError):  # noqa: N818  # nothing went wrong: the check did its work
+    """A check found something; `problems` holds one finding each."""
+
+
+def unknown(field: str, got: str, valid: Iterable[str]) -> str:
+    """Return the line for a name that is not among the valid ones, with the nearest of them."""
+    names = sorted(valid)
+    near = get_close_matches(got, names, n=1, cutoff=0.5)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    shown = ", ".join(names[:12]) + (f", ... ({len(names)} in all)" if len(names) > 12 else "")
+    return f"{field}: got {got!r}, expected one of: {shown}{hint}"

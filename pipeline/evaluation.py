@@ -1,0 +1,226 @@
+"""Predictions, metrics, and the paired comparison of two sets of predictions on the same images."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline import stamps
+from pipeline.atomic import replacing
+from pipeline.errors import StateError
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+
+# Resamples handled at once: bounds the memory of a bootstrap to this many rows of counts.
+_CHUNK = 256
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What a head or a fine-tuned network says of the validation and test images; N rows, K classes."""
+
+    image_id: Sequence[str]
+    split: Sequence[str]
+    label: Sequence[str]
+    classes: Sequence[str]
+    """Sorted; the order of the columns of `probability`."""
+    probability: Floats
+    """(N, K); rows sum to one."""
+
+    def of(self, split: str) -> "Predictions":
+        """Return the rows of one split."""
+        rows = [row for row, name in enumerate(self.split) if name == split]
+        return Predictions(
+            [self.image_id[row] for row in rows],
+            [split] * len(rows),
+            [self.label[row] for row in rows],
+            self.classes,
+            self.probability[rows],
+        )
+
+    def truth(self) -> Ints:
+        """Return the true class of every row as an index into `classes`, (N,)."""
+        index = {name: number for number, name in enumerate(self.classes)}
+        return np.array([index[label] for label in self.label], dtype=np.int64)
+
+    def decision(self) -> Ints:
+        """Return the most probable class of every row, (N,); the first of equals."""
+        return np.asarray(self.probability.argmax(axis=1), dtype=np.int64)
+
+
+def path_of(backbone: str, run: str) -> Path:
+    """Return where the predictions of a head or plan lie."""
+    return Path("predictions") / backbone / f"{run}.parquet"
+
+
+def write(path: Path, predictions: Predictions) -> None:
+    """Write predictions as Parquet: image_id, split, label, p_<class> ..."""
+    columns: dict[str, Any] = {name: list(getattr(predictions, name)) for name in ("image_id", "split", "label")}
+    for number, name in enumerate(predictions.classes):
+        columns[f"p_{name}"] = predictions.probability[:, number]
+    with replacing(path) as temporary:
+        pq.write_table(pa.table(columns), temporary, compression="zstd")
+
+
+def read(path: Path, stamp: stamps.Stamp) -> Predictions:
+    """Read predictions whose bytes are the stamped ones; StateError otherwise."""
+    table = pq.read_table(BytesIO(stamps.check(path, stamp)))
+    names = [name for name in table.column_names if name.startswith("p_")]
+    probability = np.column_stack([table[name].to_numpy() for name in names]).astype(np.float64)
+    if not np.isfinite(probability).all():
+        raise StateError(f"{path}: holds probabilities that are not numbers; run `dvc repro --force`")
+    return Predictions(
+        table["image_id"].to_pylist(),
+        table["split"].to_pylist(),
+        table["label"].to_pylist(),
+        [name.removeprefix("p_") for name in names],
+        probability,
+    )
+
+
+# --- Metrics -----------------------------------------------------------------------------------------------------
+#
+# Every metric is computed from how often each row counts: all ones give the plain value, multinomial counts give a
+# bootstrap resample. So one formula serves both, and B resamples cost one matrix product instead of B calls.
+# Shapes: counts (B, N), truth and decision (N,), probability (N, K) -> (B,).
+
+Metric = Callable[[Floats, Ints, Floats], Floats]
+
+
+def _accuracy(counts: Floats, truth: Ints, probability: Floats) -> Floats:
+    right = (probability.argmax(axis=1) == truth).astype(np.float64)
+    return np.asarray(counts @ right / counts.sum(axis=1))
+
+
+def _confusion(counts: Floats, truth: Ints, probability: Floats) -> Floats:
+    """(B, K, K): truth by decision."""
+    classes = probability.shape[1]
+    cell = truth * classes + probability.argmax(axis=1)
+    return np.asarray(counts @ np.eye(classes * classes)[cell]).reshape(-1, classes, classes)
+
+
+def _mean_over_present(values: Floats, weight: Floats) -> Floats:
+    """Mean over the classes that occur in a resample: (B, K), (B, K) -> (B,)."""
+    present = weight > 0
+    return np.asarray(np.where(present, values, 0).sum(axis=1) / present.sum(axis=1))
+
+
+def _balanced_accuracy(counts: Floats, truth: Ints, probability: Floats) -> Floats:
+    confusion = _confusion(counts, truth, probability)
+    actual = confusion.sum(axis=2)
+    hits = np.diagonal(confusion, axis1=1, axis2=2)
+    return _mean_over_present(hits / np.maximum(actual, 1), actual)
+
+
+def _macro_f1(counts: Floats, truth: Ints, probability: Floats) -> Floats:
+    confusion = _confusion(counts, truth, probability)
+    either = confusion.sum(axis=2) + confusion.sum(axis=1)
+    hits = np.diagonal(confusion, axis1=1, axis2=2)
+    return _mean_over_present(2 * hits / np.maximum(either, 1), either)
+
+
+def _roc_auc(counts: Floats, truth: Ints, probability: Floats) -> Floats:
+    """Area under the ROC curve; for more than two classes the unweighted mean of one against the rest."""
+    classes = probability.shape[1]
+    if classes == 2:
+        return _auc_of_one(counts, truth == 1, probability[:, 1])
+    areas = np.column_stack([_auc_of_one(counts, truth == k, probability[:, k]) for k in range(classes)])
+    return np.asarray(areas.mean(axis=1))
+
+
+def _auc_of_one(counts: Floats, positive: npt.NDArray[np.bool_], score: Floats) -> Floats:
+    """P(score of a positive > score of a negative) + P(equal) / 2, the Mann-Whitney form (Hanley & McNeil 1982)."""
+    order = np.argsort(score, kind="stable")
+    _, start = np.unique(score[order], return_index=True)
+    ordered, is_positive = counts[:, order], positive[order]
+    positives = np.add.reduceat(ordered * is_positive, start, axis=1)  # (B, distinct scores)
+    negatives = np.add.reduceat(ordered * ~is_positive, start, axis=1)
+    below = np.cumsum(negatives, axis=1) - negatives
+    pairs = positives.sum(axis=1) * negatives.sum(axis=1)
+    wins = (positives * (below + negatives / 2)).sum(axis=1)
+    return np.asarray(np.where(pairs > 0, wins / np.maximum(pairs, 1), np.nan))
+
+
+METRICS: Mapping[str, Metric] = {
+    "accuracy": _accuracy,
+    "balanced_accuracy": _balanced_accuracy,
+    "macro_f1": _macro_f1,
+    "roc_auc": _roc_auc,
+}
+
+
+def score(predictions: Predictions) -> dict[str, float]:
+    """Return every metric's plain value; NaN becomes StateError, for it means a class without images."""
+    ones = np.ones((1, len(predictions.image_id)))
+    truth = predictions.truth()
+    values = {name: float(metric(ones, truth, predictions.probability)[0]) for name, metric in METRICS.items()}
+    if bad := [name for name, value in values.items() if not np.isfinite(value)]:
+        raise StateError(f"{bad[0]} is undefined: the {predictions.split[0]} split lacks images of some class")
+    return values
+
+
+def bootstrap(runs: Sequence[Predictions], resamples: int, seed: int) -> dict[str, Floats]:
+    """Recompute every metric on resamples of the test images, the same images for every run.
+
+    Nonparametric bootstrap over images (Efron & Tibshirani 1993, ch. 13); using the same resamples for all runs is
+    what makes differences between runs paired.
+
+    Returns:
+        metric name -> (len(runs), resamples).
+
+    Raises:
+        StateError: if the runs were not made on the same images.
+    """
+    require_same_images(runs)
+    n = len(runs[0].image_id)
+    truth = runs[0].truth()
+    generator = np.random.default_rng(seed)
+    values = {name: np.empty((len(runs), resamples)) for name in METRICS}
+    for start in range(0, resamples, _CHUNK):
+        chunk = slice(start, min(start + _CHUNK, resamples))
+        counts = generator.multinomial(n, np.full(n, 1 / n), size=chunk.stop - chunk.start).astype(np.float64)
+        for name, metric in METRICS.items():
+            for row, run in enumerate(runs):
+                values[name][row, chunk] = metric(counts, truth, run.probability)
+    return values
+
+
+def require_same_images(runs: Sequence[Predictions]) -> None:
+    """Raise StateError unless all runs predict the same images, with the same labels, in the same order."""
+    first = runs[0]
+    for other in runs[1:]:
+        if list(other.image_id) != list(first.image_id) or list(other.label) != list(first.label):
+            raise StateError(
+                f"predictions on different images ({len(first.image_id)} and {len(other.image_id)} rows): "
+                "a paired comparison needs the same ones; run `dvc repro`"
+            )
+
+
+def interval(samples: Floats) -> tuple[float, float]:
+    """Return the central 95% of bootstrap values (percentile method); resamples without some class are left out."""
+    low, high = np.nanpercentile(samples, [2.5, 97.5])
+    return float(low), float(high)
+
+
+def mcnemar(first: Predictions, second: Predictions) -> tuple[int, int, float]:
+    """Compare two decisions on the same images exactly (McNemar 1947, binomial form).
+
+    Returns:
+        the images that only the first gets right, those that only the second gets right, and the two-sided p.
+    """
+    from scipy.stats import binomtest  # noqa: PLC0415  # train and finetune must not pay a second for it
+
+    truth = first.truth()
+    first_right, second_right = first.decision() == truth, second.decision() == truth
+    only_first = int((first_right & ~second_right).sum())
+    only_second = int((second_right & ~first_right).sum())
+    discordant = only_first + only_second
+    p = float(binomtest(only_first, discordant).pvalue) if discordant else 1.0
+    return only_first, only_second, p

@@ -1,0 +1,145 @@
+"""The chain images -> manifest -> embeddings -> runs -> verdict: tie it together, and verify it byte by byte."""
+
+import json
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from pipeline import embeddings, environment, manifest, runs, stamps, verdict
+from pipeline.atomic import write_json
+from pipeline.errors import StateError
+from pipeline.params import Params
+from pipeline.stamps import Stamp
+
+LINEAGE = Path("reports/lineage.json")
+
+# To change the layout of lineage.json: raise this number; `read` then asks for a rerun of the audit stage.
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Node:
+    """One file: what it is, its bytes' hash, and the files it was made from."""
+
+    role: str
+    sha256: str
+    made_from: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Lineage:
+    """Locator of every file in the chain -> Node. Images stand in the manifest; `images` says how many."""
+
+    nodes: Mapping[str, Node]
+    images: int
+    made_with: Mapping[str, Any]
+    schema_version: int = SCHEMA_VERSION
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One file that is not what the lineage says."""
+
+    path: str
+    expected: str
+    found: str
+
+    def __str__(self) -> str:
+        """Word the finding."""
+        return f"{self.path}: expected {self.expected}, found {self.found}"
+
+
+@dataclass
+class _Chain:
+    nodes: dict[str, Node] = field(default_factory=dict)
+    broken: list[Finding] = field(default_factory=list)
+
+    def add(self, role: str, path: Path, made_from: Mapping[str, str]) -> None:
+        """Add a file as it is now, made from files that must still be what they were then."""
+        self.nodes[path.as_posix()] = Node(role, stamps.sha256_file(path), tuple(sorted(made_from)))
+        for name, then in made_from.items():
+            now = self.nodes[name].sha256 if name in self.nodes else self._weights(name)
+            if now != then:
+                self.broken.append(Finding(name, f"sha256 {then} when {path} was made from it", f"sha256 {now}"))
+
+    def add_stamped(self, role: str, stamp_path: Path) -> Stamp:
+        """Add a stamp's outputs, which must be the bytes it promises, and the stamp itself."""
+        stamp = stamps.read(stamp_path)
+        for name, promised in stamp.outputs.items():
+            self.add(role, Path(name), stamp.inputs)
+            if self.nodes[name].sha256 != promised:
+                found = f"sha256 {self.nodes[name].sha256}"
+                self.broken.append(Finding(name, f"sha256 {promised} as stamped in {stamp_path}", found))
+        self.add("stamp", stamp_path, {name: self.nodes[name].sha256 for name in stamp.outputs})
+        return stamp
+
+    def _weights(self, locator: str) -> str:
+        self.nodes[locator] = Node("weights", stamps.sha256_file(stamps.locate(locator)))
+        return self.nodes[locator].sha256
+
+
+def record(params: Params) -> Lineage:
+    """Follow the stamps of what params lists, write reports/lineage.json, and return it.
+
+    Raises:
+        StateError: if a file is not what its stamp says, or was made from other bytes than lie there now.
+    """
+    chain = _Chain()
+    chain.add_stamped("manifest", manifest.STAMP)
+    for backbone in params.run.backbones:
+        chain.add_stamped("embeddings", embeddings.stamp_path(backbone))
+        chain.add("cost", embeddings.cost_path(backbone), {})
+    for backbone, name in params.runs():
+        chain.add_stamped("run", runs.stamp_path(backbone, name))
+    chain.add("verdict", verdict.VERDICT, verdict.read_inputs())
+    chain.add("report", verdict.PAGE, {verdict.VERDICT.as_posix(): chain.nodes[verdict.VERDICT.as_posix()].sha256})
+    if chain.broken:
+        raise StateError(*sorted(map(str, chain.broken)), "run `dvc repro --force`")
+    lineage = Lineage(chain.nodes, len(manifest.read()), environment.describe())
+    write_json(LINEAGE, asdict(lineage))
+    return lineage
+
+
+def read() -> Lineage:
+    """Read reports/lineage.json; StateError if it is missing, malformed or of another version."""
+    try:
+        content = json.loads(LINEAGE.read_bytes())
+        content["nodes"] = {name: Node(**node) for name, node in content["nodes"].items()}
+        lineage = Lineage(**content)
+    except OSError as error:
+        raise StateError(f"{LINEAGE}: cannot be read ({error.strerror}); run `dvc repro`") from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise StateError(f"{LINEAGE}: is not a lineage; run `dvc repro --force -s audit`") from error
+    if lineage.schema_version != SCHEMA_VERSION:
+        raise StateError(f"{LINEAGE}: schema_version: got {lineage.schema_version}, expected {SCHEMA_VERSION}; run `dvc repro`")  # fmt: skip
+    return lineage
+
+
+def verify(lineage: Lineage) -> list[Finding]:
+    """Hash every file of the chain, then every image that the manifest lists; return what differs, sorted."""
+    expected = {name: node.sha256 for name, node in lineage.nodes.items()}
+    findings = list(_differing(expected, "files"))
+    if not any(finding.path in (manifest.MANIFEST.as_posix(), manifest.STAMP.as_posix()) for finding in findings):
+        table = manifest.read()  # only now known to be the recorded one
+        findings += _differing(dict(zip(table.path, table.sha256, strict=True)), "images")
+    return sorted(findings, key=lambda finding: finding.path)
+
+
+def _differing(expected: Mapping[str, str], what: str) -> Iterator[Finding]:
+    with ThreadPoolExecutor() as pool:  # hashlib releases the interpreter's lock
+        found = pool.map(_hash_or_reason, expected)
+        pairs = zip(expected.items(), found, strict=True)
+        for (name, wanted), got in tqdm(pairs, total=len(expected), desc=f"audit {what}", unit="file", disable=None):
+            if got != f"sha256 {wanted}":
+                yield Finding(name, f"sha256 {wanted}", got)
+
+
+def _hash_or_reason(locator: str) -> str:
+    try:
+        return f"sha256 {stamps.sha256_file(stamps.locate(locator))}"
+    except StateError:
+        return "no readable file"

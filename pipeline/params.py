@@ -1,0 +1,218 @@
+"""params.yaml as frozen, validated models; an unknown key is an error that names the nearest valid one."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeAlias, TypeVar
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import ErrorDetails
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from pipeline.errors import InputError, unknown
+
+PARAMS = Path("params.yaml")
+
+Scalar: TypeAlias = bool | int | float | str | None
+HeadEntry: TypeAlias = Mapping[str, Scalar | list[Scalar]]
+Entry = TypeVar("Entry")
+
+
+def _plain_name(name: str) -> str:
+    if not name or any(not (c.isalnum() or c in "._-") for c in name) or name.startswith("."):
+        raise ValueError("a name becomes a file name: letters, digits, '_', '-' and '.' only")
+    return name
+
+
+Name = Annotated[str, AfterValidator(_plain_name)]
+Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+Fraction = Annotated[float, Field(gt=0, lt=1)]
+Positive = Annotated[int, Field(gt=0)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Data(_Section):
+    """Where the images are and how they are labelled."""
+
+    source: str = "image_folder"
+    path: Path
+
+
+class Split(_Section):
+    """How records are dealt to train, validation and test; `val` and `test` are fractions of the whole."""
+
+    method: Literal["hash", "stratified", "predefined"] = "hash"
+    val: Fraction = 0.15
+    test: Fraction = 0.25
+
+    @model_validator(mode="after")
+    def _leaves_something_to_train_on(self) -> "Split":
+        if self.val + self.test >= 1:
+            raise ValueError(f"val + test = {self.val + self.test:g}, expected less than 1")
+        return self
+
+
+class Embed(_Section):
+    """The frozen pass."""
+
+    batch_size: Positive = 32
+    dtype: Literal["float16", "float32"] = "float16"
+    runtime: Literal["torch", "openvino", "onnxruntime"] = "torch"
+    on_bad_image: Literal["fail", "skip"] = "fail"
+    cache: Path = Path(".headswap/embeddings")
+
+
+class Selection(_Section):
+    """How choices are made: hyper-parameters by k-fold within train, everything else on validation."""
+
+    metric: Literal["accuracy", "balanced_accuracy", "macro_f1"] = "accuracy"
+    folds: Annotated[int, Field(ge=2)] = 5
+
+
+class Compare(_Section):
+    """The verdict's statistics; `margin` is the smallest gain, as a fraction, that would be worth having."""
+
+    bootstrap: Annotated[int, Field(ge=100)] = 5000
+    margin: Annotated[float, Field(ge=0, lt=1)] = 0.01
+
+
+class Run(_Section):
+    """What `dvc repro` runs: names from the catalogues below."""
+
+    backbones: list[Name] = Field(min_length=1)
+    heads: list[Name] = Field(min_length=1)
+    plans: list[Name] = []
+
+
+class BackboneEntry(_Section):
+    """One frozen CNN; `kind` is its name in the code's catalogue, `weights` a local checkpoint instead of its own."""
+
+    kind: str | None = None
+    image_size: Annotated[int, Field(ge=32, le=1024)] = 224
+    crop: Annotated[float, Field(gt=0, le=1)] = 1.0
+    weights: Path | None = None
+    sha256: Sha256 | None = None
+
+    @model_validator(mode="after")
+    def _local_weights_are_pinned(self) -> "BackboneEntry":
+        if self.weights is not None and self.sha256 is None:
+            raise ValueError("weights from a local file need their sha256 stated beside them")
+        return self
+
+
+class Plan(_Section):
+    """One way to fine-tune; `unfreeze_from` names the first block that trains (`stem` trains everything)."""
+
+    unfreeze_from: str
+    epochs: Positive = 12
+    batch_size: Annotated[int, Field(ge=2)] = 32
+    learning_rate: Annotated[float, Field(gt=0)] = 5e-4
+    classifier_learning_rate: Annotated[float, Field(gt=0)] = 3e-3
+    weight_decay: Annotated[float, Field(ge=0)] = 0.02
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.2
+    patience: Positive = 4
+    flips: Literal["none", "horizontal", "both"] = "horizontal"
+
+
+class Params(_Section):
+    """The whole of params.yaml."""
+
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    data: Data
+    split: Split = Split()
+    embed: Embed = Embed()
+    selection: Selection = Selection()
+    compare: Compare = Compare()
+    run: Run
+    backbones: dict[Name, BackboneEntry]
+    heads: dict[Name, dict[str, Scalar | list[Scalar]]]
+    plans: dict[Name, Plan] = {}
+
+    def backbone(self, name: str) -> BackboneEntry:
+        """Return a catalogue entry; InputError names the nearest one."""
+        return _entry(self.backbones, "backbones", name)
+
+    def head(self, name: str) -> HeadEntry:
+        """Return a catalogue entry; InputError names the nearest one."""
+        return _entry(self.heads, "heads", name)
+
+    def plan(self, name: str) -> Plan:
+        """Return a catalogue entry; InputError names the nearest one."""
+        return _entry(self.plans, "plans", name)
+
+    def runs(self) -> Iterator[tuple[str, str]]:
+        """Yield every (backbone, head or plan) that `run` asks for."""
+        for backbone in self.run.backbones:
+            for name in [*self.run.heads, *self.run.plans]:
+                yield backbone, name
+
+
+def _entry(catalogue: Mapping[str, Entry], section: str, name: str) -> Entry:
+    if name not in catalogue:
+        raise InputError(unknown(f"{PARAMS}: {section}", name, catalogue))
+    return catalogue[name]
+
+
+def load(path: Path = PARAMS) -> Params:
+    """Read and validate params.yaml; InputError gathers every violation, one line each."""
+    try:
+        content = YAML(typ="safe").load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); run from the project's folder") from error
+    except (YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: got {type(content).__name__}, expected sections `data:`, `run:`, ...")
+    try:
+        params = Params.model_validate(content)
+    except ValidationError as error:
+        raise InputError(*sorted(_line(path, detail) for detail in error.errors())) from error
+    if problems := list(_dangling_names(path, params)):
+        raise InputError(*problems)
+    return params
+
+
+def _dangling_names(path: Path, params: Params) -> Iterator[str]:
+    catalogues: list[tuple[str, list[str], Mapping[str, object]]] = [
+        ("backbones", params.run.backbones, params.backbones),
+        ("heads", params.run.heads, params.heads),
+        ("plans", params.run.plans, params.plans),
+    ]
+    for section, names, catalogue in catalogues:
+        for name in names:
+            if name not in catalogue:
+                yield unknown(f"{path}: run.{section}", name, catalogue)
+        for name in sorted({name for name in names if names.count(name) > 1}):
+            yield f"{path}: run.{section}: {name!r} is listed twice"
+    for name in sorted(params.heads.keys() & params.plans.keys()):
+        yield f"{path}: {name!r} is both a head and a plan; both write predictions/<backbone>/{name}.parquet"
+
+
+def _line(path: Path, detail: ErrorDetails) -> str:
+    """Word one pydantic finding: field, got, expected, nearest valid name."""
+    place = [str(part) for part in detail["loc"]]
+    field = ".".join(place)
+    if detail["type"] == "extra_forbidden":
+        section = _section_at(place[:-1])
+        return unknown(f"{path}: {'.'.join(place[:-1]) or 'top level'}: unknown key", place[-1], section.model_fields)
+    if detail["type"] == "missing":
+        return f"{path}: {field}: missing"
+    reason = detail["msg"].removeprefix("Value error, ")
+    got = "" if isinstance(detail["input"], dict) else f"got {detail['input']!r}, "
+    return f"{path}: {field}: {got}{reason[0].lower()}{reason[1:]}"
+
+
+def _section_at(place: list[str]) -> type[BaseModel]:
+    """Find the model behind a path of keys; a catalogue's keys are skipped, for they are the user's own."""
+    entries: dict[str, type[BaseModel]] = {"backbones": BackboneEntry, "plans": Plan}
+    model: type[BaseModel] = Params
+    for key in place:
+        if key in entries and model is Params:
+            return entries[key]
+        annotation: Any = model.model_fields[key].annotation
+        model = annotation
+    return model

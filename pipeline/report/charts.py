@@ -1,0 +1,83 @@
+"""The report's charts: Altair specifications, drawn to SVG here so that the page needs no script."""
+
+from typing import Any
+
+import altair as alt
+import vl_convert
+from markupsafe import Markup
+
+from pipeline.verdict import Estimate, Result, Verdict
+
+# Okabe & Ito's palette: told apart by colour-blind readers, on light and on dark ground.
+COLOURS = alt.Scale(domain=["frozen head", "fine-tuned"], range=["#0072b2", "#d55e00"])
+KIND = {"head": "frozen head", "plan": "fine-tuned"}
+
+
+def accuracy(verdict: Verdict) -> Markup:
+    """Every run's test score with its 95% interval, best first."""
+    name = verdict.metric.replace("_", " ")
+    rows = [_row(result, result.test[verdict.metric]) for result in verdict.results]
+    return _forest(rows, f"test {name} (%), with 95% interval", f"Test {name} of every run")
+
+
+def differences(verdict: Verdict) -> Markup:
+    """Every run's paired difference to the best frozen head, with zero and the margin marked."""
+    rows = [
+        _row(result, result.difference.estimate) for result in verdict.results if result.title != verdict.best_head
+    ]
+    lines = alt.Chart(alt.Data(values=[{"at": 0.0}, {"at": verdict.margin * 100}]))
+    rules = lines.mark_rule(strokeDash=[4, 4], color="#888").encode(x="at:Q")
+    title = f"points of {verdict.metric.replace('_', ' ')} gained or lost against {verdict.best_head}"
+    return _forest(rows, title, "Paired differences to the best frozen head", rules)
+
+
+def cost(verdict: Verdict) -> Markup:
+    """Score against compute: up and to the left is better."""
+    rows = [
+        {**_row(result, result.test[verdict.metric]), "cpu": result.cost.cpu_seconds} for result in verdict.results
+    ]
+    base = alt.Chart(alt.Data(values=rows)).encode(
+        x=alt.X("cpu:Q", title="CPU seconds from images to predictions (log)", scale=alt.Scale(type="log", nice=False, padding=60)),
+        y=alt.Y("value:Q", title=f"test {verdict.metric.replace('_', ' ')} (%)", scale=alt.Scale(zero=False, padding=20)),
+        color=_colour(),
+    )  # fmt: skip
+    points = base.mark_point(filled=True, size=90, opacity=1)
+    names = base.mark_text(align="left", dx=9, fontSize=12).encode(text="name:N")
+    return _svg((points + names).properties(width=620, height=300), "Test score against compute")
+
+
+def _row(result: Result, estimate: Estimate) -> dict[str, Any]:
+    percent = {name: round(100 * value, 2) for name, value in vars(estimate).items()}
+    return {"run": result.title, "name": result.name, "kind": KIND[result.kind], **percent}
+
+
+def _colour() -> alt.Color:
+    return alt.Color("kind:N", scale=COLOURS, legend=alt.Legend(title=None, orient="top"))
+
+
+def _forest(rows: list[dict[str, Any]], title: str, description: str, *under: alt.Chart) -> Markup:
+    base = alt.Chart(alt.Data(values=rows)).encode(
+        y=alt.Y("run:N", title=None, sort=alt.EncodingSortField("value", order="descending")), color=_colour()
+    )
+    whiskers = base.mark_rule(strokeWidth=2).encode(
+        x=alt.X("low:Q", title=title, scale=alt.Scale(zero=False, padding=12)), x2="high:Q"
+    )
+    points = base.mark_point(filled=True, size=90, opacity=1).encode(x="value:Q")
+    return _svg(alt.layer(*under, whiskers, points).properties(width=480, height=alt.Step(30)), description)
+
+
+def _svg(chart: alt.LayerChart, description: str) -> Markup:
+    """Draw; text and axes take the page's colour, so that light and dark both read well."""
+    ink = "currentColor"
+    chart = (
+        chart.configure(background="transparent", font="system-ui, sans-serif")
+        .configure_axis(
+            labelColor=ink, titleColor=ink, domainColor="#888", tickColor="#888", gridColor="#8884",
+            labelFontSize=12, titleFontSize=12, titleFontWeight="normal", labelLimit=260,
+        )
+        .configure_legend(labelColor=ink, labelFontSize=12)
+        .configure_view(stroke=None)
+    )  # fmt: skip
+    svg = vl_convert.vegalite_to_svg(chart.to_dict())
+    opening = f'<svg role="img" aria-label="{Markup.escape(description)}" '
+    return Markup(svg.replace("<svg ", opening, 1))  # noqa: S704  # drawn by the library, which escapes all text

@@ -1,0 +1,13 @@
+"""Fill the templates that lie beside this file; every value is escaped unless it is markup already."""
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+_ENVIRONMENT = Environment(
+    loader=PackageLoader("pipeline.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+)
+
+
+def render(template: str, **values: object) -> Markup:
+    """Fill a template."""
+    return Markup(_ENVIRONMENT.get_template(template).render(values))  # noqa: S704  # autoescaped

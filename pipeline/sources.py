@@ -1,0 +1,112 @@
+"""SOURCES: name -> function that yields the Records of a data folder.
+
+To add a source: write a function from the folder to Records (paths relative to the folder) and decorate it.
+"""
+
+import csv
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path, PurePosixPath
+
+from pipeline.errors import InputError, unknown
+from pipeline.images import SUFFIXES
+from pipeline.manifest import Record
+
+Source = Callable[[Path], Iterator[Record]]
+_REGISTRY: dict[str, Source] = {}
+SOURCES: Mapping[str, Source] = _REGISTRY
+
+
+def _source(function: Source) -> Source:
+    _REGISTRY[function.__name__] = function
+    return function
+
+
+def records_of(source: str, folder: Path) -> list[Record]:
+    """Read the named source; InputError for an unknown name, a missing folder, unusable or duplicate entries."""
+    if source not in SOURCES:
+        raise InputError(unknown("params.yaml: data.source", source, SOURCES))
+    if not folder.is_dir():
+        raise InputError(f"params.yaml: data.path: {folder}: no such folder; put the images there or change the path")
+    records = sorted(SOURCES[source](folder), key=lambda record: str(record.path))
+    if not records:
+        raise InputError(f"{folder}: got 0 images, expected some that the source {source!r} can find")
+    problems = [
+        f"{folder / earlier.path}: listed twice"
+        for earlier, later in zip(records, records[1:], strict=False)
+        if earlier.path == later.path
+    ]
+    problems += [problem for record in records if (problem := _unusable(folder, record))]
+    if problems:
+        raise InputError(*problems[:5], *([f"... {len(problems)} problems in all"] if len(problems) > 5 else []))
+    return records
+
+
+def _unusable(folder: Path, record: Record) -> str | None:
+    """Say what is wrong with a record's path or label, if anything is."""
+    path = folder / record.path
+    if not str(record.path).isprintable() or not _is_utf8(str(record.path)):
+        return f"{str(path)!r}: the name is not printable UTF-8; rename the file"
+    if not record.label.strip():
+        return f"{path}: label: empty, expected a class name"
+    if not path.is_file():
+        return f"{path}: {'not a regular file' if path.exists() else 'no such file'}"
+    if not path.resolve().is_relative_to(folder.resolve()):
+        return f"{path}: leads out of the data folder {folder}"
+    return None
+
+
+def _is_utf8(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+@_source
+def image_folder(folder: Path) -> Iterator[Record]:
+    """Read `<class>/**/<image>`: the first folder's name is the label."""
+    for path in folder.rglob("*"):
+        inside = PurePosixPath(path.relative_to(folder).as_posix())
+        hidden = any(part.startswith(".") for part in inside.parts)
+        if path.suffix.lower() in SUFFIXES and len(inside.parts) > 1 and not hidden:
+            yield Record(inside, label=inside.parts[0])
+
+
+@_source
+def csv_file(folder: Path) -> Iterator[Record]:
+    """Read `labels.csv` in the folder: columns path and label, if wanted also group and split."""
+    table = folder / "labels.csv"
+    required, optional = {"path", "label"}, {"group", "split"}
+    with _open(table) as stream:
+        reader = csv.DictReader(stream)
+        columns = set(reader.fieldnames or [])
+        if required - columns:
+            raise InputError(f"{table}: columns: got {sorted(columns)}, expected {sorted(required)} and if wanted {sorted(optional)}")  # fmt: skip
+        for row in reader:
+            extra = {name: row[name] or None for name in optional & columns}
+            yield Record(PurePosixPath(row["path"] or ""), label=row["label"] or "", **extra)
+
+
+@_source
+def elpv(folder: Path) -> Iterator[Record]:
+    """Read the ELPV data set: solar cells, defective where the experts' mean probability exceeds one half.
+
+    `labels.csv` there has three columns apart by white space: path, defect probability, cell type (mono or poly).
+    """
+    table = folder / "labels.csv"
+    with _open(table) as stream:
+        for number, line in enumerate(stream, start=1):
+            try:
+                path, probability, cell_type = line.split()
+                label = "defective" if float(probability) > 0.5 else "functional"
+            except ValueError as error:
+                raise InputError(f"{table}:{number}: got {line.strip()!r}, expected path, probability, type") from error
+            yield Record(PurePosixPath(path), label=label, stratum=cell_type)
+
+
+def _open(table: Path):  # noqa: ANN202  # a text stream
+    try:
+        return table.open(encoding="utf-8", newline="")
+    except OSError as error:
+        raise InputError(f"{table}: cannot be read ({error.strerror})") from error

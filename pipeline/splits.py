@@ -1,0 +1,100 @@
+"""Deal records to train, validation and test."""
+
+import hashlib
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping, Sequence
+
+from pipeline.errors import InputError, unknown
+from pipeline.manifest import SPLITS, Record
+from pipeline.params import Split
+
+Deal = Callable[[Sequence[Record], Sequence[str], Split, int], list[str]]
+
+
+def assign(records: Sequence[Record], contents: Sequence[str], settings: Split, seed: int) -> list[str]:
+    """Return one of "train", "val", "test" for every record.
+
+    Args:
+        records: N records.
+        contents: the sha256 of each record's bytes, (N,).
+        settings: the method and the fractions.
+        seed: changes the split and nothing else.
+
+    Raises:
+        InputError: if a class is missing from a split, or a predefined split has another name.
+    """
+    splits = METHODS[settings.method](records, contents, settings, seed)
+    _require_every_class(records, splits, settings.method)
+    return splits
+
+
+def _position(seed: int, unit: str) -> float:
+    """Return u in [0, 1): the first 8 bytes of sha256(seed, unit) over 2^64; it never depends on other images."""
+    digest = hashlib.sha256(f"{seed}:{unit}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") / 2**64
+
+
+def _units(records: Sequence[Record], contents: Sequence[str]) -> list[str]:
+    """What must stay together: the group where there is one, else the content, so that duplicates never straddle."""
+    return [record.group or content for record, content in zip(records, contents, strict=True)]
+
+
+def _by_hash(records: Sequence[Record], contents: Sequence[str], settings: Split, seed: int) -> list[str]:
+    """Stateless: adding images never moves an old one; the fractions hold on average."""
+
+    def split_of(u: float) -> str:
+        if u < settings.test:
+            return "test"
+        return "val" if u < settings.test + settings.val else "train"
+
+    return [split_of(_position(seed, unit)) for unit in _units(records, contents)]
+
+
+def _stratified(records: Sequence[Record], contents: Sequence[str], settings: Split, seed: int) -> list[str]:
+    """Exact fractions within every (label, stratum); adding images may move old ones."""
+    units = _units(records, contents)
+    strata: dict[tuple[str, str], set[str]] = defaultdict(set)
+    seen: set[str] = set()
+    for record, unit in zip(records, units, strict=True):
+        if unit not in seen:
+            seen.add(unit)
+            strata[record.label, record.stratum or ""].add(unit)
+    split_of: dict[str, str] = {}
+    for members in strata.values():
+        ordered = sorted(members, key=lambda unit: (_position(seed, unit), unit))
+        test = round(len(ordered) * settings.test)
+        val = round(len(ordered) * settings.val)
+        for rank, unit in enumerate(ordered):
+            split_of[unit] = "test" if rank < test else "val" if rank < test + val else "train"
+    return [split_of[unit] for unit in units]
+
+
+def _predefined(records: Sequence[Record], contents: Sequence[str], settings: Split, seed: int) -> list[str]:  # noqa: ARG001
+    """What the source says."""
+    problems = [
+        unknown(f"{record.path}: split", record.split or "(none)", SPLITS)
+        for record in records
+        if record.split not in SPLITS
+    ]
+    if problems:
+        raise InputError(*problems[:5], *([f"... {len(problems)} images in all"] if len(problems) > 5 else []))
+    return [record.split or "" for record in records]
+
+
+METHODS: Mapping[str, Deal] = {"hash": _by_hash, "stratified": _stratified, "predefined": _predefined}
+
+
+def _require_every_class(records: Sequence[Record], splits: Sequence[str], method: str) -> None:
+    totals = Counter(record.label for record in records)
+    cells = Counter((record.label, split) for record, split in zip(records, splits, strict=True))
+    remedy = "" if method == "stratified" else ", or set split.method: stratified"
+    problems = [
+        f"class {label!r}: got {total} images, {', '.join(f'{cells[label, split]} in {split}' for split in SPLITS)}; "
+        f"expected at least 1 in each: add images{remedy}"
+        for label, total in sorted(totals.items())
+        if any(cells[label, split] == 0 for split in SPLITS)
+    ]
+    if len(totals) == 1:
+        problems.append(f"data: got 1 class ({next(iter(totals))!r}), expected at least 2")
+    if problems:
+        raise InputError(*problems)

@@ -1,0 +1,18 @@
+"""compare: all runs -> reports/verdict.json and reports/index.html; the only stage that scores the test split."""
+
+from pipeline import embeddings, report, runs, stamps, verdict
+from pipeline.params import Params
+
+
+def main(params: Params) -> str:
+    """Judge the runs that params lists, and no others that may lie about; return the summary line."""
+    backbones = params.run.backbones
+    judged = verdict.judge(
+        [runs.read(backbone, name) for backbone, name in params.runs()],
+        {backbone: embeddings.read_cost(backbone) for backbone in backbones},
+        {backbone: stamps.read(embeddings.stamp_path(backbone)).facts["skipped"] for backbone in backbones},
+        params,
+    )
+    verdict.write(judged)
+    report.write(judged)
+    return f"{judged.answer}. {judged.sentence} See {verdict.PAGE}"

@@ -1,0 +1,112 @@
+"""Hash bytes, and write and read the stamp that lies beside an artifact.
+
+A stamp says which bytes an artifact had when its stage wrote it and which bytes it was made from; `lineage` ties the
+stamps into one chain.
+"""
+
+import hashlib
+import importlib.util
+import json
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pipeline.atomic import write_json
+from pipeline.errors import InputError, StateError
+
+# To change the stamp's layout: raise this number, and make `read` say what to rerun for the older one.
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Stamp:
+    """What one stage read and wrote: project-relative POSIX path -> sha256, and free facts."""
+
+    stage: str
+    outputs: Mapping[str, str]
+    inputs: Mapping[str, str]
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    schema_version: int = SCHEMA_VERSION
+
+
+def sha256_bytes(content: bytes) -> str:
+    """Return the hexadecimal sha256 of some bytes."""
+    return hashlib.sha256(content).hexdigest()
+
+
+def sha256_file(path: Path) -> str:
+    """Return the hexadecimal sha256 of a file's bytes, read in blocks; StateError if it is not there."""
+    try:
+        with path.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError as error:
+        raise StateError(f"{path}: cannot be read ({error.strerror}); run `dvc repro`") from error
+
+
+def sha256_json(content: Any) -> str:  # noqa: ANN401  # whatever JSON can hold
+    """Return the sha256 of the canonical JSON of some content (sorted keys, no white space)."""
+    return sha256_bytes(canonical_json(content).encode())
+
+
+def canonical_json(content: Any) -> str:  # noqa: ANN401  # whatever JSON can hold
+    """Return JSON that is the same text for the same content."""
+    return json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def locate(locator: str) -> Path:
+    """Turn a locator into a path without importing anything.
+
+    `package:<package>/<file>` lies in an installed package, `torch-hub:<file>` in torch's folder for checkpoints; all
+    else is a path from the project's folder. Locators are what stamps hold, so that they are equal on all machines.
+    """
+    scheme, _, rest = locator.partition(":")
+    if scheme == "package":
+        package, _, file = rest.partition("/")
+        spec = importlib.util.find_spec(package)
+        if spec is None or not spec.submodule_search_locations:
+            raise InputError(f"{locator}: the package is not installed: pip install {package.replace('_', '-')}")
+        return Path(spec.submodule_search_locations[0]) / file
+    if scheme == "torch-hub":
+        cache = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")) / "torch"
+        return Path(os.environ.get("TORCH_HOME", cache)).expanduser() / "hub" / "checkpoints" / rest
+    return Path(locator)
+
+
+def hashes(paths: Iterable[Path]) -> dict[str, str]:
+    """Hash files: POSIX path -> sha256."""
+    return {path.as_posix(): sha256_file(path) for path in paths}
+
+
+def write(path: Path, stamp: Stamp) -> None:
+    """Write a stamp atomically."""
+    write_json(path, asdict(stamp))
+
+
+def read(path: Path) -> Stamp:
+    """Read a stamp; StateError if it is missing, malformed or of another version."""
+    try:
+        content = json.loads(path.read_bytes())
+        stamp = Stamp(**content)
+    except OSError as error:
+        raise StateError(f"{path}: cannot be read ({error.strerror}); run `dvc repro`") from error
+    except (ValueError, TypeError) as error:
+        raise StateError(f"{path}: is not a stamp; run `dvc repro`") from error
+    if stamp.schema_version != SCHEMA_VERSION:
+        raise StateError(
+            f"{path}: schema_version: got {stamp.schema_version}, expected {SCHEMA_VERSION}; run `dvc repro --force`"
+        )
+    return stamp
+
+
+def check(path: Path, stamp: Stamp) -> bytes:
+    """Read an artifact whose bytes must be the stamped ones; hash before parse, so that nothing altered is parsed."""
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise StateError(f"{path}: cannot be read ({error.strerror}); run `dvc repro`") from error
+    expected, found = stamp.outputs.get(path.as_posix()), sha256_bytes(content)
+    if expected != found:
+        raise StateError(f"{path}: sha256: got {found}, expected {expected} as stamped; run `dvc repro --force`")
+    return content

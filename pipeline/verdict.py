@@ -1,0 +1,219 @@
+"""The verdict: every run scored on the same test images, paired differences, cost, and one answer.
+
+The answer compares one frozen head with one fine-tuned plan, both chosen by their validation score, so that the test
+images decide nothing but the answer.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pipeline import evaluation, runs, stamps
+from pipeline.atomic import write_json
+from pipeline.embeddings import Cost as FrozenCost
+from pipeline.errors import StateError
+from pipeline.evaluation import Floats
+from pipeline.params import Params
+from pipeline.runs import Run
+
+VERDICT = Path("reports/verdict.json")
+PAGE = Path("reports/index.html")
+
+# To change the layout of verdict.json: raise this number and note the change in CHANGELOG.md.
+SCHEMA_VERSION = 1
+
+Answer = Literal["keep the frozen head", "fine-tune", "cannot tell"]
+
+RULE = (
+    "The head and the plan with the best validation {metric} are compared on the test images. If the 95% interval of "
+    "plan minus head lies below the margin of {margin:.1f} points: keep the frozen head. Else, if it lies above zero: "
+    "fine-tune. Else: cannot tell."
+)
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A value with its 95% bootstrap interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A run minus the best frozen head on the same test images."""
+
+    estimate: Estimate
+    only_this_right: int
+    only_best_head_right: int
+    mcnemar_p: float
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What it took to get a run from images: `shared` seconds went into features that all heads use."""
+
+    seconds: float
+    cpu_seconds: float
+    images: int
+    shared_seconds: float
+
+
+@dataclass(frozen=True)
+class Result:
+    """One line of the table."""
+
+    backbone: str
+    name: str
+    kind: str
+    validation: Mapping[str, float]
+    test: Mapping[str, Estimate]
+    difference: Difference
+    cost: Cost
+
+    @property
+    def title(self) -> str:
+        """How tables and charts call it: short, for most projects have one backbone."""
+        return f"{self.backbone} / {self.name}"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """All that the report shows."""
+
+    answer: Answer
+    sentence: str
+    rule: str
+    metric: str
+    margin: float
+    resamples: int
+    test_images: Mapping[str, int]
+    """class -> test images"""
+    best_head: str
+    best_plan: str | None
+    results: Sequence[Result]
+    skipped: Mapping[str, Mapping[str, str]]
+    """backbone -> image_id -> reason"""
+    inputs: Mapping[str, str]
+    """path -> sha256 of every file this was computed from"""
+    schema_version: int = SCHEMA_VERSION
+
+
+def judge(
+    finished: Sequence[Run], frozen: Mapping[str, FrozenCost], skipped: Mapping[str, Mapping[str, str]], params: Params
+) -> Verdict:
+    """Score the runs on their test rows and answer the question.
+
+    Args:
+        finished: every run listed in params, at least one of them a head.
+        frozen: backbone -> what the embeddings cost.
+        skipped: backbone -> images that could not be decoded.
+        params: metric, margin, resamples and seed.
+
+    Raises:
+        StateError: if runs were made on different test images.
+    """
+    metric, margin = params.selection.metric, params.compare.margin
+    test = [run.predictions.of("test") for run in finished]
+    validation = [runs.read_metrics(run) for run in finished]
+    plain = [evaluation.score(predictions) for predictions in test]
+    resampled = evaluation.bootstrap(test, params.compare.bootstrap, params.seed)
+
+    def best(kind: str) -> int | None:
+        of_kind = [number for number, run in enumerate(finished) if run.kind == kind]
+        return max(of_kind, key=lambda number: validation[number][metric], default=None)
+
+    head, plan = best("head"), best("plan")
+    if head is None:
+        raise StateError("params.yaml: run.heads: no head was trained, nothing to compare with")
+    results = []
+    for number, run in enumerate(finished):
+        estimates = {
+            name: Estimate(plain[number][name], *evaluation.interval(resampled[name][number])) for name in plain[number]
+        }
+        gain = _gain(metric, plain, resampled, number, head)
+        difference = Difference(gain, *evaluation.mcnemar(test[number], test[head]))
+        cost = _cost(run, frozen[run.backbone])
+        results.append(Result(run.backbone, run.name, run.kind, validation[number], estimates, difference, cost))
+    answer = _answer(results[plan].difference.estimate if plan is not None else None, margin)
+    return Verdict(
+        answer=answer,
+        sentence=_sentence(answer, results[head], results[plan] if plan is not None else None, metric),
+        rule=RULE.format(metric=metric.replace("_", " "), margin=margin * 100),
+        metric=metric,
+        margin=margin,
+        resamples=params.compare.bootstrap,
+        test_images={name: list(test[0].label).count(name) for name in test[0].classes},
+        best_head=results[head].title,
+        best_plan=results[plan].title if plan is not None else None,
+        results=results,
+        skipped=skipped,
+        inputs={path: sha256 for run in finished for path, sha256 in _inputs(run).items()},
+    )
+
+
+def _gain(
+    metric: str, plain: Sequence[Mapping[str, float]], resampled: Mapping[str, Floats], number: int, head: int
+) -> Estimate:
+    samples = resampled[metric][number] - resampled[metric][head]
+    return Estimate(plain[number][metric] - plain[head][metric], *evaluation.interval(samples))
+
+
+def _cost(run: Run, frozen: FrozenCost) -> Cost:
+    own = run.cost
+    if run.kind == "plan":
+        return Cost(own.seconds, own.cpu_seconds, own.images, shared_seconds=0.0)
+    return Cost(own.seconds + frozen.seconds, own.cpu_seconds + frozen.cpu_seconds, frozen.images, frozen.seconds)
+
+
+def _inputs(run: Run) -> dict[str, str]:
+    stamp = runs.stamp_path(run.backbone, run.name)
+    wanted = (evaluation.path_of(run.backbone, run.name), runs.metrics_path(run.backbone, run.name))
+    return {stamp.as_posix(): stamps.sha256_file(stamp)} | {
+        path.as_posix(): run.stamp.outputs[path.as_posix()] for path in wanted
+    }
+
+
+def _answer(gain: Estimate | None, margin: float) -> Answer:
+    if gain is None:
+        return "cannot tell"
+    if gain.high < margin:
+        return "keep the frozen head"
+    return "fine-tune" if gain.low > 0 else "cannot tell"
+
+
+def _sentence(answer: Answer, head: Result, plan: Result | None, metric: str) -> str:
+    best = f"The best frozen head, {head.name}, reaches {head.test[metric].value:.1%} test {metric.replace('_', ' ')}"
+    if plan is None:
+        return f"{best}. No fine-tuned plan was run, so whether fine-tuning would pay cannot be told."
+    gain = plan.difference.estimate
+    ratio = plan.cost.cpu_seconds / max(head.cost.cpu_seconds, 1e-9)
+    change = f"{gain.value * 100:+.1f} points [{gain.low * 100:+.1f}, {gain.high * 100:+.1f}]"
+    ending = {
+        "keep the frozen head": "Keep the frozen head.",
+        "fine-tune": "Fine-tune.",
+        "cannot tell": f"With {_count(head, plan)} that is too close to tell: fine-tuning has not been shown to pay.",
+    }[answer]
+    return f"{best}; fine-tuning ({plan.name}) changes that by {change} for {ratio:.1f}x the compute. {ending}"
+
+
+def _count(head: Result, plan: Result) -> str:
+    differing = plan.difference.only_this_right + plan.difference.only_best_head_right
+    return f"{differing} test images decided differently by {head.name} and {plan.name}"
+
+
+def write(verdict: Verdict) -> None:
+    """Write reports/verdict.json."""
+    write_json(VERDICT, asdict(verdict))
+
+
+def read_inputs() -> dict[str, str]:
+    """Return path -> sha256 of what the verdict was computed from; StateError if there is no verdict."""
+    try:
+        content: dict[str, Any] = json.loads(VERDICT.read_bytes())
+        return dict(content["inputs"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise StateError(f"{VERDICT}: missing or not a verdict; run `dvc repro`") from error
