@@ -33,7 +33,7 @@ VERBS = {
     "embed": Verb("stages.embed", "stage: push images the cache does not know through a frozen CNN", ("backbone",)),
     "train": Verb("stages.train", "stage: fit a head on cached embeddings", ("backbone", "head")),
     "finetune": Verb("stages.finetune", "stage: train the last blocks, or all, of a CNN", ("backbone", "plan")),
-    "compare": Verb("stages.compare", "stage: score every run on the test split, write reports/verdict.json and index.html"),
+    "compare": Verb("stages.compare", "stage: score every run on the test split, write the verdict and the report"),
     "audit": Verb(
         "stages.audit",
         "hash every file from images to verdict against reports/lineage.json; exit 1 and name those that differ",
@@ -75,7 +75,7 @@ def _complain(name: str, problems: Sequence[str], status: int = 2) -> int:
     return status
 
 
-def _interrupt(signum: int, frame: FrameType | None) -> None:
+def _interrupt(_signum: int, _frame: FrameType | None) -> None:
     raise Interrupted
 
 

@@ -132,6 +132,7 @@ class EmbeddingCache:
 
     Raises:
         StateError: if a shard's bytes are not those its name promises.
+
     """
 
     def __init__(self, root: Path, recipe: Recipe) -> None:

@@ -177,6 +177,7 @@ def bootstrap(runs: Sequence[Predictions], resamples: int, seed: int) -> dict[st
 
     Raises:
         StateError: if the runs were not made on the same images.
+
     """
     require_same_images(runs)
     n = len(runs[0].image_id)
@@ -214,6 +215,7 @@ def mcnemar(first: Predictions, second: Predictions) -> tuple[int, int, float]:
 
     Returns:
         the images that only the first gets right, those that only the second gets right, and the two-sided p.
+
     """
     from scipy.stats import binomtest  # noqa: PLC0415  # train and finetune must not pay a second for it
 

@@ -46,11 +46,18 @@ def _scaled(classifier: Classifier) -> Classifier:
     return make_pipeline(StandardScaler(), classifier)
 
 
-def _with_probabilities(classifier: Classifier) -> Classifier:
+def _with_probabilities(classifier: Classifier, seed: int) -> Classifier:
     """Add Platt's sigmoid, fitted on cross-validated scores of the training data; the classifier itself sees all."""
     from sklearn.calibration import CalibratedClassifierCV  # noqa: PLC0415
 
-    return CalibratedClassifierCV(classifier, method="sigmoid", ensemble=False)
+    return CalibratedClassifierCV(classifier, method="sigmoid", ensemble=False, cv=_folds(5, seed))
+
+
+def _folds(number: int, seed: int) -> Any:  # noqa: ANN401  # a splitter of scikit-learn
+    """Shuffled: files often lie in an order that means something, and unshuffled folds would then differ in kind."""
+    from sklearn.model_selection import StratifiedKFold  # noqa: PLC0415
+
+    return StratifiedKFold(number, shuffle=True, random_state=seed)
 
 
 @_head
@@ -66,7 +73,7 @@ def linear_svm(*, seed: int = 0, C: float = 1.0, max_iter: int = 5000) -> Classi
     """Linear support vector machine, with probabilities by Platt's sigmoid."""
     from sklearn.svm import LinearSVC  # noqa: PLC0415
 
-    return _with_probabilities(_scaled(LinearSVC(C=C, max_iter=max_iter, random_state=seed)))
+    return _with_probabilities(_scaled(LinearSVC(C=C, max_iter=max_iter, random_state=seed)), seed)
 
 
 @_head
@@ -74,13 +81,11 @@ def rbf_svm(*, seed: int = 0, C: float = 1.0, gamma: float | str = "scale") -> C
     """Support vector machine with a radial basis function, with probabilities by Platt's sigmoid."""
     from sklearn.svm import SVC  # noqa: PLC0415
 
-    return _with_probabilities(_scaled(SVC(C=C, gamma=gamma, random_state=seed)))
+    return _with_probabilities(_scaled(SVC(C=C, gamma=gamma, random_state=seed)), seed)
 
 
 @_head
-def knn(
-    *, seed: int = 0, n_neighbors: int = 5, weights: str = "uniform", metric: str = "euclidean"
-) -> Classifier:
+def knn(*, seed: int = 0, n_neighbors: int = 5, weights: str = "uniform", metric: str = "euclidean") -> Classifier:
     """Nearest neighbours; no seed changes anything."""
     del seed
     from sklearn.neighbors import KNeighborsClassifier  # noqa: PLC0415
@@ -159,7 +164,8 @@ def check(name: str, entry: HeadEntry) -> list[str]:
     if kind not in HEADS:
         return [unknown(f"params.yaml: heads.{name}", kind, HEADS)]
     valid = set(inspect.signature(HEADS[kind]).parameters) - {"seed"}
-    problems = [unknown(f"params.yaml: heads.{name}: unknown key", key, valid) for key in entry if key not in valid | {"kind"}]  # fmt: skip
+    where = f"params.yaml: heads.{name}: unknown key"
+    problems = [unknown(where, key, valid) for key in entry if key not in valid | {"kind"}]
     return problems + [
         f"params.yaml: heads.{name}.{key}: got an empty list, expected values to choose from"
         for key, value in entry.items()
@@ -178,6 +184,7 @@ def fit(name: str, entry: HeadEntry, X: Floats, y: Labels, selection: Selection,
 
     Raises:
         InputError: if the entry or one of its values is not valid, or a class has fewer rows than there are folds.
+
     """
     from sklearn.exceptions import ConvergenceWarning  # noqa: PLC0415
 
@@ -193,7 +200,7 @@ def fit(name: str, entry: HeadEntry, X: Floats, y: Labels, selection: Selection,
             best = max(range(len(models)), key=lambda number: (candidates[number].mean, -number))
             params, model = models[best]
             if "cv" in model.get_params(deep=False):
-                model.set_params(cv=selection.folds)
+                model.set_params(cv=_folds(selection.folds, seed))
             model.fit(X, y)
     except (ValueError, TypeError) as error:
         raise InputError(f"params.yaml: heads.{name}: {' '.join(str(error).split())}") from error
@@ -216,11 +223,9 @@ def _scored(
     name: str, models: list[tuple[dict[str, Scalar], Classifier]], X: Floats, y: Labels, selection: Selection, seed: int
 ) -> tuple[Candidate, ...]:
     """Score every model on every fold, wherever an outer `joblib.parallel_config` says."""
-    from sklearn.model_selection import StratifiedKFold  # noqa: PLC0415
-
     if len(models) == 1:
         return (Candidate(models[0][0]),)
-    folds = list(StratifiedKFold(selection.folds, shuffle=True, random_state=seed).split(X, y))
+    folds = list(_folds(selection.folds, seed).split(X, y))
     jobs = (
         joblib.delayed(_score_one)(model, X, y, fold, selection.metric)
         for (_, model), fold in itertools.product(models, folds)
@@ -228,9 +233,7 @@ def _scored(
     results = joblib.Parallel(return_as="generator")(jobs)
     bar = tqdm(results, total=len(models) * len(folds), desc=f"search {name}", unit="fit", disable=None)
     scores = np.reshape(list(bar), (len(models), len(folds)))
-    return tuple(
-        Candidate(params, tuple(map(float, row))) for (params, _), row in zip(models, scores, strict=True)
-    )
+    return tuple(Candidate(params, tuple(map(float, row))) for (params, _), row in zip(models, scores, strict=True))
 
 
 def _score_one(model: Classifier, X: Floats, y: Labels, fold: tuple[Any, Any], metric: str) -> float:
@@ -253,6 +256,7 @@ TRUSTED = (
     "pipeline.nn.mlp.MLPHead",
     "sklearn.calibration._CalibratedClassifier",
     "sklearn.calibration._SigmoidCalibration",
+    "sklearn.model_selection._split.StratifiedKFold",
     "sklearn.tree._tree.Tree",
 )
 

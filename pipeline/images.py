@@ -65,6 +65,7 @@ def square(image: Image.Image, size: int, crop: float) -> RGB:
 
     Returns:
         (size, size, 3) uint8, values 0-255.
+
     """
     scale = size / crop / min(image.size)
     width, height = (max(size, round(side * scale)) for side in image.size)

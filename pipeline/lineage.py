@@ -87,6 +87,7 @@ def record(params: Params) -> Lineage:
 
     Raises:
         StateError: if a file is not what its stamp says, or was made from other bytes than lie there now.
+
     """
     chain = _Chain()
     chain.add_stamped("manifest", manifest.STAMP)
@@ -115,7 +116,8 @@ def read() -> Lineage:
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise StateError(f"{LINEAGE}: is not a lineage; run `dvc repro --force -s audit`") from error
     if lineage.schema_version != SCHEMA_VERSION:
-        raise StateError(f"{LINEAGE}: schema_version: got {lineage.schema_version}, expected {SCHEMA_VERSION}; run `dvc repro`")  # fmt: skip
+        got = lineage.schema_version
+        raise StateError(f"{LINEAGE}: schema_version: got {got}, expected {SCHEMA_VERSION}; run `dvc repro`")
     return lineage
 
 

@@ -36,11 +36,6 @@ class Run:
     facts: Mapping[str, Any]
     stamp: stamps.Stamp
 
-    @property
-    def title(self) -> str:
-        """How tables and sentences call it."""
-        return f"{self.name} on {self.backbone}"
-
 
 def folder(backbone: str, name: str) -> Path:
     """Return the folder of a run's model."""
@@ -103,7 +98,5 @@ def read(backbone: str, name: str) -> Run:
 
 def read_metrics(run: Run) -> dict[str, float]:
     """Read a run's validation metrics, checked against its stamp."""
-    content: dict[str, dict[str, float]] = json.loads(
-        stamps.check(metrics_path(run.backbone, run.name), run.stamp)
-    )
+    content: dict[str, dict[str, float]] = json.loads(stamps.check(metrics_path(run.backbone, run.name), run.stamp))
     return content["validation"]

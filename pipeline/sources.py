@@ -4,8 +4,10 @@ To add a source: write a function from the folder to Records (paths relative to 
 """
 
 import csv
+import itertools
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
+from typing import TextIO
 
 from pipeline.errors import InputError, unknown
 from pipeline.images import SUFFIXES
@@ -32,7 +34,7 @@ def records_of(source: str, folder: Path) -> list[Record]:
         raise InputError(f"{folder}: got 0 images, expected some that the source {source!r} can find")
     problems = [
         f"{folder / earlier.path}: listed twice"
-        for earlier, later in zip(records, records[1:], strict=False)
+        for earlier, later in itertools.pairwise(records)
         if earlier.path == later.path
     ]
     problems += [problem for record in records if (problem := _unusable(folder, record))]
@@ -82,7 +84,8 @@ def csv_file(folder: Path) -> Iterator[Record]:
         reader = csv.DictReader(stream)
         columns = set(reader.fieldnames or [])
         if required - columns:
-            raise InputError(f"{table}: columns: got {sorted(columns)}, expected {sorted(required)} and if wanted {sorted(optional)}")  # fmt: skip
+            expected = f"{sorted(required)} and if wanted {sorted(optional)}"
+            raise InputError(f"{table}: columns: got {sorted(columns)}, expected {expected}")
         for row in reader:
             extra = {name: row[name] or None for name in optional & columns}
             yield Record(PurePosixPath(row["path"] or ""), label=row["label"] or "", **extra)
@@ -105,7 +108,7 @@ def elpv(folder: Path) -> Iterator[Record]:
             yield Record(PurePosixPath(path), label=label, stratum=cell_type)
 
 
-def _open(table: Path):  # noqa: ANN202  # a text stream
+def _open(table: Path) -> TextIO:
     try:
         return table.open(encoding="utf-8", newline="")
     except OSError as error:

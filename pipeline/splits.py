@@ -22,6 +22,7 @@ def assign(records: Sequence[Record], contents: Sequence[str], settings: Split, 
 
     Raises:
         InputError: if a class is missing from a split, or a predefined split has another name.
+
     """
     splits = METHODS[settings.method](records, contents, settings, seed)
     _require_every_class(records, splits, settings.method)
@@ -35,7 +36,7 @@ def _position(seed: int, unit: str) -> float:
 
 
 def _units(records: Sequence[Record], contents: Sequence[str]) -> list[str]:
-    """What must stay together: the group where there is one, else the content, so that duplicates never straddle."""
+    """Name what stays together: the group where there is one, else the content, so that duplicates never straddle."""
     return [record.group or content for record, content in zip(records, contents, strict=True)]
 
 
@@ -70,7 +71,7 @@ def _stratified(records: Sequence[Record], contents: Sequence[str], settings: Sp
 
 
 def _predefined(records: Sequence[Record], contents: Sequence[str], settings: Split, seed: int) -> list[str]:  # noqa: ARG001
-    """What the source says."""
+    """Take what the source says."""
     problems = [
         unknown(f"{record.path}: split", record.split or "(none)", SPLITS)
         for record in records

@@ -69,15 +69,17 @@ class Result:
     backbone: str
     name: str
     kind: str
+    title: str
+    """How tables, charts and sentences call it: without the backbone where there is only one."""
     validation: Mapping[str, float]
     test: Mapping[str, Estimate]
     difference: Difference
     cost: Cost
 
     @property
-    def title(self) -> str:
-        """How tables and charts call it: short, for most projects have one backbone."""
-        return f"{self.backbone} / {self.name}"
+    def run(self) -> str:
+        """What `best_head` and `best_plan` call it."""
+        return f"{self.backbone}/{self.name}"
 
 
 @dataclass(frozen=True)
@@ -93,6 +95,7 @@ class Verdict:
     test_images: Mapping[str, int]
     """class -> test images"""
     best_head: str
+    """<backbone>/<head>, by validation score"""
     best_plan: str | None
     results: Sequence[Result]
     skipped: Mapping[str, Mapping[str, str]]
@@ -115,6 +118,7 @@ def judge(
 
     Raises:
         StateError: if runs were made on different test images.
+
     """
     metric, margin = params.selection.metric, params.compare.margin
     test = [run.predictions.of("test") for run in finished]
@@ -137,7 +141,8 @@ def judge(
         gain = _gain(metric, plain, resampled, number, head)
         difference = Difference(gain, *evaluation.mcnemar(test[number], test[head]))
         cost = _cost(run, frozen[run.backbone])
-        results.append(Result(run.backbone, run.name, run.kind, validation[number], estimates, difference, cost))
+        title = run.name if len(frozen) == 1 else f"{run.name} on {run.backbone}"
+        results.append(Result(run.backbone, run.name, run.kind, title, validation[number], estimates, difference, cost))
     answer = _answer(results[plan].difference.estimate if plan is not None else None, margin)
     return Verdict(
         answer=answer,
@@ -147,8 +152,8 @@ def judge(
         margin=margin,
         resamples=params.compare.bootstrap,
         test_images={name: list(test[0].label).count(name) for name in test[0].classes},
-        best_head=results[head].title,
-        best_plan=results[plan].title if plan is not None else None,
+        best_head=results[head].run,
+        best_plan=results[plan].run if plan is not None else None,
         results=results,
         skipped=skipped,
         inputs={path: sha256 for run in finished for path, sha256 in _inputs(run).items()},
@@ -186,7 +191,7 @@ def _answer(gain: Estimate | None, margin: float) -> Answer:
 
 
 def _sentence(answer: Answer, head: Result, plan: Result | None, metric: str) -> str:
-    best = f"The best frozen head, {head.name}, reaches {head.test[metric].value:.1%} test {metric.replace('_', ' ')}"
+    best = f"The best frozen head, {head.title}, reaches {head.test[metric].value:.1%} test {metric.replace('_', ' ')}"
     if plan is None:
         return f"{best}. No fine-tuned plan was run, so whether fine-tuning would pay cannot be told."
     gain = plan.difference.estimate
@@ -197,12 +202,12 @@ def _sentence(answer: Answer, head: Result, plan: Result | None, metric: str) ->
         "fine-tune": "Fine-tune.",
         "cannot tell": f"With {_count(head, plan)} that is too close to tell: fine-tuning has not been shown to pay.",
     }[answer]
-    return f"{best}; fine-tuning ({plan.name}) changes that by {change} for {ratio:.1f}x the compute. {ending}"
+    return f"{best}; fine-tuning ({plan.title}) changes that by {change} for {ratio:.1f}x the compute. {ending}"
 
 
 def _count(head: Result, plan: Result) -> str:
     differing = plan.difference.only_this_right + plan.difference.only_best_head_right
-    return f"{differing} test images decided differently by {head.name} and {plan.name}"
+    return f"{differing} test images of which one is right only by {head.title} or only by {plan.title}"
 
 
 def write(verdict: Verdict) -> None:

@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from io import BytesIO
-from pathlib import Path
 from typing import Any
 from urllib.error import URLError
 
@@ -48,6 +47,9 @@ class Architecture:
 class Backbone(nn.Module):
     """A CNN without its classification layer: uint8 (B, 3, S, S) -> float32 (B, width)."""
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(self, blocks: Blocks, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
         super().__init__()
         self.blocks = nn.Sequential()
@@ -59,8 +61,7 @@ class Backbone(nn.Module):
 
     def normalise(self, images: Tensor) -> Tensor:
         """Turn uint8 (B, 3, S, S) into what the first block expects."""
-        pixels = images.to(self.mean.dtype)  # type: ignore[union-attr,operator]  # a buffer, typed as Tensor | Module
-        return (pixels - self.mean) / self.std  # type: ignore[operator]
+        return (images.to(self.mean.dtype) - self.mean) / self.std
 
     @staticmethod
     def pool(activations: Tensor) -> Tensor:
@@ -99,6 +100,7 @@ def load(name: str, entry: BackboneEntry) -> Loaded:
 
     Raises:
         InputError: if the name is unknown, the weights are missing, altered, malicious or of another network.
+
     """
     kind = entry.kind or name
     if kind not in BACKBONES:
@@ -213,9 +215,7 @@ def _torchvision_weights(name: str) -> str:
 
 
 def _resnet(name: str, sha256: str) -> Architecture:
-    return Architecture(
-        partial(_torchvision, name), _cut_resnet, "fc.", partial(_torchvision_weights, name), sha256
-    )
+    return Architecture(partial(_torchvision, name), _cut_resnet, "fc.", partial(_torchvision_weights, name), sha256)
 
 
 BACKBONES: Mapping[str, Architecture] = {

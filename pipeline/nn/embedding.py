@@ -53,13 +53,14 @@ def run(
 
     Returns:
         sha256 -> reason, of the images that could not be decoded.
+
     """
     skipped: dict[str, str] = {}
     shard = _Shard(cache, dtype)
     compute: Forward | None = None
     bar = tqdm(total=len(items), desc="embed", unit="image", disable=None)
     with ThreadPoolExecutor() as pool, bar:
-        for batch in _batches(_decoded(pool, items, view, batch_size * AHEAD, skipped, bar), batch_size):
+        for batch in _batches(_decoded(pool, items, view, batch_size * AHEAD, skipped, bar.update), batch_size):
             pixels = np.zeros((batch_size, *batch[0][1].shape), np.uint8)
             pixels[: len(batch)] = [image for _, image in batch]
             compute = compute or forward(pixels)
@@ -75,7 +76,7 @@ def _decoded(
     view: tuple[int, float],
     ahead: int,
     skipped: dict[str, str],
-    bar: "tqdm[None]",
+    progress: Callable[[], object],
 ) -> Iterator[tuple[Item, npt.NDArray[np.uint8]]]:
     """Yield (item, (3, S, S) uint8) in order, with at most `ahead` images decoded or being decoded."""
     waiting: deque[tuple[Item, Future[npt.NDArray[np.uint8]]]] = deque()
@@ -86,7 +87,7 @@ def _decoded(
             yield item, future.result()
         except BadImageError as error:
             skipped[item.sha256] = str(error)
-            bar.update()
+            progress()
 
     try:
         for item in items:
@@ -106,6 +107,7 @@ def load(item: Item, view: tuple[int, float]) -> npt.NDArray[np.uint8]:
     Raises:
         StateError: if the file is gone or has changed since `prepare`.
         BadImageError: if it cannot be decoded.
+
     """
     try:
         content = item.path.read_bytes()
@@ -147,7 +149,9 @@ class _Shard:
         with np.errstate(over="ignore"):
             stored = rows.astype(self.dtype)
         if not np.isfinite(stored).all():
-            raise InputError("params.yaml: embed.dtype: got 'float16', too narrow for these features; expected 'float32'")
+            raise InputError(
+                "params.yaml: embed.dtype: got 'float16', too narrow for these features; expected 'float32'"
+            )
         self.keys += keys
         self.rows.append(stored)
         if len(self.keys) >= SHARD_ROWS:

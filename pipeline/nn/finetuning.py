@@ -88,7 +88,7 @@ class Pixels:
 
     def batch(self, rows: Ints, views: Ints) -> Tensor:
         """Decode, flip and normalise."""
-        pixels = [np.flip(load(self.task.items[row], self.view), axis=[axis - 1 for axis in self.flips[one]])
+        pixels = [np.flip(load(self.task.items[row], self.view), axis=tuple(axis - 1 for axis in self.flips[one]))
                   for row, one in zip(rows, views, strict=True)]  # fmt: skip
         images = torch.from_numpy(np.stack(pixels))
         return self.backbone.normalise(images).contiguous(memory_format=torch.channels_last)
@@ -114,7 +114,7 @@ class Activations:
             some = pairs[start : start + plan.batch_size]
             pixels = np.zeros((plan.batch_size, 3, view[0], view[0]), np.uint8)
             for n, (row, one) in enumerate(some):
-                pixels[n] = np.flip(load(task.items[row], view), axis=[axis - 1 for axis in flips[one]])
+                pixels[n] = np.flip(load(task.items[row], view), axis=tuple(axis - 1 for axis in flips[one]))
             forward = forward or runtime.prepare(network, engine, pixels)
             output = forward(pixels)[: len(some)]
             if self.stored is None:
@@ -154,11 +154,14 @@ class Trainable(nn.Module):
         nn.init.zeros_(self.classifier.bias)
 
     def forward(self, activations: Tensor) -> Tensor:
+        """Return the logits."""
         logits: Tensor = self.classifier(self.dropout(Backbone.pool(self.blocks(activations))))
         return logits
 
 
-def run(task: Task, backbone: Backbone, view: tuple[int, float], plan: Plan, engine: str, metric: str, seed: int) -> Finetuned:
+def run(
+    task: Task, backbone: Backbone, view: tuple[int, float], plan: Plan, engine: str, metric: str, seed: int
+) -> Finetuned:
     """Train a plan; the best epoch is chosen by the validation metric, and test rows are only predicted at the end.
 
     Args:
@@ -173,11 +176,11 @@ def run(task: Task, backbone: Backbone, view: tuple[int, float], plan: Plan, eng
     Raises:
         InputError: if the block does not exist or the batch is larger than the training set.
         StateError: if the loss stops being a number.
+
     """
     if len(task.train) < plan.batch_size:
-        raise InputError(
-            f"params.yaml: plans: batch_size: got {plan.batch_size}, expected at most the {len(task.train)} training images"
-        )
+        got, most = plan.batch_size, len(task.train)
+        raise InputError(f"params.yaml: plans: batch_size: got {got}, expected at most the {most} training images")
     torch.manual_seed(seed)
     frozen, blocks = backbone.split_before(plan.unfreeze_from)
     backbone.requires_grad_(False)
@@ -188,7 +191,7 @@ def run(task: Task, backbone: Backbone, view: tuple[int, float], plan: Plan, eng
         else Pixels(task, backbone, view, plan.flips)
     )
     width = backbone(torch.zeros(1, 3, view[0], view[0], dtype=torch.uint8)).shape[1]
-    network = Trainable(blocks, width, task.classes, plan.dropout).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network = Trainable(blocks, width, task.classes, plan.dropout).to(memory_format=torch.channels_last)
     epochs, images = _train(network, examples, task, plan, metric, seed)
     val, test = (_predict(network, examples, rows, plan.batch_size) for rows in (task.val, task.test))
     passes = examples.passes + images + len(task.val) + len(task.test)
@@ -212,7 +215,7 @@ def _train(
     best, best_score, waited, images = _copy(network), -math.inf, 0, 0
     bar = tqdm(total=plan.epochs * steps, desc="fine-tune", unit="step", disable=None)
     for number in range(1, plan.epochs + 1):
-        losses = []
+        losses: list[float] = []
         for rows in _order(task.train, steps, plan.batch_size, generator):
             views = generator.integers(len(VIEWS[plan.flips]), size=len(rows))
             loss = _step(network, examples.batch(rows, views), torch.from_numpy(task.targets[rows]), plan, optimiser)
@@ -257,11 +260,11 @@ def _optimiser(network: Trainable, plan: Plan) -> torch.optim.Optimizer:
 def _step(network: Trainable, batch: Tensor, targets: Tensor, plan: Plan, optimiser: torch.optim.Optimizer) -> float:
     network.train()
     for module in network.modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm):  # noqa: SLF001  # the common base has no public name
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):  # the common base has no public name
             module.eval()  # batches are small: the pre-trained statistics are the better ones
     optimiser.zero_grad()
     loss = nn.functional.cross_entropy(network(batch), targets, label_smoothing=plan.label_smoothing)
-    loss.backward()
+    loss.backward()  # type: ignore[no-untyped-call]
     optimiser.step()
     return float(loss.detach())
 

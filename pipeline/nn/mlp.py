@@ -16,6 +16,9 @@ from torch import Tensor, nn
 
 Floats = npt.NDArray[np.float32]
 
+HELD_OUT = 0.15
+"""Fraction of the training data that early stopping looks at."""
+
 
 class MLPHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
     """One hidden layer with ReLU and dropout, AdamW, stopped early on a part held out of the training data.
@@ -28,8 +31,8 @@ class MLPHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-l
         epochs: at most.
         patience: epochs without a lower held-out loss before stopping.
         batch_size: rows per step.
-        held_out: fraction of the training data that early stopping looks at.
         random_state: seed of the initial weights, the order and the dropout.
+
     """
 
     def __init__(
@@ -42,7 +45,6 @@ class MLPHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-l
         epochs: int = 100,
         patience: int = 10,
         batch_size: int = 64,
-        held_out: float = 0.15,
         random_state: int | None = None,
     ) -> None:
         self.hidden = hidden
@@ -52,7 +54,6 @@ class MLPHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-l
         self.epochs = epochs
         self.patience = patience
         self.batch_size = batch_size
-        self.held_out = held_out
         self.random_state = random_state
 
     def fit(self, X: Floats, y: npt.NDArray[np.str_]) -> Self:
@@ -79,11 +80,9 @@ class MLPHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-l
         """Split rows for early stopping; data too small to spare a row of each class is judged on itself."""
         rows = np.arange(len(targets))
         smallest = np.bincount(targets).min()
-        if smallest < 2 or round(len(rows) * self.held_out) < len(self.classes_):
+        if smallest < 2 or round(len(rows) * HELD_OUT) < len(self.classes_):
             return rows, rows
-        fitted, held = train_test_split(
-            rows, test_size=self.held_out, stratify=targets, random_state=self.random_state
-        )
+        fitted, held = train_test_split(rows, test_size=HELD_OUT, stratify=targets, random_state=self.random_state)
         return fitted, held
 
     def _train(self, network: nn.Sequential, X: Tensor, y: Tensor, X_held: Tensor, y_held: Tensor) -> dict[str, Tensor]:
@@ -94,7 +93,7 @@ class MLPHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-l
         best = _copy(network)
         for _ in range(self.epochs):
             network.train()
-            for batch in torch.randperm(len(X)).split(self.batch_size):
+            for batch in torch.randperm(len(X)).split(self.batch_size):  # type: ignore[no-untyped-call]
                 optimiser.zero_grad()
                 loss(network(X[batch]), y[batch]).backward()
                 optimiser.step()

@@ -33,6 +33,7 @@ def prepare(network: nn.Module, runtime: str, example: Batch) -> Forward:
     Raises:
         InputError: if the runtime is unknown or not installed.
         StateError: if it computes something else.
+
     """
     if runtime not in RUNTIMES:
         raise InputError(unknown("params.yaml: embed.runtime", runtime, RUNTIMES))
@@ -106,7 +107,7 @@ def _onnx(network: nn.Module, example: Batch) -> bytes:
         program = torch.onnx.export(network.cpu(), (torch.from_numpy(example),), dynamo=True, verbose=False)
     if program is None:
         raise StateError("the network cannot be exported to ONNX; set embed.runtime: torch")
-    program.save(buffer)
+    program.save(buffer)  # type: ignore[arg-type]  # takes any binary stream, says its documentation
     return buffer.getvalue()
 
 

@@ -22,33 +22,34 @@ def accuracy(verdict: Verdict) -> Markup:
 
 def differences(verdict: Verdict) -> Markup:
     """Every run's paired difference to the best frozen head, with zero and the margin marked."""
-    rows = [
-        _row(result, result.difference.estimate) for result in verdict.results if result.title != verdict.best_head
-    ]
-    lines = alt.Chart(alt.Data(values=[{"at": 0.0}, {"at": verdict.margin * 100}]))
+    rows = [_row(result, result.difference.estimate) for result in verdict.results if result.run != verdict.best_head]
+    best = next(result.title for result in verdict.results if result.run == verdict.best_head)
+    lines = alt.Chart(_data([{"at": 0.0}, {"at": verdict.margin * 100}]))
     rules = lines.mark_rule(strokeDash=[4, 4], color="#888").encode(x="at:Q")
-    title = f"points of {verdict.metric.replace('_', ' ')} gained or lost against {verdict.best_head}"
+    title = f"points of {verdict.metric.replace('_', ' ')} gained or lost against {best}"
     return _forest(rows, title, "Paired differences to the best frozen head", rules)
 
 
 def cost(verdict: Verdict) -> Markup:
     """Score against compute: up and to the left is better."""
-    rows = [
-        {**_row(result, result.test[verdict.metric]), "cpu": result.cost.cpu_seconds} for result in verdict.results
-    ]
-    base = alt.Chart(alt.Data(values=rows)).encode(
-        x=alt.X("cpu:Q", title="CPU seconds from images to predictions (log)", scale=alt.Scale(type="log", nice=False, padding=60)),
-        y=alt.Y("value:Q", title=f"test {verdict.metric.replace('_', ' ')} (%)", scale=alt.Scale(zero=False, padding=20)),
-        color=_colour(),
-    )  # fmt: skip
+    rows = [{**_row(result, result.test[verdict.metric]), "cpu": result.cost.cpu_seconds} for result in verdict.results]
+    compute = alt.X("cpu:Q", title="CPU seconds from images to predictions (log)")
+    score = alt.Y("value:Q", title=f"test {verdict.metric.replace('_', ' ')} (%)")
+    base = alt.Chart(_data(rows)).encode(
+        x=compute.scale(type="log", nice=False, padding=60), y=score.scale(zero=False, padding=20), color=_colour()
+    )
     points = base.mark_point(filled=True, size=90, opacity=1)
-    names = base.mark_text(align="left", dx=9, fontSize=12).encode(text="name:N")
-    return _svg((points + names).properties(width=620, height=300), "Test score against compute")
+    names = base.mark_text(align="left", dx=9, fontSize=12).encode(text="run:N")
+    return _svg((points + names).properties(width=640, height=300), "Test score against compute")
 
 
 def _row(result: Result, estimate: Estimate) -> dict[str, Any]:
     percent = {name: round(100 * value, 2) for name, value in vars(estimate).items()}
-    return {"run": result.title, "name": result.name, "kind": KIND[result.kind], **percent}
+    return {"run": result.title, "kind": KIND[result.kind], **percent}
+
+
+def _data(rows: list[dict[str, Any]]) -> alt.Data:
+    return alt.Data(values=rows)  # type: ignore[no-untyped-call]  # Altair leaves this one untyped
 
 
 def _colour() -> alt.Color:
@@ -56,21 +57,19 @@ def _colour() -> alt.Color:
 
 
 def _forest(rows: list[dict[str, Any]], title: str, description: str, *under: alt.Chart) -> Markup:
-    base = alt.Chart(alt.Data(values=rows)).encode(
+    base = alt.Chart(_data(rows)).encode(
         y=alt.Y("run:N", title=None, sort=alt.EncodingSortField("value", order="descending")), color=_colour()
     )
-    whiskers = base.mark_rule(strokeWidth=2).encode(
-        x=alt.X("low:Q", title=title, scale=alt.Scale(zero=False, padding=12)), x2="high:Q"
-    )
+    whiskers = base.mark_rule(strokeWidth=2).encode(x=alt.X("low:Q", title=title).scale(zero=False), x2="high:Q")
     points = base.mark_point(filled=True, size=90, opacity=1).encode(x="value:Q")
-    return _svg(alt.layer(*under, whiskers, points).properties(width=480, height=alt.Step(30)), description)
+    return _svg(alt.layer(*under, whiskers, points).properties(width=640, height=alt.Step(30)), description)
 
 
-def _svg(chart: alt.LayerChart, description: str) -> Markup:
-    """Draw; text and axes take the page's colour, so that light and dark both read well."""
+def _svg(chart: Any, description: str) -> Markup:  # noqa: ANN401  # any of Altair's classes
+    """Draw an Altair chart; text and axes take the page's colour, so that light and dark both read well."""
     ink = "currentColor"
     chart = (
-        chart.configure(background="transparent", font="system-ui, sans-serif")
+        chart.configure(background="transparent", font="system-ui, sans-serif", padding={"left": 24, "right": 12})
         .configure_axis(
             labelColor=ink, titleColor=ink, domainColor="#888", tickColor="#888", gridColor="#8884",
             labelFontSize=12, titleFontSize=12, titleFontWeight="normal", labelLimit=260,

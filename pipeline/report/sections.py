@@ -30,21 +30,21 @@ def _section(function: Function) -> Function:
 
 @_section
 def accuracy(verdict: Verdict) -> Section:
-    """One picture."""
+    """Show one picture."""
     body = render("figure.html.j2", picture=charts.accuracy(verdict), caption="")
     return Section("How well each run does on the test images", body)
 
 
 @_section
 def results(verdict: Verdict) -> Section:
-    """One table of everything."""
+    """Show one table of everything."""
     ordered = sorted(verdict.results, key=lambda result: -result.test[verdict.metric].value)
     return Section("All runs", render("results.html.j2", verdict=verdict, results=ordered))
 
 
 @_section
 def differences(verdict: Verdict) -> Section | None:
-    """Paired differences to the best head."""
+    """Show paired differences to the best head."""
     if len(verdict.results) == 1:
         return None
     caption = (
@@ -57,7 +57,7 @@ def differences(verdict: Verdict) -> Section | None:
 
 @_section
 def cost(verdict: Verdict) -> Section:
-    """Score against compute."""
+    """Show score against compute."""
     caption = (
         "A frozen head's cost includes the pass over the images that made the embeddings, once per head, though all "
         "heads share it: a head alone would have cost that much."
@@ -67,7 +67,7 @@ def cost(verdict: Verdict) -> Section:
 
 @_section
 def skipped(verdict: Verdict) -> Section | None:
-    """Images that no run saw."""
+    """List images that no run saw."""
     if not any(verdict.skipped.values()):
         return None
     return Section("Images left out", render("skipped.html.j2", skipped=verdict.skipped))
@@ -75,5 +75,5 @@ def skipped(verdict: Verdict) -> Section | None:
 
 @_section
 def provenance(verdict: Verdict) -> Section:
-    """The files behind the numbers."""
+    """Show the files behind the numbers."""
     return Section("Where the numbers come from", render("provenance.html.j2", verdict=verdict))

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from pipeline import embeddings, manifest, stamps
 from pipeline.atomic import write_json
-from pipeline.embeddings import Embeddings, EmbeddingCache, keys_of
+from pipeline.embeddings import EmbeddingCache, Embeddings, keys_of
 from pipeline.errors import InputError
 from pipeline.manifest import Manifest
 from pipeline.nn import backbones, embedding, runtime
@@ -49,9 +49,7 @@ def _report_bad_images(table: Manifest, skipped: dict[str, str], on_bad_image: s
         raise InputError(*bad[:5], *more, "remove or replace them, or set embed.on_bad_image: skip in params.yaml")
 
 
-def _materialise(
-    backbone: str, table: Manifest, cache: EmbeddingCache, skipped: dict[str, str], weights: str
-) -> None:
+def _materialise(backbone: str, table: Manifest, cache: EmbeddingCache, skipped: dict[str, str], weights: str) -> None:
     """Write the matrix, its stamp, and what its rows cost; the first two depend on nothing but images and recipe."""
     kept = [row for row in range(len(table)) if table.sha256[row] not in skipped]
     keys = keys_of(table.sha256[row] for row in kept)
