@@ -4,10 +4,8 @@ To add a head: write a factory whose keyword arguments are what params.yaml may 
 params.yaml. Factories import what they need themselves, so that a head pays for nothing it does not use.
 """
 
-import importlib
 import inspect
 import itertools
-import sys
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -22,6 +20,7 @@ from tqdm import tqdm
 from pipeline import evaluation, stamps
 from pipeline.atomic import replacing
 from pipeline.errors import InputError, StateError, unknown
+from pipeline.imports import import_without
 from pipeline.params import HeadEntry, Scalar, Selection
 
 Floats = npt.NDArray[np.floating[Any]]
@@ -201,7 +200,7 @@ def fit(name: str, entry: HeadEntry, X: Floats, y: Labels, selection: Selection,
             params, model = models[best]
             if "cv" in model.get_params(deep=False):
                 model.set_params(cv=_folds(selection.folds, seed))
-            model.fit(X, y)
+            model.fit(X, y).predict_proba(X[:1])  # some settings are only found out when predicting
     except (ValueError, TypeError) as error:
         raise InputError(f"params.yaml: heads.{name}: {' '.join(str(error).split())}") from error
     unconverged = sum(issubclass(one.category, ConvergenceWarning) for one in caught)
@@ -261,20 +260,9 @@ TRUSTED = (
 )
 
 
-# scikit-learn's vendored shim over torch. skops imports every package of scikit-learn to list the classifiers, and this
-# one would load all of torch.
-_TORCH_SHIM = "sklearn.externals.array_api_compat.torch"
-
-
 def _skops() -> Any:  # noqa: ANN401  # a module without types
-    """Import skops without torch."""
-    if _TORCH_SHIM in sys.modules:
-        return importlib.import_module("skops.io")
-    sys.modules[_TORCH_SHIM] = None  # type: ignore[assignment]  # Python's own way to make one import fail
-    try:
-        return importlib.import_module("skops.io")
-    finally:
-        del sys.modules[_TORCH_SHIM]
+    """Import skops without torch: it imports every package of scikit-learn, among them a shim that would load torch."""
+    return import_without("skops.io", "sklearn.externals.array_api_compat.torch")
 
 
 def save(path: Path, model: Classifier) -> None:
@@ -299,4 +287,5 @@ def _require_trusted(path: Path, content: bytes) -> None:
 
 def predict(model: Classifier, X: Floats) -> npt.NDArray[np.float64]:
     """Return class probabilities (n, K) of X (n, D), columns in the order of the model's `classes_`."""
-    return np.asarray(model.predict_proba(X), dtype=np.float64)
+    probability = np.asarray(model.predict_proba(X), dtype=np.float64)
+    return np.asarray(probability / probability.sum(axis=1, keepdims=True))  # of float32 rows the sum is only near one

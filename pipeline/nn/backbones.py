@@ -3,8 +3,8 @@
 To add a backbone: one entry in BACKBONES, whose `build` cuts the network into named blocks.
 """
 
-import importlib
 import pickle
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -142,7 +142,9 @@ def _parse(locator: str, content: bytes) -> StateDict:
     try:
         if locator.endswith(".safetensors"):
             return safetensors.torch.load(content)
-        loaded = torch.load(BytesIO(content), map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what torch warns of in a strange file, it or the checks below refuse
+            loaded = torch.load(BytesIO(content), map_location="cpu", weights_only=True)
     except (RuntimeError, ValueError, KeyError, EOFError, pickle.UnpicklingError, safetensors.SafetensorError) as error:
         raise InputError(f"{locator}: weights: not a plain state dict ({str(error).splitlines()[0]})") from error
     for wrapper in ("state_dict", "model"):
@@ -172,7 +174,7 @@ def _load_state(model: nn.Module, given: StateDict, classifier: str, locator: st
 
 def _timm(name: str) -> nn.Module:
     try:
-        timm = importlib.import_module("timm")
+        import timm  # noqa: PLC0415  # optional
     except ImportError as error:
         raise InputError(f"backbone {name} needs timm: pip install 'headswap[demo]'") from error
     return timm.create_model(name)  # type: ignore[no-any-return]
@@ -188,7 +190,8 @@ def _cut_timm_efficientnet(model: Any) -> Blocks:  # noqa: ANN401  # timm's clas
 
 
 def _torchvision(name: str) -> nn.Module:
-    models = importlib.import_module("torchvision.models")
+    from torchvision import models  # noqa: PLC0415  # seconds, and only some backbones need it
+
     return models.get_model(name, weights=None)  # type: ignore[no-any-return]
 
 
@@ -199,7 +202,9 @@ def _cut_resnet(model: Any) -> Blocks:  # noqa: ANN401  # torchvision's classes 
 
 def _torchvision_weights(name: str) -> str:
     """Find or download torchvision's default weights in torch's own folder for them."""
-    url: str = importlib.import_module("torchvision.models").get_model_weights(name).DEFAULT.url
+    from torchvision import models  # noqa: PLC0415
+
+    url: str = models.get_model_weights(name).DEFAULT.url
     locator = f"torch-hub:{url.rsplit('/', 1)[1]}"
     path = stamps.locate(locator)
     if not path.exists():

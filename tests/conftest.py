@@ -1,0 +1,120 @@
+"""Tiny projects to run the pipeline on."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from ruamel.yaml import YAML
+from torch import nn
+
+from pipeline import params
+from pipeline.nn import backbones
+from pipeline.nn.backbones import Architecture
+from pipeline.params import Params
+from pipeline.stamps import sha256_file
+
+REPOSITORY = Path(__file__).parent.parent
+CLASSES = ("blue", "green", "red")
+SIZE = 32
+
+
+def tiny_params() -> dict[str, Any]:
+    return {
+        "seed": 0,
+        "data": {"source": "image_folder", "path": "data/raw"},
+        "split": {"method": "stratified", "val": 0.2, "test": 0.3},
+        "embed": {"batch_size": 4, "runtime": "torch"},
+        "selection": {"folds": 2},
+        "compare": {"bootstrap": 200},
+        "run": {"backbones": ["tiny"], "heads": ["logreg"], "plans": ["last"]},
+        "backbones": {"tiny": {"image_size": SIZE, "weights": "tiny.pth", "sha256": "0" * 64}},
+        "heads": {"logreg": {"C": [0.1, 1.0]}, "knn": {"n_neighbors": 3}},
+        "plans": {"last": {"unfreeze_from": "second", "epochs": 2, "batch_size": 4}},
+    }
+
+
+def tiny_network() -> nn.Module:
+    def block(inputs: int, outputs: int) -> nn.Sequential:
+        return nn.Sequential(nn.Conv2d(inputs, outputs, 3, stride=2), nn.BatchNorm2d(outputs), nn.ReLU())
+
+    return nn.Sequential(block(3, 8), block(8, 16), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 5))
+
+
+def write_image(path: Path, name: str, number: int) -> None:
+    """Write a noisy image in which one colour, that of the class, is brighter."""
+    generator = np.random.default_rng([CLASSES.index(name), number])
+    pixels = generator.integers(0, 120, size=(SIZE + 4, SIZE, 3), dtype=np.uint8)
+    pixels[..., ("red", "green", "blue").index(name)] += 90
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path)
+
+
+class Project:
+    """A project folder, the current directory of the test, with helpers to change it."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.content = tiny_params()
+
+    @property
+    def images(self) -> list[Path]:
+        return sorted((self.root / "data/raw").rglob("*.png"))
+
+    def write(self, **sections: Any) -> Params:
+        """Write params.yaml with some sections merged in, and read it."""
+        for name, section in sections.items():
+            if isinstance(section, dict):
+                self.content[name] = {**self.content.get(name, {}), **section}
+            else:
+                self.content[name] = section
+        with Path("params.yaml").open("w") as stream:
+            YAML(typ="safe").dump(self.content, stream)
+        return params.load()
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
+    """Make a project of 36 images in 3 classes, with a tiny backbone that the catalogue knows."""
+    monkeypatch.chdir(tmp_path)
+    for name in CLASSES:
+        for number in range(12):
+            write_image(tmp_path / "data/raw" / name / f"{number:02}.png", name, number)
+    torch.manual_seed(0)
+    torch.save(tiny_network().state_dict(), "tiny.pth")
+    entry = Architecture(
+        build=tiny_network,
+        cut=lambda model: {"first": model[0], "second": model[1]},  # type: ignore[index]
+        classifier="4.",
+        weights=lambda: "tiny.pth",
+        sha256="0" * 64,
+    )
+    monkeypatch.setitem(backbones.BACKBONES, "tiny", entry)  # type: ignore[arg-type]
+    made = Project(tmp_path)
+    made.content["backbones"]["tiny"]["sha256"] = sha256_file(Path("tiny.pth"))
+    made.write()
+    return made
+
+
+@pytest.fixture
+def forwards(monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
+    """Count the images that go through any prepared forward pass."""
+    from pipeline.nn import runtime
+
+    counted = [0]
+    real = runtime.prepare
+
+    def counting(network: nn.Module, name: str, example: runtime.Batch) -> runtime.Forward:
+        forward = real(network, name, example)
+
+        def counted_forward(batch: runtime.Batch) -> runtime.Floats:
+            counted[0] += sum(image.any() for image in batch)  # padding is zero
+            return forward(batch)
+
+        return counted_forward
+
+    monkeypatch.setattr(runtime, "prepare", counting)
+    return lambda: counted[0]

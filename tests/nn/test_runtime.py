@@ -1,0 +1,86 @@
+import subprocess
+import sys
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+
+from pipeline.errors import InputError, StateError
+from pipeline.nn import backbones, runtime
+from pipeline.nn.backbones import Backbone
+from pipeline.nn.runtime import RUNTIMES
+from tests.conftest import REPOSITORY, SIZE, Project
+
+every_runtime = pytest.mark.parametrize("name", list(RUNTIMES))
+
+
+@pytest.fixture
+def network(project: Project) -> Backbone:
+    return backbones.load("tiny", project.write().backbone("tiny")).network
+
+
+def batch(seed: int = 0, size: int = 4) -> runtime.Batch:
+    return np.random.default_rng(seed).integers(0, 256, (size, 3, SIZE, SIZE), dtype=np.uint8)
+
+
+@every_runtime
+def test_every_runtime_agrees_with_an_eager_float64_pass(network: Backbone, name: str) -> None:
+    forward = runtime.prepare(network, name, batch())
+    found = forward(batch(1))
+    with torch.inference_mode():
+        expected = network.double()(torch.from_numpy(batch(1))).numpy()
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+    assert found.dtype == np.float32
+
+
+@every_runtime
+def test_a_row_does_not_depend_on_its_neighbours(network: Backbone, name: str) -> None:
+    forward = runtime.prepare(network, name, batch())
+    mixed = batch(2)
+    mixed[1] = batch(1)[3]
+    np.testing.assert_array_equal(forward(mixed)[1], forward(batch(1))[3])
+
+
+@every_runtime
+def test_a_result_is_not_overwritten_by_the_next_batch(network: Backbone, name: str) -> None:
+    forward = runtime.prepare(network, name, batch())
+    first = forward(batch(1))
+    kept = first.copy()
+    forward(batch(2))
+    np.testing.assert_array_equal(first, kept)
+
+
+def test_a_runtime_that_computes_something_else_is_refused(network: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
+    def wrong(module: torch.nn.Module, example: runtime.Batch) -> Callable[[runtime.Batch], runtime.Floats]:
+        return lambda images: RUNTIMES["torch"](module, example)(images) * np.float32(1.01)
+
+    monkeypatch.setitem(RUNTIMES, "openvino", wrong)  # type: ignore[arg-type]
+    with pytest.raises(StateError, match="runtime openvino: differs from eager PyTorch by 0.01"):
+        runtime.prepare(network, "openvino", batch())
+
+
+def test_an_unknown_runtime_and_a_missing_one_are_named(network: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(InputError, match="did you mean 'openvino'"):
+        runtime.prepare(network, "openvin", batch())
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(InputError, match=r"pip install 'headswap\[onnxruntime\]'"):
+        runtime.prepare(network, "onnxruntime", batch())
+
+
+def test_openvino_runs_without_its_telemetry() -> None:
+    script = """
+import socket, sys
+import numpy as np
+from pipeline.nn import runtime
+from pipeline.nn.backbones import Backbone
+
+def refuse(*_):
+    raise AssertionError("a socket was opened")
+
+socket.socket.connect = socket.getaddrinfo = refuse
+runtime.prepare(Backbone({}, (0.5,) * 3, (0.5,) * 3).eval(), "openvino", np.ones((1, 3, 4, 4), np.uint8))
+sys.exit(",".join(name for name in sys.modules if "telemetry" in name))
+"""
+    done = subprocess.run([sys.executable, "-c", script], cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

@@ -1,0 +1,112 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import binom
+from sklearn import metrics
+
+from pipeline import evaluation, stamps
+from pipeline.errors import StateError
+from pipeline.evaluation import Predictions
+
+
+def predictions(seed: int = 0, n: int = 60, classes: int = 3, skill: float = 1.0) -> Predictions:
+    generator = np.random.default_rng(seed)
+    truth = np.arange(n) % classes
+    logits = generator.normal(size=(n, classes)).round(1)  # rounding makes ties
+    logits[np.arange(n), truth] += skill
+    probability = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    names = [f"c{k}" for k in range(classes)]
+    return Predictions([str(i) for i in range(n)], ["test"] * n, [names[k] for k in truth], names, probability)
+
+
+def reference(name: str, one: Predictions, weight: np.ndarray) -> float:
+    truth, decision, p = one.truth(), one.decision(), one.probability
+    if name == "accuracy":
+        return float(metrics.accuracy_score(truth, decision, sample_weight=weight))
+    if name == "balanced_accuracy":
+        return float(metrics.balanced_accuracy_score(truth, decision, sample_weight=weight))
+    if name == "macro_f1":
+        return float(metrics.f1_score(truth, decision, average="macro", sample_weight=weight))
+    if p.shape[1] == 2:
+        return float(metrics.roc_auc_score(truth, p[:, 1], sample_weight=weight))
+    areas = [metrics.roc_auc_score(truth == k, p[:, k], sample_weight=weight) for k in range(p.shape[1])]
+    return float(np.mean(areas))
+
+
+@pytest.mark.parametrize("name", list(evaluation.METRICS))
+@pytest.mark.parametrize("classes", [2, 3, 5])
+@given(seed=st.integers(0, 10_000))
+@settings(max_examples=15, deadline=None)
+def test_every_metric_is_scikit_learns_also_when_rows_are_resampled(name: str, classes: int, seed: int) -> None:
+    one = predictions(seed, classes=classes)
+    weight = np.random.default_rng(seed).multinomial(60, np.full(60, 1 / 60), size=2).astype(float) + 0.0
+    weight[0] = 1
+    if any(len(np.unique(one.truth()[row > 0])) < classes for row in weight):
+        return
+    found = evaluation.METRICS[name](weight, one.truth(), one.probability)
+    np.testing.assert_allclose(found, [reference(name, one, row) for row in weight], rtol=1e-12)
+
+
+def test_the_bootstrap_interval_covers_the_truth_as_often_as_it_says() -> None:
+    generator = np.random.default_rng(1)
+    covered = 0
+    for _ in range(200):
+        right = generator.random(120) < 0.8
+        one = Predictions([str(i) for i in range(120)], ["test"] * 120, ["a", "b"] * 60, ["a", "b"],
+                          np.where((np.arange(120) % 2 == 0) == right, 0.9, 0.1)[:, None] * [1, -1] + [0, 1])  # fmt: skip
+        low, high = evaluation.interval(evaluation.bootstrap([one], 300, 0)["accuracy"][0])
+        covered += low <= 0.8 <= high
+    assert 0.90 <= covered / 200 <= 0.98
+
+
+def test_all_runs_see_the_same_resamples() -> None:
+    one = predictions()
+    samples = evaluation.bootstrap([one, one], 50, seed=3)
+    assert all((values[0] == values[1]).all() for values in samples.values())
+
+
+def test_runs_on_different_images_are_not_compared() -> None:
+    with pytest.raises(StateError, match="different images"):
+        evaluation.bootstrap([predictions(n=60), predictions(n=59)], 10, 0)
+
+
+@given(st.integers(0, 500), st.integers(1, 500))
+@settings(max_examples=20, deadline=None)
+def test_mcnemar_is_the_exact_binomial_of_the_discordant_images(first: int, second: int) -> None:
+    one, two = predictions(first), predictions(second + 1000)
+    only_first, only_second, p = evaluation.mcnemar(one, two)
+    right_one, right_two = one.decision() == one.truth(), two.decision() == two.truth()
+    assert (only_first, only_second) == ((right_one > right_two).sum(), (right_two > right_one).sum())
+    tail = 2 * binom.cdf(min(only_first, only_second), only_first + only_second, 0.5)
+    assert p == pytest.approx(min(1.0, tail))
+
+
+def test_mcnemar_of_equal_decisions_is_one() -> None:
+    assert evaluation.mcnemar(predictions(), predictions()) == (0, 0, 1.0)
+
+
+def test_predictions_read_back_as_written(tmp_path: Path) -> None:
+    path, one = tmp_path / "p.parquet", predictions()
+    evaluation.write(path, one)
+    read = evaluation.read(path, stamps.Stamp("train", stamps.hashes([path]), {}))
+    np.testing.assert_array_equal(read.probability, one.probability)
+    assert (read.image_id, read.label, read.classes) == (one.image_id, one.label, one.classes)
+
+
+def test_altered_predictions_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "p.parquet"
+    evaluation.write(path, predictions())
+    stamp = stamps.Stamp("train", stamps.hashes([path]), {})
+    evaluation.write(path, predictions(1))
+    with pytest.raises(StateError, match="as stamped"):
+        evaluation.read(path, stamp)
+
+
+def test_a_split_without_some_class_has_no_roc_auc() -> None:
+    one = predictions()
+    alone = Predictions(one.image_id[:1], one.split[:1], one.label[:1], one.classes, one.probability[:1])
+    with pytest.raises(StateError, match="lacks images of some class"):
+        evaluation.score(alone)

@@ -1,0 +1,72 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline import params
+from pipeline.errors import InputError
+from tests.conftest import REPOSITORY, Project
+
+
+def problems(**sections: Any) -> str:
+    with pytest.raises(InputError) as caught:
+        sections["project"].write(**{name: value for name, value in sections.items() if name != "project"})
+    return "\n".join(caught.value.problems)
+
+
+def test_the_repositorys_own_file_is_valid() -> None:
+    assert params.load(REPOSITORY / "params.yaml").run.backbones == ["efficientnet_lite0"]
+
+
+@pytest.mark.parametrize(
+    ("sections", "expected"),
+    [
+        ({"sead": 1}, "params.yaml: top level: unknown key: got 'sead', expected one of: "),
+        ({"sead": 1}, "did you mean 'seed'?"),
+        ({"embed": {"batchsize": 8}}, "params.yaml: embed: unknown key: got 'batchsize'"),
+        ({"embed": {"batchsize": 8}}, "did you mean 'batch_size'?"),
+        ({"plans": {"last": {"unfreeze_from": "second", "epoch": 1}}}, "plans.last: unknown key: got 'epoch'"),
+        ({"backbones": {"tiny": {"image_sise": 8}}}, "did you mean 'image_size'?"),
+        ({"embed": {"batch_size": 0}}, "embed.batch_size: got 0, input should be greater than 0"),
+        ({"embed": {"dtype": "float8"}}, "embed.dtype: got 'float8', input should be 'float16' or 'float32'"),
+        ({"split": {"val": 0.5, "test": 0.5}}, "split: val + test = 1, expected less than 1"),
+        ({"run": {"heads": ["logrg"]}}, "run.heads: got 'logrg', expected one of: knn, logreg; did you mean 'logreg'?"),
+        ({"run": {"backbones": ["tinny"]}}, "did you mean 'tiny'?"),
+        ({"run": {"plans": ["lats"]}}, "did you mean 'last'?"),
+        ({"run": {"heads": ["knn", "knn"]}}, "run.heads: 'knn' is listed twice"),
+        ({"heads": {"last": {}}}, "'last' is both a head and a plan"),
+        ({"heads": {"../up": {}}}, "a name becomes a file name"),
+        ({"backbones": {"own": {"weights": "own.pth"}}}, "need their sha256 stated"),
+    ],
+)
+def test_a_mistake_is_one_line_that_names_field_and_remedy(
+    project: Project, sections: dict[str, Any], expected: str
+) -> None:
+    assert expected in problems(project=project, **sections)
+
+
+def test_all_mistakes_are_reported_at_once(project: Project) -> None:
+    found = problems(project=project, sead=1, embed={"batch_size": -1, "dtype": "int8"})
+    assert len(found.splitlines()) == 3
+
+
+def test_numbers_are_read_as_dvc_reads_them(project: Project) -> None:
+    text = Path("params.yaml").read_text().replace("bootstrap: 200", "bootstrap: 1e3, margin: 1e-2")
+    Path("params.yaml").write_text(text)
+    read = params.load()
+    assert (read.compare.bootstrap, read.compare.margin) == (1000, 0.01)
+
+
+def test_a_missing_file_and_broken_yaml_are_input_errors(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="cannot be read"):
+        params.load(tmp_path / "params.yaml")
+    (tmp_path / "params.yaml").write_text("run: [")
+    with pytest.raises(InputError, match="not valid YAML"):
+        params.load(tmp_path / "params.yaml")
+    (tmp_path / "params.yaml").write_text("- a\n- b")
+    with pytest.raises(InputError, match="expected sections"):
+        params.load(tmp_path / "params.yaml")
+
+
+def test_a_head_entry_need_not_be_a_mapping_of_anything(project: Project) -> None:
+    assert "heads.logreg" in problems(project=project, heads={"logreg": "C"})

@@ -1,0 +1,105 @@
+import os
+from pathlib import Path
+
+import pytest
+
+from pipeline import sources
+from pipeline.errors import InputError
+from pipeline.sources import SOURCES, records_of
+from tests.conftest import Project
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for name in ("a/1.png", "a/deep/2.JPG", "b/3.png", "b/notes.txt", ".hidden/4.png", "loose.png"):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"x")
+    return tmp_path
+
+
+def test_an_image_folders_first_level_is_the_label(folder: Path) -> None:
+    found = {str(record.path): record.label for record in records_of("image_folder", folder)}
+    assert found == {"a/1.png": "a", "a/deep/2.JPG": "a", "b/3.png": "b"}
+
+
+def test_a_csv_may_state_groups_and_splits(folder: Path) -> None:
+    (folder / "labels.csv").write_text("path,label,split,group\na/1.png,cat,train,g1\nb/3.png,dog,test,\n")
+    first, second = records_of("csv_file", folder)
+    assert (first.label, first.split, first.group) == ("cat", "train", "g1")
+    assert (second.label, second.split, second.group) == ("dog", "test", None)
+
+
+def test_elpv_is_defective_above_one_half_and_stratified_by_cell_type(folder: Path) -> None:
+    (folder / "labels.csv").write_text("a/1.png  0.6666666 mono\nb/3.png 0.3333333 poly\nloose.png 0.5 poly\n")
+    found = [(record.label, record.stratum) for record in records_of("elpv", folder)]
+    assert found == [("defective", "mono"), ("functional", "poly"), ("functional", "poly")]
+
+
+@pytest.mark.parametrize("name", list(SOURCES))
+def test_every_source_refuses_an_empty_folder_in_words(name: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"labels.csv: cannot be read|got 0 images"):
+        records_of(name, tmp_path)
+
+
+def test_an_unknown_source_and_a_missing_folder_are_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="did you mean 'image_folder'"):
+        records_of("image_foldr", tmp_path)
+    with pytest.raises(InputError, match="nowhere: no such folder"):
+        records_of("image_folder", tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize(
+    ("row", "problem"),
+    [
+        ("gone.png,cat", "no such file"),
+        ("../outside.png,cat", "leads out of the data folder"),
+        ("link.png,cat", "leads out of the data folder"),
+        ("dangling.png,cat", "no such file"),
+        ("loop.png,cat", "no such file"),
+        ("pipe.png,cat", "not a regular file"),
+        ("a/1.png, ", "label: empty"),
+        ("a/1.png,cat\na/1.png,cat", "listed twice"),
+    ],
+)
+def test_an_unusable_entry_is_named(folder: Path, row: str, problem: str) -> None:
+    data = folder / "data"
+    (data / "a").mkdir(parents=True)
+    (data / "a/1.png").write_bytes(b"x")
+    (folder / "outside.png").write_bytes(b"x")
+    (data / "link.png").symlink_to(folder / "outside.png")
+    (data / "dangling.png").symlink_to("nothing.png")
+    (data / "loop.png").symlink_to("loop.png")
+    os.mkfifo(data / "pipe.png")
+    (data / "labels.csv").write_text(f"path,label\n{row}\n")
+    with pytest.raises(InputError, match=problem):
+        records_of("csv_file", data)
+
+
+def test_a_name_that_is_not_utf8_is_named(folder: Path) -> None:
+    (folder / "a/1.png").rename(folder / os.fsdecode(b"a/\xff.png"))
+    with pytest.raises(InputError, match="not printable UTF-8"):
+        records_of("image_folder", folder)
+
+
+def test_only_the_first_five_of_many_problems_are_listed_with_the_total(folder: Path) -> None:
+    rows = "".join(f"gone{n}.png,cat\n" for n in range(9))
+    (folder / "labels.csv").write_text(f"path,label\n{rows}")
+    with pytest.raises(InputError) as caught:
+        records_of("csv_file", folder)
+    assert len(caught.value.problems) == 6
+    assert caught.value.problems[-1] == "... 9 problems in all"
+
+
+def test_malformed_tables_are_named(folder: Path) -> None:
+    (folder / "labels.csv").write_text("file,label\n")
+    with pytest.raises(InputError, match=r"columns: got \['file', 'label'\], expected \['label', 'path'\]"):
+        records_of("csv_file", folder)
+    (folder / "labels.csv").write_text("a/1.png likely mono\n")
+    with pytest.raises(InputError, match=r"labels.csv:1: got 'a/1.png likely mono'"):
+        records_of("elpv", folder)
+
+
+def test_records_come_sorted_whatever_the_file_system_does(project: Project) -> None:
+    paths = [str(record.path) for record in sources.records_of("image_folder", Path("data/raw"))]
+    assert paths == sorted(paths)
