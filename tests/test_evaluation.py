@@ -55,8 +55,9 @@ def test_the_bootstrap_interval_covers_the_truth_as_often_as_it_says() -> None:
     covered = 0
     for _ in range(200):
         right = generator.random(120) < 0.8
-        one = Predictions([str(i) for i in range(120)], ["test"] * 120, ["a", "b"] * 60, ["a", "b"],
-                          np.where((np.arange(120) % 2 == 0) == right, 0.9, 0.1)[:, None] * [1, -1] + [0, 1])  # fmt: skip
+        p_first = np.where((np.arange(120) % 2 == 0) == right, 0.9, 0.1)
+        probability = np.column_stack([p_first, 1 - p_first])
+        one = Predictions(list(map(str, range(120))), ["test"] * 120, ["a", "b"] * 60, ["a", "b"], probability)
         low, high = evaluation.interval(evaluation.bootstrap([one], 300, 0)["accuracy"][0])
         covered += low <= 0.8 <= high
     assert 0.90 <= covered / 200 <= 0.98

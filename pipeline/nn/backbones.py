@@ -177,7 +177,7 @@ def _timm(name: str) -> nn.Module:
         import timm  # noqa: PLC0415  # optional
     except ImportError as error:
         raise InputError(f"backbone {name} needs timm: pip install 'headswap[demo]'") from error
-    return timm.create_model(name)  # type: ignore[no-any-return]
+    return timm.create_model(name)
 
 
 def _cut_timm_efficientnet(model: Any) -> Blocks:  # noqa: ANN401  # timm's classes are not typed

@@ -80,7 +80,7 @@ def refuse(*_):
 
 socket.socket.connect = socket.getaddrinfo = refuse
 runtime.prepare(Backbone({}, (0.5,) * 3, (0.5,) * 3).eval(), "openvino", np.ones((1, 3, 4, 4), np.uint8))
-sys.exit(",".join(name for name in sys.modules if "telemetry" in name))
+sys.exit(",".join(name for name in sys.modules if "telemetry" in name) or 0)
 """
     done = subprocess.run([sys.executable, "-c", script], cwd=REPOSITORY, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -1,0 +1,165 @@
+"""Which images go through the CNN, counted."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from pipeline import embeddings, manifest, stamps
+from pipeline.errors import InputError, StateError
+from pipeline.nn import embedding
+from pipeline.stages import embed, prepare
+from tests.conftest import Project, write_image
+
+Count = Callable[[], int]
+MATRIX = Path("data/embeddings/tiny.h5")
+
+
+def run(project: Project, **sections: object) -> bytes:
+    params = project.write(**sections)
+    prepare.main(params)
+    embed.main(params, "tiny")
+    return MATRIX.read_bytes()
+
+
+def test_a_second_run_computes_nothing_and_writes_the_same_bytes(project: Project, forwards: Count) -> None:
+    first = run(project)
+    assert forwards() == 36
+    MATRIX.unlink()
+    assert run(project) == first
+    assert forwards() == 36
+
+
+def test_new_images_are_the_only_ones_computed(project: Project, forwards: Count) -> None:
+    run(project)
+    write_image(Path("data/raw/red/new.png"), "red", 99)
+    run(project)
+    assert forwards() == 37
+
+
+def test_renamed_and_copied_files_are_not_computed_again(project: Project, forwards: Count) -> None:
+    run(project)
+    Path("data/raw/red/00.png").rename("data/raw/red/other.png")
+    shutil.copy("data/raw/red/01.png", "data/raw/red/copy.png")
+    run(project)
+    assert forwards() == 36
+    assert len(embeddings.read("tiny").image_id) == 37
+
+
+def test_two_files_with_the_same_bytes_are_computed_once(project: Project, forwards: Count) -> None:
+    shutil.copy("data/raw/red/01.png", "data/raw/red/copy.png")
+    run(project)
+    assert forwards() == 36
+
+
+def test_another_split_computes_nothing(project: Project, forwards: Count) -> None:
+    run(project)
+    run(project, seed=5, split={"test": 0.2})
+    assert forwards() == 36
+
+
+def test_another_image_size_computes_all_and_going_back_none(project: Project, forwards: Count) -> None:
+    first = run(project)
+    entry = project.content["backbones"]["tiny"]
+    run(project, backbones={"tiny": {**entry, "image_size": 40}})
+    assert forwards() == 72
+    assert run(project, backbones={"tiny": entry}) == first
+    assert forwards() == 72
+
+
+def test_the_order_of_work_and_a_crash_on_the_way_leave_no_trace(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = run(project)
+    shutil.rmtree(".headswap")
+    monkeypatch.setattr(embedding, "SHARD_ROWS", 5)
+    real = embeddings.EmbeddingCache.append
+    appended = []
+
+    def dying(self: embeddings.EmbeddingCache, *args: object) -> None:
+        if len(appended) == 3:
+            raise KeyboardInterrupt
+        appended.append(args)
+        real(self, *args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(embeddings.EmbeddingCache, "append", dying)
+    with pytest.raises(KeyboardInterrupt):
+        run(project)
+    monkeypatch.setattr(embeddings.EmbeddingCache, "append", real)
+    assert run(project) == whole
+
+
+def test_after_a_crash_only_the_rest_is_computed(
+    project: Project, monkeypatch: pytest.MonkeyPatch, forwards: Count
+) -> None:
+    monkeypatch.setattr(embedding, "SHARD_ROWS", 8)
+    params = project.write()
+    prepare.main(params)
+    broken = project.images[20]
+    content = broken.read_bytes()
+    broken.write_bytes(b"changed on disk")
+    with pytest.raises(StateError, match="changed since `prepare` hashed it"):
+        embed.main(params, "tiny")
+    done = forwards()
+    broken.write_bytes(content)
+    embed.main(params, "tiny")
+    assert forwards() - done == 36 - done // 8 * 8
+
+
+def test_the_matrix_has_the_manifests_order_and_keys(project: Project) -> None:
+    run(project)
+    table, matrix = manifest.read(), embeddings.read("tiny")
+    assert list(matrix.image_id) == list(table.image_id)
+    assert [bytes(row).hex() for row in matrix.sha256] == list(table.sha256)
+    assert matrix.manifest_sha256 == stamps.sha256_file(manifest.MANIFEST)
+    assert matrix.features.shape == (36, 16)
+
+
+def test_a_warm_cache_does_not_look_free(project: Project) -> None:
+    run(project)
+    cold = embeddings.read_cost("tiny")
+    run(project)
+    assert embeddings.read_cost("tiny") == cold
+    assert cold.seconds > 0
+    assert cold.images == 36
+
+
+class TestBadImages:
+    def test_one_fails_the_stage_in_one_line_and_writes_no_matrix(self, project: Project) -> None:
+        Path("data/raw/red/00.png").write_bytes(b"no image")
+        with pytest.raises(InputError, match="data/raw/red/00.png: not an image"):
+            run(project)
+        assert not MATRIX.exists()
+
+    def test_the_good_ones_are_not_computed_again_once_it_is_mended(self, project: Project, forwards: Count) -> None:
+        Path("data/raw/red/00.png").write_bytes(b"no image")
+        with pytest.raises(InputError):
+            run(project)
+        write_image(Path("data/raw/red/00.png"), "red", 50)
+        run(project)
+        assert forwards() == 36
+
+    def test_skipped_ones_are_listed_with_reasons_and_have_no_row(self, project: Project) -> None:
+        Path("data/raw/red/00.png").write_bytes(b"no image")
+        run(project, embed={"on_bad_image": "skip"})
+        skipped = stamps.read(embeddings.stamp_path("tiny")).facts["skipped"]
+        assert list(skipped) == ["red/00.png"]
+        assert "red/00.png" not in embeddings.read("tiny").image_id
+
+
+def test_features_too_large_for_float16_are_refused_with_the_remedy(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pipeline.nn import runtime
+
+    real = runtime.prepare
+
+    def huge(*args: object) -> runtime.Forward:
+        forward = real(*args)  # type: ignore[arg-type]
+        return lambda batch: forward(batch) + 1e6
+
+    monkeypatch.setattr(runtime, "prepare", huge)
+    with pytest.raises(InputError, match="got 'float16', too narrow"):
+        run(project)
+    run(project, embed={"dtype": "float32"})

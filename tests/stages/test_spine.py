@@ -1,0 +1,209 @@
+"""The stages one after the other on a tiny project, called as functions."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from pipeline import lineage, manifest, runs, verdict
+from pipeline.errors import CheckFailed, InputError, StateError
+from pipeline.stages import audit, compare, embed, finetune, prepare, train
+from tests.conftest import Project
+
+
+def run(project: Project, **sections: Any) -> dict[str, Any]:
+    params = project.write(**sections)
+    prepare.main(params)
+    for backbone in params.run.backbones:
+        embed.main(params, backbone)
+        for head in params.run.heads:
+            train.main(params, backbone, head)
+        for plan in params.run.plans:
+            finetune.main(params, backbone, plan)
+    compare.main(params)
+    audit.main(params, record=True)
+    return json.loads(verdict.VERDICT.read_text())  # type: ignore[no-any-return]
+
+
+def test_every_artifact_is_where_others_expect_it(project: Project) -> None:
+    run(project)
+    for path in (
+        "data/manifest.parquet",
+        "data/embeddings/tiny.h5",
+        "data/embeddings/tiny.json",
+        "models/tiny/logreg/model.skops",
+        "models/tiny/logreg/run.json",
+        "models/tiny/last/model.safetensors",
+        "models/tiny/last/run.json",
+        "predictions/tiny/logreg.parquet",
+        "predictions/tiny/last.parquet",
+        "metrics/tiny/logreg.json",
+        "metrics/tiny/last.json",
+        "reports/verdict.json",
+        "reports/index.html",
+        "reports/lineage.json",
+    ):
+        assert Path(path).is_file(), path
+    assert pq.read_schema(manifest.MANIFEST).names == ["image_id", "path", "sha256", "label", "group", "split"]
+
+
+@pytest.mark.parametrize("name", ["logreg", "last"])
+def test_predictions_cover_validation_and_test_with_a_column_per_class(project: Project, name: str) -> None:
+    run(project)
+    table = pq.read_table(f"predictions/tiny/{name}.parquet")
+    assert table.column_names == ["image_id", "split", "label", "p_blue", "p_green", "p_red"]
+    dealt = manifest.read()
+    expected = {dealt.image_id[row] for row in dealt.rows("val", "test")}
+    assert set(table["image_id"].to_pylist()) == expected
+
+
+def test_the_same_seed_gives_the_same_predictions_metrics_and_manifest(project: Project) -> None:
+    names = ["data/manifest.parquet", "data/embeddings/tiny.h5", "predictions/tiny/logreg.parquet",
+             "predictions/tiny/last.parquet", "metrics/tiny/logreg.json", "metrics/tiny/last.json",
+             "models/tiny/last/model.safetensors"]  # fmt: skip
+    run(project)
+    first = [Path(name).read_bytes() for name in names]
+    run(project)
+    assert [Path(name).read_bytes() for name in names] == first
+
+
+def test_train_and_finetune_score_validation_only(project: Project) -> None:
+    run(project)
+    for name in ("logreg", "last"):
+        assert list(json.loads(Path(f"metrics/tiny/{name}.json").read_text())) == ["validation"]
+
+
+def test_seconds_stand_in_run_json_and_not_in_metrics(project: Project) -> None:
+    run(project)
+    facts = json.loads(Path("models/tiny/logreg/run.json").read_text())["facts"]
+    assert facts["cost"]["seconds"] > 0
+    assert "seconds" not in Path("metrics/tiny/logreg.json").read_text()
+
+
+def test_the_verdict_has_every_run_with_intervals_differences_and_cost(project: Project) -> None:
+    judged = run(project, run={"heads": ["logreg", "knn"]})
+    assert [result["name"] for result in judged["results"]] == ["logreg", "knn", "last"]
+    for result in judged["results"]:
+        assert set(result["test"]) == {"accuracy", "balanced_accuracy", "macro_f1", "roc_auc"}
+        assert all(one["low"] <= one["value"] <= one["high"] for one in result["test"].values())
+        assert 0 <= result["difference"]["mcnemar_p"] <= 1
+        assert result["cost"]["images"] >= 36
+
+
+def test_a_run_that_is_no_longer_listed_leaves_the_verdict(project: Project) -> None:
+    run(project, run={"heads": ["logreg", "knn"]})
+    judged = run(project, run={"heads": ["logreg"]})
+    assert [result["name"] for result in judged["results"]] == ["logreg", "last"]
+
+
+def test_without_a_plan_the_verdict_says_what_it_cannot_tell(project: Project) -> None:
+    judged = run(project, run={"plans": []})
+    assert judged["answer"] == "cannot tell"
+    assert "No fine-tuned plan was run" in judged["sentence"]
+
+
+def test_images_that_were_skipped_are_missing_from_every_run_and_named_in_the_report(project: Project) -> None:
+    Path("data/raw/red/00.png").write_bytes(b"no image")
+    run(project, embed={"on_bad_image": "skip"})
+    assert "red/00.png" in verdict.PAGE.read_text()
+    for name in ("logreg", "last"):
+        assert "red/00.png" not in pq.read_table(f"predictions/tiny/{name}.parquet")["image_id"].to_pylist()
+
+
+def test_a_misspelt_head_is_named_before_anything_is_read(project: Project) -> None:
+    with pytest.raises(InputError, match="heads: got 'logrge'.*did you mean 'logreg'"):
+        train.main(project.write(), "tiny", "logrge")
+
+
+def test_embeddings_of_another_manifest_are_refused(project: Project) -> None:
+    run(project)
+    prepare.main(project.write(seed=3))
+    with pytest.raises(StateError, match="made for another manifest"):
+        train.main(project.write(), "tiny", "logreg")
+
+
+class TestAudit:
+    def test_an_untouched_project_passes(self, project: Project) -> None:
+        run(project)
+        assert "are what reports/lineage.json says" in audit.main(project.write(), record=False)
+
+    @pytest.mark.parametrize(
+        "path",
+        [
+            "data/raw/red/03.png",
+            "data/manifest.parquet",
+            "data/manifest.json",
+            "tiny.pth",
+            "data/embeddings/tiny.h5",
+            "data/embeddings/tiny.json",
+            "models/tiny/logreg/model.skops",
+            "models/tiny/logreg/run.json",
+            "models/tiny/last/model.safetensors",
+            "predictions/tiny/logreg.parquet",
+            "metrics/tiny/last.json",
+            "reports/verdict.json",
+            "reports/index.html",
+        ],
+    )
+    @pytest.mark.parametrize("damage", ["flip", "delete"])
+    def test_every_altered_file_is_named(self, project: Project, path: str, damage: str) -> None:
+        run(project)
+        if damage == "delete":
+            Path(path).unlink()
+        else:
+            content = bytearray(Path(path).read_bytes())
+            content[len(content) // 2] ^= 1
+            Path(path).write_bytes(content)
+        with pytest.raises(CheckFailed) as caught:
+            audit.main(project.write(), record=False)
+        assert [finding.split(":")[0] for finding in caught.value.problems[:-1]] == [path]
+        assert "1 of " in caught.value.problems[-1]
+
+    def test_all_findings_are_gathered_and_sorted(self, project: Project) -> None:
+        run(project)
+        for path in ("reports/index.html", "data/raw/blue/01.png", "metrics/tiny/last.json"):
+            Path(path).write_text("{}")
+        with pytest.raises(CheckFailed) as caught:
+            audit.main(project.write(), record=False)
+        named = [finding.split(":")[0] for finding in caught.value.problems[:-1]]
+        assert named == ["data/raw/blue/01.png", "metrics/tiny/last.json", "reports/index.html"]
+
+    def test_recording_refuses_what_its_stamp_does_not_know(self, project: Project) -> None:
+        run(project)
+        Path("predictions/tiny/logreg.parquet").write_bytes(b"tampered")
+        with pytest.raises(StateError, match=r"predictions/tiny/logreg.parquet: expected sha256 .* as stamped"):
+            audit.main(project.write(), record=True)
+
+    def test_recording_refuses_a_head_trained_on_other_embeddings(self, project: Project) -> None:
+        run(project)
+        stamp = runs.stamp_path("tiny", "logreg")
+        content = json.loads(stamp.read_text())
+        content["inputs"]["data/embeddings/tiny.h5"] = "0" * 64
+        stamp.write_text(json.dumps(content))
+        with pytest.raises(StateError, match="tiny.h5: expected sha256 0000"):
+            audit.main(project.write(), record=True)
+
+    def test_the_chain_leads_from_the_report_back_to_weights_and_manifest(self, project: Project) -> None:
+        run(project)
+        nodes = lineage.read().nodes
+        reached, todo = set(), ["reports/index.html"]
+        while todo:
+            name = todo.pop()
+            reached.add(name)
+            todo += nodes[name].made_from
+        assert {"reports/verdict.json", "predictions/tiny/last.parquet", "data/embeddings/tiny.h5", "tiny.pth",
+                "data/manifest.parquet"} <= reached  # fmt: skip
+
+    def test_without_a_record_it_says_what_to_run(self, project: Project) -> None:
+        with pytest.raises(StateError, match="run `dvc repro`"):
+            audit.main(project.write(), record=False)
+
+
+def test_adding_a_head_computes_no_forward_pass(project: Project, forwards: Callable[[], int]) -> None:
+    run(project, run={"plans": []})
+    before = forwards()
+    run(project, run={"heads": ["logreg", "knn"], "plans": []})
+    assert (before, forwards()) == (36, 36)
