@@ -1,0 +1,29 @@
+# Everything happens in .venv, made with plain pip on first use; needs Python >= 3.11, git and make.
+PYTHON ?= python3
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+
+.PHONY: run test lint bench
+
+run: .venv/.installed ## the main job: from images to reports/index.html
+	headswap demo
+	headswap doctor
+	dvc repro
+	@echo "Now open reports/index.html"
+
+test: .venv/.installed ## the tests
+	pytest
+
+lint: .venv/.installed ## style, types and the direction of imports
+	ruff check .
+	ruff format --check .
+	mypy
+	lint-imports
+
+bench: .venv/.installed ## measurements, side by side; ONLY=heads for one group
+	python -m benchmarks $(ONLY)
+
+.venv/.installed: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python >= 3.11 is needed, this is " + sys.version.split()[0] + "; try: make PYTHON=python3.11")'
+	$(PYTHON) -m venv .venv
+	.venv/bin/python -m pip install --quiet --editable '.[demo,dev]'
+	@touch $@

@@ -1,0 +1,190 @@
+"""What a user sees: help, one clear line for bad input, exit status."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline import cli
+from pipeline.cli import VERBS, main
+from pipeline.commands import demo
+from tests.conftest import REPOSITORY, Project
+
+
+@pytest.mark.parametrize("verb", list(VERBS))
+def test_every_sub_command_has_help(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main([verb, "--help"])
+    assert caught.value.code == 0
+    assert VERBS[verb].help[:30] in " ".join(capsys.readouterr().out.split())
+
+
+def test_help_needs_neither_torch_nor_scikit_learn() -> None:
+    script = (
+        "import sys, pipeline.cli; sys.exit(','.join({'torch', 'sklearn', 'pyarrow', 'h5py'} & set(sys.modules)) or 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_stage_ends_with_one_summary_line(project: Project, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["prepare"]) == 0
+    assert capsys.readouterr().out == "prepare: 36 images, 36 distinct, 3 classes: 18 train, 6 val, 12 test\n"
+
+
+def test_it_is_quiet_when_not_on_a_terminal(project: Project, capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments in (
+        ["prepare"],
+        ["embed", "--backbone", "tiny"],
+        ["train", "--backbone", "tiny", "--head", "logreg"],
+    ):
+        assert main(arguments) == 0
+    assert capsys.readouterr().err == ""
+
+
+BAD: list[tuple[dict[str, Any], list[str], str]] = [
+    ({"embed": {"batchsize": 1}}, ["prepare"], "did you mean 'batch_size'?"),
+    ({"data": {"path": "nowhere"}}, ["prepare"], "nowhere: no such folder"),
+    ({"data": {"source": "image_foldr"}}, ["prepare"], "did you mean 'image_folder'?"),
+    ({"split": {"val": 0.01}}, ["prepare"], "class 'blue': got 12 images"),
+    ({}, ["embed", "--backbone", "tinny"], "did you mean 'tiny'?"),
+    ({}, ["train", "--backbone", "tiny", "--head", "logrg"], "did you mean 'logreg'?"),
+    ({}, ["train", "--backbone", "tiny", "--head", "logreg"], "data/manifest.json: cannot be read"),
+    ({}, ["finetune", "--backbone", "tiny", "--plan", "lst"], "did you mean 'last'?"),
+    (
+        {"backbones": {"tiny": {"weights": "tiny.pth", "sha256": "e" * 64}}},
+        ["doctor"],
+        "tiny.pth: weights: sha256: got",
+    ),
+    ({"heads": {"logreg": {"CC": 1}}}, ["doctor"], "heads.logreg: unknown key: got 'CC'"),
+    ({"plans": {"last": {"unfreeze_from": "blok"}}}, ["doctor"], "got 'blok', expected one of: first, second"),
+    ({}, ["audit"], "reports/lineage.json: cannot be read"),
+]
+
+
+@pytest.mark.parametrize(("sections", "arguments", "expected"), BAD)
+def test_bad_input_is_one_clear_line_and_status_2(
+    project: Project, capsys: pytest.CaptureFixture[str], sections: dict[str, Any], arguments: list[str], expected: str
+) -> None:
+    from ruamel.yaml import YAML
+
+    for name, section in sections.items():
+        project.content[name] = {**project.content[name], **section}
+    with Path("params.yaml").open("w") as stream:
+        YAML(typ="safe").dump(project.content, stream)
+    before = sorted(path for path in Path().rglob("*") if path.is_file())
+    assert main(arguments) == 2
+    error = capsys.readouterr().err
+    assert expected in error
+    assert all(line.startswith(f"headswap {arguments[0]}: ") for line in error.splitlines())
+    assert "Traceback" not in error
+    assert sorted(path for path in Path().rglob("*") if path.is_file()) == before
+
+
+def test_an_unreadable_image_is_one_line_and_leaves_no_matrix(
+    project: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("data/raw/red/00.png").write_bytes(b"no image")
+    main(["prepare"])
+    assert main(["embed", "--backbone", "tiny"]) == 2
+    assert "data/raw/red/00.png: not an image" in capsys.readouterr().err
+    assert not Path("data/embeddings").exists()
+
+
+def test_a_full_disk_is_one_line(
+    project: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", fail)
+    assert main(["prepare"]) == 2
+    assert "No space left on device" in capsys.readouterr().err
+    assert not Path("data/manifest.parquet").exists()
+
+
+def test_an_interrupt_is_130_and_no_traceback(
+    project: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupt(*_: object) -> str:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("pipeline.stages.prepare.main", interrupt)
+    assert main(["prepare"]) == 130
+    assert "interrupted" in capsys.readouterr().err
+
+
+def test_a_finding_of_the_audit_is_status_1(project: Project, capsys: pytest.CaptureFixture[str]) -> None:
+    for stage in (["prepare"], ["embed", "--backbone", "tiny"], ["train", "--backbone", "tiny", "--head", "logreg"],
+                  ["finetune", "--backbone", "tiny", "--plan", "last"], ["compare"], ["audit", "--record"]):  # fmt: skip
+        assert main(stage) == 0
+    assert main(["audit"]) == 0
+    Path("predictions/tiny/logreg.parquet").write_bytes(b"x")
+    assert main(["audit"]) == 1
+    assert "predictions/tiny/logreg.parquet: expected sha256" in capsys.readouterr().err
+
+
+class TestDoctor:
+    def test_a_sound_project_passes(self, project: Project) -> None:
+        assert main(["doctor"]) == 0
+
+    def test_everything_wrong_is_reported_at_once(self, project: Project, capsys: pytest.CaptureFixture[str]) -> None:
+        project.write(heads={"logreg": {"CC": 1}}, data={"path": "nowhere"})
+        assert main(["doctor"]) == 2
+        assert len(capsys.readouterr().err.splitlines()) == 2
+
+    @pytest.mark.parametrize("name", ["dvc.lock", ".dvc/tmp/rwlock"])
+    def test_what_a_killed_repro_leaves_is_recognised(
+        self, project: Project, name: str, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        Path(name).touch()
+        assert main(["doctor"]) == 2
+        assert f"{name}: empty, as a killed `dvc repro` leaves it" in capsys.readouterr().err
+
+
+class TestDemo:
+    def test_it_lays_out_the_real_images_and_leaves_them_alone_the_second_time(
+        self, project: Project, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        assert main(["demo"]) == 0
+        assert len(list(demo.FOLDER.rglob("*.png"))) == 2624
+        assert main(["demo"]) == 0
+        assert "2624 images are in data/raw/elpv already" in capsys.readouterr().out
+
+    def test_a_half_copied_folder_is_not_taken_for_complete(
+        self, project: Project, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        import shutil
+
+        real, copied = shutil.copyfile, []
+
+        def interrupted(*paths: Path) -> None:
+            copied.append(paths)
+            if len(copied) == 50:
+                raise KeyboardInterrupt
+            real(*paths)
+
+        monkeypatch.setattr(shutil, "copyfile", interrupted)
+        assert main(["demo"]) == 130
+        assert not demo.FOLDER.exists()
+        monkeypatch.setattr(shutil, "copyfile", real)
+        assert main(["demo"]) == 0
+
+    def test_without_the_package_the_remedy_is_named(
+        self, project: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+        assert main(["demo"]) == 2
+        assert "pip install 'headswap[demo]'" in capsys.readouterr().err
+
+
+def test_the_module_is_the_command() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "pipeline", "--help"], cwd=REPOSITORY, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0
+    assert done.stdout.startswith("usage: headswap")
+    assert cli.VERBS.keys() <= set(done.stdout.split())

@@ -1,0 +1,44 @@
+"""The floor plan says what the code does: a stage depends on every module it imports."""
+
+from typing import Any
+
+import grimp
+import pytest
+from ruamel.yaml import YAML
+
+from pipeline.cli import VERBS
+from tests.conftest import REPOSITORY
+
+STAGES: dict[str, dict[str, Any]] = YAML(typ="safe").load(REPOSITORY / "dvc.yaml")["stages"]
+
+
+def import_closure(stage: str) -> set[str]:
+    graph = grimp.build_graph("pipeline", exclude_type_checking_imports=True)
+    modules = {f"pipeline.stages.{stage}", *graph.find_upstream_modules(f"pipeline.stages.{stage}")}
+    files = {module.replace(".", "/") + ".py" for module in modules}
+    # A package with templates beside its code counts as one folder.
+    return {"pipeline/report" if file.startswith("pipeline/report") else file for file in files}
+
+
+@pytest.mark.parametrize("stage", list(STAGES))
+def test_a_stage_depends_on_its_import_closure_and_nothing_else_in_pipeline(stage: str) -> None:
+    stated = {dep for dep in STAGES[stage]["deps"] if dep.startswith("pipeline/")}
+    assert stated == import_closure(stage)
+
+
+@pytest.mark.parametrize("stage", list(STAGES))
+def test_a_stage_has_the_name_of_its_file_and_of_its_sub_command(stage: str) -> None:
+    assert VERBS[stage].module == f"stages.{stage}"
+    assert STAGES[stage]["cmd"].split()[:2] == ["headswap", stage]
+
+
+@pytest.mark.parametrize("package", ["", "nn", "stages", "commands"])
+def test_package_files_hold_no_code_that_a_dependency_list_would_miss(package: str) -> None:
+    text = (REPOSITORY / "pipeline" / package / "__init__.py").read_text()
+    assert text.strip().startswith('"""')
+    assert text.strip().endswith('"""')
+
+
+def test_metrics_are_kept_by_git_and_other_outputs_by_dvc() -> None:
+    metrics = [entry for stage in STAGES.values() for one in stage.get("metrics", []) for entry in one.values()]
+    assert metrics == [{"cache": False}] * 2
