@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
+from tqdm import tqdm
 
 from pipeline import stamps
 from pipeline.atomic import replacing
@@ -184,7 +185,7 @@ def bootstrap(runs: Sequence[Predictions], resamples: int, seed: int) -> dict[st
     truth = runs[0].truth()
     generator = np.random.default_rng(seed)
     values = {name: np.empty((len(runs), resamples)) for name in METRICS}
-    for start in range(0, resamples, _CHUNK):
+    for start in tqdm(range(0, resamples, _CHUNK), desc="bootstrap", unit="chunk", disable=None):
         chunk = slice(start, min(start + _CHUNK, resamples))
         counts = generator.multinomial(n, np.full(n, 1 / n), size=chunk.stop - chunk.start).astype(np.float64)
         for name, metric in METRICS.items():

@@ -192,15 +192,20 @@ def fit(name: str, entry: HeadEntry, X: Floats, y: Labels, selection: Selection,
         raise InputError(*problems)
     factory = HEADS[str(entry.get("kind", name))]
     models = [(params, factory(seed=seed, **params)) for params in candidates_of(entry)]
+    fits = 1 + (len(models) * selection.folds if len(models) > 1 else 0)
     try:
-        with warnings.catch_warnings(record=True) as caught:
+        with (
+            warnings.catch_warnings(record=True) as caught,
+            tqdm(total=fits, desc=name, unit="fit", disable=None) as bar,
+        ):
             warnings.simplefilter("always", ConvergenceWarning)
-            candidates = _scored(name, models, X, y, selection, seed)
+            candidates = _scored(models, X, y, selection, seed, bar.update)
             best = max(range(len(models)), key=lambda number: (candidates[number].mean, -number))
             params, model = models[best]
             if "cv" in model.get_params(deep=False):
                 model.set_params(cv=_folds(selection.folds, seed))
             model.fit(X, y).predict_proba(X[:1])  # some settings are only found out when predicting
+            bar.update()
     except (ValueError, TypeError) as error:
         raise InputError(f"params.yaml: heads.{name}: {' '.join(str(error).split())}") from error
     unconverged = sum(issubclass(one.category, ConvergenceWarning) for one in caught)
@@ -219,7 +224,12 @@ def _require_enough(y: Labels, folds: int) -> None:
 
 
 def _scored(
-    name: str, models: list[tuple[dict[str, Scalar], Classifier]], X: Floats, y: Labels, selection: Selection, seed: int
+    models: list[tuple[dict[str, Scalar], Classifier]],
+    X: Floats,
+    y: Labels,
+    selection: Selection,
+    seed: int,
+    progress: Callable[[], object],
 ) -> tuple[Candidate, ...]:
     """Score every model on every fold, wherever an outer `joblib.parallel_config` says."""
     if len(models) == 1:
@@ -229,10 +239,12 @@ def _scored(
         joblib.delayed(_score_one)(model, X, y, fold, selection.metric)
         for (_, model), fold in itertools.product(models, folds)
     )
-    results = joblib.Parallel(return_as="generator")(jobs)
-    bar = tqdm(results, total=len(models) * len(folds), desc=f"search {name}", unit="fit", disable=None)
-    scores = np.reshape(list(bar), (len(models), len(folds)))
-    return tuple(Candidate(params, tuple(map(float, row))) for (params, _), row in zip(models, scores, strict=True))
+    scores = []
+    for score in joblib.Parallel(return_as="generator")(jobs):
+        scores.append(score)
+        progress()
+    table = np.reshape(scores, (len(models), len(folds))).tolist()
+    return tuple(Candidate(params, tuple(row)) for (params, _), row in zip(models, table, strict=True))
 
 
 def _score_one(model: Classifier, X: Floats, y: Labels, fold: tuple[Any, Any], metric: str) -> float:

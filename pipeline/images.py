@@ -2,6 +2,7 @@
 
 import warnings
 from io import BytesIO
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +14,13 @@ SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", 
 MAX_PIXELS = 100_000_000
 
 RGB = npt.NDArray[np.uint8]
+
+
+class Framing(NamedTuple):
+    """How an image of any shape becomes a square: its side in pixels, and the fraction of the shorter side kept."""
+
+    size: int
+    crop: float
 
 
 class BadImageError(Exception):
@@ -60,14 +68,15 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def square(image: Image.Image, size: int, crop: float) -> RGB:
+def square(image: Image.Image, framing: Framing) -> RGB:
     """Resize the shorter side to size / crop (bicubic, antialiased), then cut the central size x size square.
 
     Returns:
         (size, size, 3) uint8, values 0-255.
 
     """
-    scale = size / crop / min(image.size)
+    size = framing.size
+    scale = size / framing.crop / min(image.size)
     width, height = (max(size, round(side * scale)) for side in image.size)
     left, top = (width - size) / 2, (height - size) / 2
     # One resampling straight from the wanted box of the original: no intermediate image, no second rounding.

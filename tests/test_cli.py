@@ -117,8 +117,9 @@ def test_an_interrupt_is_130_and_no_traceback(
 
 
 def test_a_finding_of_the_audit_is_status_1(project: Project, capsys: pytest.CaptureFixture[str]) -> None:
-    for stage in (["prepare"], ["embed", "--backbone", "tiny"], ["train", "--backbone", "tiny", "--head", "logreg"],
-                  ["finetune", "--backbone", "tiny", "--plan", "last"], ["compare"], ["audit", "--record"]):  # fmt: skip
+    on = ["--backbone", "tiny"]
+    stages = [["prepare"], ["embed", *on], ["train", *on, "--head", "logreg"], ["finetune", *on, "--plan", "last"]]
+    for stage in [*stages, ["compare"], ["audit", "--record"]]:
         assert main(stage) == 0
     assert main(["audit"]) == 0
     Path("predictions/tiny/logreg.parquet").write_bytes(b"x")

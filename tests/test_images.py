@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from pipeline import images
-from pipeline.images import BadImageError
+from pipeline.images import BadImageError, Framing
 
 
 def encoded(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
@@ -80,7 +80,7 @@ def test_arbitrary_bytes_are_an_image_or_a_bad_image(content: bytes) -> None:
 @given(width=st.integers(1, 60), height=st.integers(1, 60), crop=st.floats(0.5, 1))
 @settings(max_examples=50, deadline=None)
 def test_every_shape_becomes_the_wanted_square(width: int, height: int, crop: float) -> None:
-    square = images.square(Image.new("RGB", (width, height), "white"), 16, crop)
+    square = images.square(Image.new("RGB", (width, height), "white"), Framing(16, crop))
     assert square.shape == (16, 16, 3)
     assert (square == 255).all()
 
@@ -88,7 +88,7 @@ def test_every_shape_becomes_the_wanted_square(width: int, height: int, crop: fl
 def test_the_square_is_the_centre_of_the_longer_side() -> None:
     image = Image.new("RGB", (90, 30), "black")
     image.paste("white", (30, 0, 60, 30))
-    square = images.square(image, 30, 1.0)
+    square = images.square(image, Framing(30, 1.0))
     assert square[:, 4:-4].min() == 255
 
 
@@ -97,4 +97,4 @@ def test_resizing_agrees_with_torchvisions() -> None:
 
     image = Image.fromarray(np.random.default_rng(0).integers(0, 255, (100, 80, 3), dtype=np.uint8))
     reference = v2.Compose([v2.Resize(40, v2.InterpolationMode.BICUBIC), v2.CenterCrop(40)])(image)
-    assert np.abs(images.square(image, 40, 1.0).astype(int) - np.asarray(reference)).max() <= 2
+    assert np.abs(images.square(image, Framing(40, 1.0)).astype(int) - np.asarray(reference)).max() <= 2

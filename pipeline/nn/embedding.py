@@ -14,7 +14,7 @@ from tqdm import tqdm
 from pipeline import images, stamps
 from pipeline.embeddings import Cost, EmbeddingCache, keys_of
 from pipeline.errors import InputError, StateError
-from pipeline.images import BadImageError
+from pipeline.images import BadImageError, Framing
 from pipeline.nn.runtime import Forward
 
 # The embedding code's version: raise it whenever a change here or in `images` changes a number.
@@ -37,7 +37,7 @@ def run(
     items: Sequence[Item],
     cache: EmbeddingCache,
     forward: Callable[[npt.NDArray[np.uint8]], Forward],
-    view: tuple[int, float],
+    framing: Framing,
     batch_size: int,
     dtype: str,
 ) -> dict[str, str]:
@@ -47,7 +47,7 @@ def run(
         items: the images, all missing from the cache, each content once.
         cache: where the rows go.
         forward: called once, with the first batch; returns the forward pass for batches of that shape.
-        view: image size and crop, as `images.square` takes them.
+        framing: what becomes of an image's shape.
         batch_size: images per forward pass; the last batch is padded, for a row must not depend on its neighbours.
         dtype: of the stored rows.
 
@@ -60,7 +60,7 @@ def run(
     compute: Forward | None = None
     bar = tqdm(total=len(items), desc="embed", unit="image", disable=None)
     with ThreadPoolExecutor() as pool, bar:
-        for batch in _batches(_decoded(pool, items, view, batch_size * AHEAD, skipped, bar.update), batch_size):
+        for batch in _batches(_decoded(pool, items, framing, batch_size * AHEAD, skipped, bar.update), batch_size):
             pixels = np.zeros((batch_size, *batch[0][1].shape), np.uint8)
             pixels[: len(batch)] = [image for _, image in batch]
             compute = compute or forward(pixels)
@@ -73,7 +73,7 @@ def run(
 def _decoded(
     pool: ThreadPoolExecutor,
     items: Iterable[Item],
-    view: tuple[int, float],
+    framing: Framing,
     ahead: int,
     skipped: dict[str, str],
     progress: Callable[[], object],
@@ -91,7 +91,7 @@ def _decoded(
 
     try:
         for item in items:
-            waiting.append((item, pool.submit(load, item, view)))
+            waiting.append((item, pool.submit(load, item, framing)))
             if len(waiting) >= ahead:
                 yield from settle()
         while waiting:
@@ -101,7 +101,7 @@ def _decoded(
             future.cancel()
 
 
-def load(item: Item, view: tuple[int, float]) -> npt.NDArray[np.uint8]:
+def load(item: Item, framing: Framing) -> npt.NDArray[np.uint8]:
     """Read an image whose bytes must be the manifest's: (3, S, S) uint8.
 
     Raises:
@@ -115,7 +115,7 @@ def load(item: Item, view: tuple[int, float]) -> npt.NDArray[np.uint8]:
         raise StateError(f"{item.path}: cannot be read ({error.strerror}); run `dvc repro`") from error
     if stamps.sha256_bytes(content) != item.sha256:
         raise StateError(f"{item.path}: changed since `prepare` hashed it; run `dvc repro`")
-    return np.ascontiguousarray(images.square(images.decode(content), *view).transpose(2, 0, 1))
+    return np.ascontiguousarray(images.square(images.decode(content), framing).transpose(2, 0, 1))
 
 
 def _batches(

@@ -20,6 +20,7 @@ from tqdm import tqdm
 from pipeline import evaluation
 from pipeline.atomic import replacing
 from pipeline.errors import InputError, StateError
+from pipeline.images import Framing
 from pipeline.nn import runtime
 from pipeline.nn.backbones import Backbone
 from pipeline.nn.embedding import Item, load
@@ -82,13 +83,13 @@ class Examples(Protocol):
 class Pixels:
     """Nothing is frozen: images are decoded anew for every batch, so memory does not grow with the data."""
 
-    def __init__(self, task: Task, backbone: Backbone, view: tuple[int, float], flips: str) -> None:
-        self.task, self.backbone, self.view, self.flips = task, backbone, view, VIEWS[flips]
+    def __init__(self, task: Task, backbone: Backbone, framing: Framing, flips: str) -> None:
+        self.task, self.backbone, self.framing, self.flips = task, backbone, framing, VIEWS[flips]
         self.passes = 0
 
     def batch(self, rows: Ints, views: Ints) -> Tensor:
         """Decode, flip and normalise."""
-        pixels = [np.flip(load(self.task.items[row], self.view), axis=tuple(axis - 1 for axis in self.flips[one]))
+        pixels = [np.flip(load(self.task.items[row], self.framing), axis=tuple(axis - 1 for axis in self.flips[one]))
                   for row, one in zip(rows, views, strict=True)]  # fmt: skip
         images = torch.from_numpy(np.stack(pixels))
         return self.backbone.normalise(images).contiguous(memory_format=torch.channels_last)
@@ -98,7 +99,7 @@ class Activations:
     """The frozen part's output, float16 in memory: once per image, and once per view for training images."""
 
     def __init__(
-        self, task: Task, backbone: Backbone, frozen: nn.Sequential, view: tuple[int, float], plan: Plan, engine: str
+        self, task: Task, backbone: Backbone, frozen: nn.Sequential, framing: Framing, plan: Plan, engine: str
     ) -> None:
         self.passes = 0
         flips = VIEWS[plan.flips]
@@ -112,9 +113,9 @@ class Activations:
         network = _Frozen(backbone, frozen).eval()
         for start in range(0, len(pairs), plan.batch_size):
             some = pairs[start : start + plan.batch_size]
-            pixels = np.zeros((plan.batch_size, 3, view[0], view[0]), np.uint8)
+            pixels = np.zeros((plan.batch_size, 3, framing.size, framing.size), np.uint8)
             for n, (row, one) in enumerate(some):
-                pixels[n] = np.flip(load(task.items[row], view), axis=tuple(axis - 1 for axis in flips[one]))
+                pixels[n] = np.flip(load(task.items[row], framing), axis=tuple(axis - 1 for axis in flips[one]))
             forward = forward or runtime.prepare(network, engine, pixels)
             output = forward(pixels)[: len(some)]
             if self.stored is None:
@@ -159,15 +160,13 @@ class Trainable(nn.Module):
         return logits
 
 
-def run(
-    task: Task, backbone: Backbone, view: tuple[int, float], plan: Plan, engine: str, metric: str, seed: int
-) -> Finetuned:
+def run(task: Task, backbone: Backbone, framing: Framing, plan: Plan, engine: str, metric: str, seed: int) -> Finetuned:
     """Train a plan; the best epoch is chosen by the validation metric, and test rows are only predicted at the end.
 
     Args:
         task: the data.
         backbone: pre-trained; its unfrozen blocks are changed in place.
-        view: image size and crop, as `images.square` takes them.
+        framing: what becomes of an image's shape.
         plan: what trains and how.
         engine: the runtime of the frozen part.
         metric: the validation metric that early stopping looks at.
@@ -186,11 +185,11 @@ def run(
     backbone.requires_grad_(False)
     blocks.requires_grad_(True)
     examples: Examples = (
-        Activations(task, backbone, frozen, view, plan, engine)
+        Activations(task, backbone, frozen, framing, plan, engine)
         if len(frozen)
-        else Pixels(task, backbone, view, plan.flips)
+        else Pixels(task, backbone, framing, plan.flips)
     )
-    width = backbone(torch.zeros(1, 3, view[0], view[0], dtype=torch.uint8)).shape[1]
+    width = backbone(torch.zeros(1, 3, framing.size, framing.size, dtype=torch.uint8)).shape[1]
     network = Trainable(blocks, width, task.classes, plan.dropout).to(memory_format=torch.channels_last)
     epochs, images = _train(network, examples, task, plan, metric, seed)
     val, test = (_predict(network, examples, rows, plan.batch_size) for rows in (task.val, task.test))

@@ -7,6 +7,7 @@ from pipeline import embeddings, manifest, stamps
 from pipeline.atomic import write_json
 from pipeline.embeddings import EmbeddingCache, Embeddings, keys_of
 from pipeline.errors import InputError
+from pipeline.images import Framing
 from pipeline.manifest import Manifest
 from pipeline.nn import backbones, embedding, runtime
 from pipeline.nn.embedding import Item
@@ -30,7 +31,7 @@ def main(params: Params, backbone: str) -> str:
         [Item(Path(table.path[row]), table.sha256[row]) for row in missing],
         cache,
         partial(runtime.prepare, loaded.network, settings.runtime),
-        (entry.image_size, entry.crop),
+        Framing(entry.image_size, entry.crop),
         settings.batch_size,
         settings.dtype,
     )

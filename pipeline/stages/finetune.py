@@ -8,6 +8,7 @@ import numpy as np
 from pipeline import embeddings, manifest, runs, stamps
 from pipeline.atomic import write_json
 from pipeline.evaluation import Predictions
+from pipeline.images import Framing
 from pipeline.manifest import Manifest
 from pipeline.nn import backbones, finetuning
 from pipeline.nn.embedding import Item
@@ -25,8 +26,8 @@ def main(params: Params, backbone: str, plan: str) -> str:
     loaded = backbones.load(backbone, entry)
     metric = params.selection.metric
     with runs.measured() as cost:
-        view = (entry.image_size, entry.crop)
-        done = finetuning.run(task, loaded.network, view, settings, params.embed.runtime, metric, params.seed)
+        framing = Framing(entry.image_size, entry.crop)
+        done = finetuning.run(task, loaded.network, framing, settings, params.embed.runtime, metric, params.seed)
     cost.images = done.images
 
     judged = [kept[row] for row in [*task.val, *task.test]]

@@ -6,6 +6,7 @@ import torch
 
 from pipeline import manifest
 from pipeline.errors import InputError, StateError
+from pipeline.images import Framing
 from pipeline.nn import backbones, finetuning
 from pipeline.nn.backbones import Backbone
 from pipeline.nn.finetuning import Activations, Finetuned, Pixels, Task
@@ -13,7 +14,7 @@ from pipeline.params import Plan
 from pipeline.stages import finetune, prepare
 from tests.conftest import SIZE, Project
 
-VIEW = (SIZE, 1.0)
+FRAMING = Framing(SIZE, 1.0)
 
 
 @pytest.fixture
@@ -32,14 +33,14 @@ def plan(**changes: object) -> Plan:
 
 
 def run(task: Task, backbone: Backbone, chosen: Plan, seed: int = 0) -> Finetuned:
-    return finetuning.run(task, backbone, VIEW, chosen, "torch", "accuracy", seed)
+    return finetuning.run(task, backbone, FRAMING, chosen, "torch", "accuracy", seed)
 
 
 def test_held_activations_equal_a_fresh_pass_in_every_view(project: Project, task: Task) -> None:
     backbone = network(project)
     frozen, _ = backbone.split_before("second")
-    held = Activations(task, backbone, frozen, VIEW, plan(), "torch")
-    fresh = Pixels(task, backbone, VIEW, "both")
+    held = Activations(task, backbone, frozen, FRAMING, plan(), "torch")
+    fresh = Pixels(task, backbone, FRAMING, "both")
     rows, views = np.repeat(task.train[:2], 4), np.tile(np.arange(4), 2)
     with torch.inference_mode():
         expected = frozen(fresh.batch(rows, views))
@@ -115,7 +116,7 @@ def test_a_saved_network_holds_what_predicted(project: Project, task: Task, tmp_
     state = safetensors.torch.load_file(tmp_path / "model.safetensors")
     fresh = network(project)
     fresh.load_state_dict({n.removeprefix("backbone."): v for n, v in state.items() if n.startswith("backbone.")})
-    pixels = Pixels(task, fresh, VIEW, "none").batch(task.test, np.zeros(len(task.test), np.int64))
+    pixels = Pixels(task, fresh, FRAMING, "none").batch(task.test, np.zeros(len(task.test), np.int64))
     with torch.inference_mode():
         logits = torch.nn.functional.linear(
             fresh.pool(fresh.blocks(pixels)), state["classifier.weight"], state["classifier.bias"]
