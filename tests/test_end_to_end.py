@@ -77,6 +77,10 @@ def test_the_first_run_runs_every_stage(clone: SmallClone, first: list[str]) -> 
     assert (clone.root / "reports/index.html").stat().st_size < 6_000_000
 
 
+def test_the_doctor_finds_nothing_wrong(clone: SmallClone) -> None:
+    assert "are in order" in clone.run("headswap", "doctor")
+
+
 def test_with_nothing_changed_nothing_runs(clone: SmallClone) -> None:
     ran, output = clone.repro()
     assert ran == []

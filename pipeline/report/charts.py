@@ -32,15 +32,21 @@ def differences(verdict: Verdict) -> Markup:
 
 def cost(verdict: Verdict) -> Markup:
     """Score against compute: up and to the left is better."""
-    rows = [{**_row(result, result.test[verdict.metric]), "cpu": result.cost.cpu_seconds} for result in verdict.results]
+    ordered = sorted(verdict.results, key=lambda result: result.cost.cpu_seconds)
+    rows = [
+        {**_row(result, result.test[verdict.metric]), "cpu": result.cost.cpu_seconds, "above": place % 2 == 0}
+        for place, result in enumerate(ordered)
+    ]
     compute = alt.X("cpu:Q", title="CPU seconds from images to predictions (log)")
     score = alt.Y("value:Q", title=f"test {verdict.metric.replace('_', ' ')} (%)")
     base = alt.Chart(_data(rows)).encode(
         x=compute.scale(type="log", nice=False, padding=60), y=score.scale(zero=False, padding=20), color=_colour()
     )
     points = base.mark_point(filled=True, size=90, opacity=1)
-    names = base.mark_text(align="left", dx=9, fontSize=12).encode(text="run:N")
-    return _svg((points + names).properties(width=640, height=300), "Test score against compute")
+    # Neighbours have their names on different sides of the point, so that few overlap.
+    above = base.mark_text(dy=-12, fontSize=12).encode(text="run:N").transform_filter("datum.above")
+    below = base.mark_text(dy=14, fontSize=12).encode(text="run:N").transform_filter("!datum.above")
+    return _svg((points + above + below).properties(width=640, height=300), "Test score against compute")
 
 
 def _row(result: Result, estimate: Estimate) -> dict[str, Any]:
@@ -67,9 +73,9 @@ def _forest(rows: list[dict[str, Any]], title: str, description: str, *under: al
 
 def _svg(chart: Any, description: str) -> Markup:  # noqa: ANN401  # any of Altair's classes
     """Draw an Altair chart; text and axes take the page's colour, so that light and dark both read well."""
-    ink = "currentColor"
+    ink, padding = "currentColor", {"left": 24, "right": 12, "top": 6, "bottom": 14}
     chart = (
-        chart.configure(background="transparent", font="system-ui, sans-serif", padding={"left": 24, "right": 12})
+        chart.configure(background="transparent", font="system-ui, sans-serif", padding=padding)
         .configure_axis(
             labelColor=ink, titleColor=ink, domainColor="#888", tickColor="#888", gridColor="#8884",
             labelFontSize=12, titleFontSize=12, titleFontWeight="normal", labelLimit=260,

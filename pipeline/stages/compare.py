@@ -15,4 +15,4 @@ def main(params: Params) -> str:
     )
     verdict.write(judged)
     report.write(judged)
-    return f"{judged.answer}. {judged.sentence} See {verdict.PAGE}"
+    return f"{judged.sentence} See {verdict.PAGE}"

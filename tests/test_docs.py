@@ -1,0 +1,58 @@
+"""What the documents show is true: settings validate, commands run, files exist."""
+
+import re
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from ruamel.yaml import YAML
+
+from pipeline import params
+from tests.conftest import REPOSITORY
+
+DOCUMENTS = sorted(path.name for path in REPOSITORY.glob("*.md"))
+
+
+def blocks(document: str, language: str) -> list[str]:
+    text = (REPOSITORY / document).read_text(encoding="utf-8")
+    fenced = re.findall(r"^```(\w*)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    return [content for name, content in fenced if name == language]
+
+
+def commands() -> Iterator[str]:
+    """Yield every command that a document shows."""
+    for document in DOCUMENTS:
+        for block in blocks(document, ""):
+            yield from (line.split("#")[0].strip() for line in block.splitlines() if line.strip())
+
+
+@pytest.mark.parametrize("block", blocks("README.md", "yaml"))
+def test_settings_in_the_readme_are_valid(tmp_path: Path, block: str) -> None:
+    yaml = YAML(typ="safe")
+    content = yaml.load(REPOSITORY / "params.yaml")
+    for section, values in yaml.load(block).items():
+        content[section] = {**content[section], **values}
+    with (tmp_path / "params.yaml").open("w") as stream:
+        yaml.dump(content, stream)
+    params.load(tmp_path / "params.yaml")
+
+
+@pytest.mark.parametrize("command", sorted({command for command in commands() if command.startswith("make")}))
+def test_every_make_target_that_is_shown_exists(command: str) -> None:
+    done = subprocess.run([*command.split(), "--dry-run"], cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_every_other_command_is_one_that_the_end_to_end_test_runs() -> None:
+    shown = {command for command in commands() if not command.startswith("make")}
+    source = (REPOSITORY / "tests/test_end_to_end.py").read_text(encoding="utf-8")
+    assert shown == {"dvc repro", "headswap doctor", "headswap audit"}
+    assert all(", ".join(f'"{word}"' for word in command.split()) in source for command in shown - {"dvc repro"})
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_links_to_files_lead_somewhere(document: str) -> None:
+    text = (REPOSITORY / document).read_text(encoding="utf-8")
+    for target in re.findall(r"\]\(([^)#]+)\)", text):
+        assert target.startswith("http") or (REPOSITORY / target).exists(), target
