@@ -2,10 +2,12 @@
 
 The cache is an append-only set of immutable shards, grouped by recipe. A shard's name is the sha256 of its bytes, so
 a shard is checked before HDF5 parses it, and two writers can only ever add. A row's key is the sha256 of an image
-file's bytes; the recipe is everything else that decides its numbers.
+file's bytes; the recipe is everything else that decides its numbers, up to the last bits, in which runtimes and batch
+sizes differ: there the older row stays.
 """
 
 import json
+import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -140,8 +142,9 @@ class EmbeddingCache:
         self.recipe = recipe
         self._places: dict[bytes, tuple[Path, int]] = {}
         self._costs: dict[Path, Cost] = {}
-        for path in sorted(self.folder.glob("*.h5")):
-            self._register(path, path.read_bytes())
+        shards = ((_parse(path, path.read_bytes()), path) for path in self.folder.glob("*.h5"))
+        for shard, path in sorted(shards, key=lambda pair: (pair[0].created_ns, pair[1])):
+            self._register(path, shard)
 
     def missing(self, keys: npt.NDArray[np.uint8]) -> list[int]:
         """Return the positions in keys (N, 32) whose rows must be computed; of equal keys only the first."""
@@ -160,13 +163,14 @@ class EmbeddingCache:
             file.attrs["recipe_sha256"] = self.folder.name
             file.attrs["seconds"] = cost.seconds
             file.attrs["cpu_seconds"] = cost.cpu_seconds
+            file.attrs["created_ns"] = time.time_ns()
         if not (self.folder / "recipe.json").exists():
             write_json(self.folder / "recipe.json", dict(self.recipe))
         content = buffer.getvalue()
         path = self.folder / f"{stamps.sha256_bytes(content)}.h5"
         with replacing(path) as temporary:
             temporary.write_bytes(content)
-        self._register(path, content)
+        self._register(path, _parse(path, content))
 
     def gather(self, keys: npt.NDArray[np.uint8]) -> tuple[Floats, Cost]:
         """Return the rows of keys (N, 32) as (N, D), and what the passes that made them took.
@@ -194,8 +198,8 @@ class EmbeddingCache:
             raise StateError("no image could be embedded; see the skipped ones")
         return features, Cost(seconds, cpu_seconds, images)
 
-    def _register(self, path: Path, content: bytes) -> None:
-        shard = _parse(path, content)
+    def _register(self, path: Path, shard: "_Shard") -> None:
+        """Take a shard's rows in; a row that an older shard holds stays that one."""
         self._costs[path] = shard.cost
         for row, key in enumerate(shard.keys):
             self._places.setdefault(key.tobytes(), (path, row))
@@ -206,6 +210,7 @@ class _Shard:
     keys: npt.NDArray[np.uint8]
     features: Floats
     cost: Cost
+    created_ns: int
 
 
 def _parse(path: Path, content: bytes) -> _Shard:
@@ -217,4 +222,5 @@ def _parse(path: Path, content: bytes) -> _Shard:
         if file.attrs["recipe_sha256"] != path.parent.name:
             raise StateError(f"{path}: belongs to another recipe; delete it")
         cost = Cost(float(file.attrs["seconds"]), float(file.attrs["cpu_seconds"]), len(keys))
-    return _Shard(keys, features, cost)
+        created_ns = int(file.attrs["created_ns"])
+    return _Shard(keys, features, cost, created_ns)

@@ -1,5 +1,6 @@
 """Predictions, metrics, and the paired comparison of two sets of predictions on the same images."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
@@ -100,11 +101,11 @@ def _accuracy(counts: Floats, truth: Ints, probability: Floats) -> Floats:
     return np.asarray(counts @ right / counts.sum(axis=1))
 
 
-def _confusion(counts: Floats, truth: Ints, probability: Floats) -> Floats:
-    """(B, K, K): truth by decision."""
-    classes = probability.shape[1]
-    cell = truth * classes + probability.argmax(axis=1)
-    return np.asarray(counts @ np.eye(classes * classes)[cell]).reshape(-1, classes, classes)
+def _by_class(counts: Floats, truth: Ints, probability: Floats) -> tuple[Floats, Floats, Floats]:
+    """Count per class how many are of it, how many are taken for it, and how many of both: three of (B, K)."""
+    unit = np.eye(probability.shape[1])
+    actual, decided = unit[truth], unit[probability.argmax(axis=1)]
+    return counts @ actual, counts @ decided, counts @ (actual * decided)
 
 
 def _mean_over_present(values: Floats, weight: Floats) -> Floats:
@@ -114,26 +115,26 @@ def _mean_over_present(values: Floats, weight: Floats) -> Floats:
 
 
 def _balanced_accuracy(counts: Floats, truth: Ints, probability: Floats) -> Floats:
-    confusion = _confusion(counts, truth, probability)
-    actual = confusion.sum(axis=2)
-    hits = np.diagonal(confusion, axis1=1, axis2=2)
+    actual, _, hits = _by_class(counts, truth, probability)
     return _mean_over_present(hits / np.maximum(actual, 1), actual)
 
 
 def _macro_f1(counts: Floats, truth: Ints, probability: Floats) -> Floats:
-    confusion = _confusion(counts, truth, probability)
-    either = confusion.sum(axis=2) + confusion.sum(axis=1)
-    hits = np.diagonal(confusion, axis1=1, axis2=2)
-    return _mean_over_present(2 * hits / np.maximum(either, 1), either)
+    actual, decided, hits = _by_class(counts, truth, probability)
+    return _mean_over_present(2 * hits / np.maximum(actual + decided, 1), actual + decided)
 
 
 def _roc_auc(counts: Floats, truth: Ints, probability: Floats) -> Floats:
-    """Area under the ROC curve; for more than two classes the unweighted mean of one against the rest."""
+    """Area under the ROC curve; for more than two classes the unweighted mean of one against the rest.
+
+    The mean is over the classes that occur in a resample, as in the other macro metrics; NaN if there is only one.
+    """
     classes = probability.shape[1]
     if classes == 2:
         return _auc_of_one(counts, truth == 1, probability[:, 1])
     areas = np.column_stack([_auc_of_one(counts, truth == k, probability[:, k]) for k in range(classes)])
-    return np.asarray(areas.mean(axis=1))
+    defined = np.isfinite(areas).sum(axis=1)
+    return np.asarray(np.where(defined > 0, np.nansum(areas, axis=1) / np.maximum(defined, 1), np.nan))
 
 
 def _auc_of_one(counts: Floats, positive: npt.NDArray[np.bool_], score: Floats) -> Floats:
@@ -206,9 +207,47 @@ def require_same_images(runs: Sequence[Predictions]) -> None:
 
 
 def interval(samples: Floats) -> tuple[float, float]:
-    """Return the central 95% of bootstrap values (percentile method); resamples without some class are left out."""
+    """Return the central 95% of bootstrap values (percentile method).
+
+    Raises:
+        StateError: if the values are mostly undefined, for then there are too few images to say anything.
+
+    """
+    if np.isfinite(samples).mean() < 0.5:
+        raise StateError("too few test images for an interval: most resamples hold a single class; add images")
     low, high = np.nanpercentile(samples, [2.5, 97.5])
     return float(low), float(high)
+
+
+def paired_accuracy_interval(first: Predictions, second: Predictions) -> tuple[float, float]:
+    """Return the 95% interval of accuracy(first) - accuracy(second) on the same images.
+
+    The hybrid score interval for paired proportions (Newcombe 1998, Statistics in Medicine 17:2635, method 10). Unlike
+    a bootstrap it does not shrink to nothing when the two runs hardly differ on few images.
+    """
+    n = len(first.image_id)
+    right = [one.decision() == one.truth() for one in (first, second)]
+    both, neither = int((right[0] & right[1]).sum()), int((~right[0] & ~right[1]).sum())
+    only_first, only_second = int((right[0] & ~right[1]).sum()), int((~right[0] & right[1]).sum())
+    p1, p2 = (both + only_first) / n, (both + only_second) / n
+    (low1, high1), (low2, high2) = _wilson(p1, n), _wilson(p2, n)
+    margins = (both + only_first) * (only_second + neither) * (both + only_second) * (only_first + neither)
+    cross = float(both * neither - only_first * only_second)
+    if cross > 0:  # the method's continuity correction of the correlation
+        cross = max(cross - n / 2, 0.0)
+    phi = cross / math.sqrt(margins) if margins else 0.0
+
+    def reach(one: float, other: float) -> float:
+        return math.sqrt(max(one**2 - 2 * phi * one * other + other**2, 0))
+
+    return p1 - p2 - reach(p1 - low1, high2 - p2), p1 - p2 + reach(high1 - p1, p2 - low2)
+
+
+def _wilson(p: float, n: int) -> tuple[float, float]:
+    """Return the 95% score interval of a proportion (Wilson 1927)."""
+    z = 1.959963984540054
+    centre, spread = p + z**2 / (2 * n), z * math.sqrt(p * (1 - p) / n + z**2 / (4 * n**2))
+    return (centre - spread) / (1 + z**2 / n), (centre + spread) / (1 + z**2 / n)
 
 
 def mcnemar(first: Predictions, second: Predictions) -> tuple[int, int, float]:

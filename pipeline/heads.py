@@ -204,9 +204,9 @@ def fit(name: str, entry: HeadEntry, X: Floats, y: Labels, selection: Selection,
             params, model = models[best]
             if "cv" in model.get_params(deep=False):
                 model.set_params(cv=_folds(selection.folds, seed))
-            model.fit(X, y).predict_proba(X[:1])  # some settings are only found out when predicting
+            _fit(model, X, y).predict_proba(X[:1])  # some settings are only found out when predicting
             bar.update()
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, ArithmeticError, RuntimeError, MemoryError) as error:
         raise InputError(f"params.yaml: heads.{name}: {' '.join(str(error).split())}") from error
     unconverged = sum(issubclass(one.category, ConvergenceWarning) for one in caught)
     return Chosen(model, params, candidates, unconverged)
@@ -247,12 +247,18 @@ def _scored(
     return tuple(Candidate(params, tuple(row)) for (params, _), row in zip(models, table, strict=True))
 
 
+def _fit(model: Classifier, X: Floats, y: Labels) -> Classifier:
+    """Fit; then predict on one core, for threads add up a forest's votes in the order they finish."""
+    model.fit(X, y)
+    return model.set_params(**{key: 1 for key in model.get_params() if key.endswith("n_jobs")})
+
+
 def _score_one(model: Classifier, X: Floats, y: Labels, fold: tuple[Any, Any], metric: str) -> float:
-    """Score one model on one fold by its decisions; they need no calibration, so it is left out of the search."""
+    """Score one model on one fold by its decisions before calibration, which would multiply the price of a search."""
     from sklearn.base import clone  # noqa: PLC0415
 
     train, held = fold
-    decided = clone(getattr(model, "estimator", model)).fit(X[train], y[train]).predict(X[held])
+    decided = _fit(clone(getattr(model, "estimator", model)), X[train], y[train]).predict(X[held])
     classes = np.unique(y)
     one_hot = (decided[:, None] == classes[None, :]).astype(np.float64)
     truth = np.searchsorted(classes, y[held])

@@ -17,6 +17,9 @@ from pipeline.stamps import Stamp
 
 LINEAGE = Path("reports/lineage.json")
 
+# Roles of files that may be made from a backbone's weights, the one thing in the chain that no stage wrote.
+WITH_WEIGHTS = ("embeddings", "run")
+
 # To change the layout of lineage.json: raise this number; `read` then asks for a rerun of the audit stage.
 SCHEMA_VERSION = 1
 
@@ -62,6 +65,11 @@ class _Chain:
         """Add a file as it is now, made from files that must still be what they were then."""
         self.nodes[path.as_posix()] = Node(role, stamps.sha256_file(path), tuple(sorted(made_from)))
         for name, then in made_from.items():
+            if name not in self.nodes and role not in WITH_WEIGHTS:
+                self.broken.append(
+                    Finding(name, f"a file of a run listed in params, as {path} was made from it", "none")
+                )
+                continue
             now = self.nodes[name].sha256 if name in self.nodes else self._weights(name)
             if now != then:
                 self.broken.append(Finding(name, f"sha256 {then} when {path} was made from it", f"sha256 {now}"))

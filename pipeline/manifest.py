@@ -57,10 +57,6 @@ class Manifest:
         """Map image_id to row."""
         return {image_id: row for row, image_id in enumerate(self.image_id)}
 
-    def rows(self, *splits: str) -> list[int]:
-        """Return the rows that belong to any of these splits, in order."""
-        return [row for row, split in enumerate(self.split) if split in splits]
-
 
 def write(manifest: Manifest, facts: dict[str, object]) -> None:
     """Write the manifest and its stamp; the same manifest gives the same bytes."""

@@ -1,5 +1,6 @@
 """params.yaml as frozen, validated models; an unknown key is an error that names the nearest valid one."""
 
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias, TypeVar
@@ -13,14 +14,14 @@ from pipeline.errors import InputError, unknown
 
 PARAMS = Path("params.yaml")
 
-Scalar: TypeAlias = bool | int | float | str | None
+Scalar: TypeAlias = bool | int | Annotated[float, Field(allow_inf_nan=False)] | str | None
 HeadEntry: TypeAlias = Mapping[str, Scalar | list[Scalar]]
 Entry = TypeVar("Entry")
 
 
 def _plain_name(name: str) -> str:
-    if not name or any(not (c.isalnum() or c in "._-") for c in name) or name.startswith("."):
-        raise ValueError("a name becomes a file name: letters, digits, '_', '-' and '.' only")
+    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_-]*", name):
+        raise ValueError("a name becomes a file name and a part of a DVC key: letters, digits, '_' and '-' only")
     return name
 
 
@@ -58,9 +59,9 @@ class Split(_Section):
 class Embed(_Section):
     """The frozen pass."""
 
-    batch_size: Positive = 32
+    batch_size: Annotated[int, Field(gt=0, le=4096)] = 32
     dtype: Literal["float16", "float32"] = "float16"
-    runtime: Literal["torch", "openvino", "onnxruntime"] = "torch"
+    runtime: Literal["torch", "openvino", "onnxruntime"]
     on_bad_image: Literal["fail", "skip"] = "fail"
     cache: Path = Path(".headswap/embeddings")
 
@@ -68,7 +69,7 @@ class Embed(_Section):
 class Selection(_Section):
     """How choices are made: hyper-parameters by k-fold within train, everything else on validation."""
 
-    metric: Literal["accuracy", "balanced_accuracy", "macro_f1"] = "accuracy"
+    metric: Literal["accuracy", "balanced_accuracy", "macro_f1"]
     folds: Annotated[int, Field(ge=2)] = 5
 
 
@@ -84,7 +85,7 @@ class Run(_Section):
 
     backbones: list[Name] = Field(min_length=1)
     heads: list[Name] = Field(min_length=1)
-    plans: list[Name] = []
+    plans: list[Name]
 
 
 class BackboneEntry(_Section):
@@ -119,14 +120,14 @@ class Plan(_Section):
 
 
 class Params(_Section):
-    """The whole of params.yaml."""
+    """The whole of params.yaml; what dvc.yaml names has no default, for DVC would not know of it."""
 
-    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    seed: Annotated[int, Field(ge=0, lt=2**32)]
     data: Data
-    split: Split = Split()
-    embed: Embed = Embed()
-    selection: Selection = Selection()
-    compare: Compare = Compare()
+    split: Split
+    embed: Embed
+    selection: Selection
+    compare: Compare
     run: Run
     backbones: dict[Name, BackboneEntry]
     heads: dict[Name, dict[str, Scalar | list[Scalar]]]
@@ -170,7 +171,7 @@ def load(path: Path = PARAMS) -> Params:
     try:
         params = Params.model_validate(content)
     except ValidationError as error:
-        raise InputError(*sorted(_line(path, detail) for detail in error.errors())) from error
+        raise InputError(*sorted({_line(path, detail) for detail in error.errors()})) from error
     if problems := list(_dangling_names(path, params)):
         raise InputError(*problems)
     return params
@@ -201,6 +202,8 @@ def _line(path: Path, detail: ErrorDetails) -> str:
         return unknown(f"{path}: {'.'.join(place[:-1]) or 'top level'}: unknown key", place[-1], section.model_fields)
     if detail["type"] == "missing":
         return f"{path}: {field}: missing"
+    if place[0] == "heads" and len(place) > 2 and place[-1] != "[key]":
+        return f"{path}: {'.'.join(place[:3])}: expected a finite single value, or a list of them to search"
     reason = detail["msg"].removeprefix("Value error, ")
     got = "" if isinstance(detail["input"], dict) else f"got {detail['input']!r}, "
     return f"{path}: {field}: {got}{reason[0].lower()}{reason[1:]}"

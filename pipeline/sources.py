@@ -6,6 +6,7 @@ To add a source: write a function from the folder to Records (paths relative to 
 import csv
 import itertools
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import TextIO
 
@@ -48,8 +49,10 @@ def _unusable(folder: Path, record: Record) -> str | None:
     path = folder / record.path
     if not str(record.path).isprintable() or not _is_utf8(str(record.path)):
         return f"{str(path)!r}: the name is not printable UTF-8; rename the file"
-    if not record.label.strip():
-        return f"{path}: label: empty, expected a class name"
+    if not record.label.strip() or not record.label.isprintable():
+        return f"{path}: label: got {record.label!r}, expected a class name of printable characters"
+    if ".." in record.path.parts:
+        return f"{path}: '..' in a path: it leads out of the data folder, or in by a second way"
     if not path.is_file():
         return f"{path}: {'not a regular file' if path.exists() else 'no such file'}"
     if not path.resolve().is_relative_to(folder.resolve()):
@@ -69,6 +72,8 @@ def _is_utf8(name: str) -> bool:
 def image_folder(folder: Path) -> Iterator[Record]:
     """Read `<class>/**/<image>`: the first folder's name is the label."""
     for path in folder.rglob("*"):
+        if path.is_symlink() and path.is_dir():
+            raise InputError(f"{path}: a link to a folder is not followed; move the folder here")
         inside = PurePosixPath(path.relative_to(folder).as_posix())
         hidden = any(part.startswith(".") for part in inside.parts)
         if path.suffix.lower() in SUFFIXES and len(inside.parts) > 1 and not hidden:
@@ -82,13 +87,14 @@ def csv_file(folder: Path) -> Iterator[Record]:
     required, optional = {"path", "label"}, {"group", "split"}
     with _open(table) as stream:
         reader = csv.DictReader(stream)
-        columns = set(reader.fieldnames or [])
-        if required - columns:
-            expected = f"{sorted(required)} and if wanted {sorted(optional)}"
-            raise InputError(f"{table}: columns: got {sorted(columns)}, expected {expected}")
+        columns = list(reader.fieldnames or [])
+        if required - set(columns) or len(set(columns)) < len(columns):
+            expected = f"{sorted(required)} and if wanted {sorted(optional)}, each once"
+            raise InputError(f"{table}: columns: got {columns}, expected {expected}")
         for row in reader:
-            extra = {name: row[name] or None for name in optional & columns}
-            yield Record(PurePosixPath(row["path"] or ""), label=row["label"] or "", **extra)
+            cells = {name: (row[name] or "").strip() for name in (required | optional) & set(columns)}
+            extra = {name: cells[name] or None for name in optional & set(columns)}
+            yield Record(PurePosixPath(cells["path"]), label=cells["label"], **extra)
 
 
 @_source
@@ -102,14 +108,30 @@ def elpv(folder: Path) -> Iterator[Record]:
         for number, line in enumerate(stream, start=1):
             try:
                 path, probability, cell_type = line.split()
-                label = "defective" if float(probability) > 0.5 else "functional"
+                label = "defective" if _probability(probability) > 0.5 else "functional"
             except ValueError as error:
-                raise InputError(f"{table}:{number}: got {line.strip()!r}, expected path, probability, type") from error
+                raise InputError(
+                    f"{table}:{number}: got {line.strip()!r}, expected path, probability in [0, 1], type"
+                ) from error
             yield Record(PurePosixPath(path), label=label, stratum=cell_type)
 
 
-def _open(table: Path) -> TextIO:
+def _probability(text: str) -> float:
+    value = float(text)
+    if not 0 <= value <= 1:
+        raise ValueError(text)
+    return value
+
+
+@contextmanager
+def _open(table: Path) -> Iterator[TextIO]:
+    """Open a table in UTF-8, with or without a byte-order mark; whatever is wrong with the file is an InputError."""
     try:
-        return table.open(encoding="utf-8", newline="")
+        with table.open(encoding="utf-8-sig", newline="") as stream:
+            yield stream
     except OSError as error:
         raise InputError(f"{table}: cannot be read ({error.strerror})") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{table}: not UTF-8 (byte {error.start}); save it as UTF-8") from error
+    except csv.Error as error:
+        raise InputError(f"{table}: not a table ({error})") from error

@@ -25,7 +25,7 @@ def assign(records: Sequence[Record], contents: Sequence[str], settings: Split, 
 
     """
     splits = METHODS[settings.method](records, contents, settings, seed)
-    _require_every_class(records, splits, settings.method)
+    require_every_class([record.label for record in records], splits)
     return splits
 
 
@@ -36,8 +36,24 @@ def _position(seed: int, unit: str) -> float:
 
 
 def _units(records: Sequence[Record], contents: Sequence[str]) -> list[str]:
-    """Name what stays together: the group where there is one, else the content, so that duplicates never straddle."""
-    return [record.group or content for record, content in zip(records, contents, strict=True)]
+    """Name what stays together: the group where there is one, else the content.
+
+    Where equal bytes stand in several groups, the groups are one unit under the smallest of their names, so that
+    duplicates never straddle.
+    """
+    parent: dict[str, str] = {}
+
+    def root(name: str) -> str:
+        while (above := parent.setdefault(name, name)) != name:
+            name = above
+        return name
+
+    names = [record.group or content for record, content in zip(records, contents, strict=True)]
+    first_with: dict[str, str] = {}
+    for name, content in zip(names, contents, strict=True):
+        one, other = sorted((root(name), root(first_with.setdefault(content, name))))
+        parent[other] = one
+    return [root(name) for name in names]
 
 
 def _by_hash(records: Sequence[Record], contents: Sequence[str], settings: Split, seed: int) -> list[str]:
@@ -72,7 +88,13 @@ def _stratified(records: Sequence[Record], contents: Sequence[str], settings: Sp
 
 def _predefined(records: Sequence[Record], contents: Sequence[str], settings: Split, seed: int) -> list[str]:  # noqa: ARG001
     """Take what the source says."""
+    split_of = {content: record.split for record, content in zip(records, contents, strict=True)}
     problems = [
+        f"{record.path}: the same bytes are also in split {split_of[content]!r}, here in {record.split!r}"
+        for record, content in zip(records, contents, strict=True)
+        if record.split != split_of[content]
+    ]
+    problems += [
         unknown(f"{record.path}: split", record.split or "(none)", SPLITS)
         for record in records
         if record.split not in SPLITS
@@ -85,13 +107,13 @@ def _predefined(records: Sequence[Record], contents: Sequence[str], settings: Sp
 METHODS: Mapping[str, Deal] = {"hash": _by_hash, "stratified": _stratified, "predefined": _predefined}
 
 
-def _require_every_class(records: Sequence[Record], splits: Sequence[str], method: str) -> None:
-    totals = Counter(record.label for record in records)
-    cells = Counter((record.label, split) for record, split in zip(records, splits, strict=True))
-    remedy = "" if method == "stratified" else ", or set split.method: stratified"
+def require_every_class(labels: Sequence[str], splits: Sequence[str]) -> None:
+    """Raise InputError unless there are two classes or more, and every one has images in every split."""
+    totals = Counter(labels)
+    cells = Counter(zip(labels, splits, strict=True))
     problems = [
         f"class {label!r}: got {total} images, {', '.join(f'{cells[label, split]} in {split}' for split in SPLITS)}; "
-        f"expected at least 1 in each: add images{remedy}"
+        "expected at least 1 in each: add images, or try split.method: stratified"
         for label, total in sorted(totals.items())
         if any(cells[label, split] == 0 for split in SPLITS)
     ]

@@ -8,8 +8,11 @@ import hashlib
 import importlib.util
 import json
 import os
-from collections.abc import Iterable, Mapping
+import stat
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
@@ -38,9 +41,24 @@ def sha256_bytes(content: bytes) -> str:
 
 def sha256_file(path: Path) -> str:
     """Return the hexadecimal sha256 of a file's bytes, read in blocks; StateError if it is not there."""
+    with _opened(path) as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def read_bytes(path: Path) -> bytes:
+    """Read a regular file; StateError if it is not there."""
+    with _opened(path) as stream:
+        return stream.read()
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[BufferedReader]:
+    """Open a regular file to read; anything else, such as a pipe, would block for ever."""
     try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise StateError(f"{path}: not a regular file")
         with path.open("rb") as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest()
+            yield stream
     except OSError as error:
         raise StateError(f"{path}: cannot be read ({error.strerror}); run `dvc repro`") from error
 
@@ -64,6 +82,8 @@ def locate(locator: str) -> Path:
     scheme, _, rest = locator.partition(":")
     if scheme == "package":
         package, _, file = rest.partition("/")
+        if not package.isidentifier() or ".." in Path(file).parts:  # looking a dotted name up would import its parent
+            raise InputError(f"{locator}: expected package:<top-level package>/<file inside it>")
         spec = importlib.util.find_spec(package)
         if spec is None or not spec.submodule_search_locations:
             raise InputError(f"{locator}: the package is not installed: pip install {package.replace('_', '-')}")
@@ -87,10 +107,7 @@ def write(path: Path, stamp: Stamp) -> None:
 def read(path: Path) -> Stamp:
     """Read a stamp; StateError if it is missing, malformed or of another version."""
     try:
-        content = json.loads(path.read_bytes())
-        stamp = Stamp(**content)
-    except OSError as error:
-        raise StateError(f"{path}: cannot be read ({error.strerror}); run `dvc repro`") from error
+        stamp = Stamp(**json.loads(read_bytes(path)))
     except (ValueError, TypeError) as error:
         raise StateError(f"{path}: is not a stamp; run `dvc repro`") from error
     if stamp.schema_version != SCHEMA_VERSION:
@@ -102,10 +119,7 @@ def read(path: Path) -> Stamp:
 
 def check(path: Path, stamp: Stamp) -> bytes:
     """Read an artifact whose bytes must be the stamped ones; hash before parse, so that nothing altered is parsed."""
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise StateError(f"{path}: cannot be read ({error.strerror}); run `dvc repro`") from error
+    content = read_bytes(path)
     expected, found = stamp.outputs.get(path.as_posix()), sha256_bytes(content)
     if expected != found:
         raise StateError(f"{path}: sha256: got {found}, expected {expected} as stamped; run `dvc repro --force`")

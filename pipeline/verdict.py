@@ -10,11 +10,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from pipeline import evaluation, runs, stamps
+from pipeline import embeddings, evaluation, runs, stamps
 from pipeline.atomic import write_json
-from pipeline.embeddings import Cost as FrozenCost
 from pipeline.errors import StateError
-from pipeline.evaluation import Floats
+from pipeline.evaluation import Floats, Predictions
 from pipeline.params import Params
 from pipeline.runs import Run
 
@@ -26,10 +25,11 @@ SCHEMA_VERSION = 1
 
 Answer = Literal["keep the frozen head", "fine-tune", "cannot tell"]
 
+INTERVAL = {"accuracy": "Newcombe's score interval for paired proportions"}
 RULE = (
     "The head and the plan with the best validation {metric} are compared on the test images. If the 95% interval of "
-    "plan minus head lies below the margin of {margin:.1f} points: keep the frozen head. Else, if it lies above zero: "
-    "fine-tune. Else: cannot tell."
+    "plan minus head ({interval}) lies below the margin of {margin:.1f} points: keep the frozen head. Else, if it lies "
+    "above zero: fine-tune. Else: cannot tell."
 )
 
 
@@ -101,12 +101,15 @@ class Verdict:
     skipped: Mapping[str, Mapping[str, str]]
     """backbone -> image_id -> reason"""
     inputs: Mapping[str, str]
-    """path -> sha256 of every file this was computed from"""
+    """path -> sha256 of every file this was computed from: stamps, predictions, metrics, costs"""
     schema_version: int = SCHEMA_VERSION
 
 
 def judge(
-    finished: Sequence[Run], frozen: Mapping[str, FrozenCost], skipped: Mapping[str, Mapping[str, str]], params: Params
+    finished: Sequence[Run],
+    frozen: Mapping[str, embeddings.Cost],
+    skipped: Mapping[str, Mapping[str, str]],
+    params: Params,
 ) -> Verdict:
     """Score the runs on their test rows and answer the question.
 
@@ -138,8 +141,9 @@ def judge(
         estimates = {
             name: Estimate(plain[number][name], *evaluation.interval(resampled[name][number])) for name in plain[number]
         }
-        gain = _gain(metric, plain, resampled, number, head)
-        difference = Difference(gain, *evaluation.mcnemar(test[number], test[head]))
+        gain = plain[number][metric] - plain[head][metric]
+        samples = resampled[metric][number] - resampled[metric][head]
+        difference = _difference(test[number], test[head], metric, gain, samples)
         cost = _cost(run, frozen[run.backbone])
         title = run.name if len(frozen) == 1 else f"{run.name} on {run.backbone}"
         results.append(Result(run.backbone, run.name, run.kind, title, validation[number], estimates, difference, cost))
@@ -147,7 +151,9 @@ def judge(
     return Verdict(
         answer=answer,
         sentence=_sentence(answer, results[head], results[plan] if plan is not None else None, metric),
-        rule=RULE.format(metric=metric.replace("_", " "), margin=margin * 100),
+        rule=RULE.format(
+            metric=metric.replace("_", " "), interval=INTERVAL.get(metric, "paired bootstrap"), margin=margin * 100
+        ),
         metric=metric,
         margin=margin,
         resamples=params.compare.bootstrap,
@@ -156,18 +162,19 @@ def judge(
         best_plan=results[plan].run if plan is not None else None,
         results=results,
         skipped=skipped,
-        inputs={path: sha256 for run in finished for path, sha256 in _inputs(run).items()},
+        inputs={path: sha256 for run in finished for path, sha256 in _inputs(run).items()}
+        | stamps.hashes(path(name) for name in frozen for path in (embeddings.stamp_path, embeddings.cost_path)),
     )
 
 
-def _gain(
-    metric: str, plain: Sequence[Mapping[str, float]], resampled: Mapping[str, Floats], number: int, head: int
-) -> Estimate:
-    samples = resampled[metric][number] - resampled[metric][head]
-    return Estimate(plain[number][metric] - plain[head][metric], *evaluation.interval(samples))
+def _difference(run: Predictions, best_head: Predictions, metric: str, gain: float, samples: Floats) -> Difference:
+    bounds = (
+        evaluation.paired_accuracy_interval(run, best_head) if metric == "accuracy" else evaluation.interval(samples)
+    )
+    return Difference(Estimate(gain, *bounds), *evaluation.mcnemar(run, best_head))
 
 
-def _cost(run: Run, frozen: FrozenCost) -> Cost:
+def _cost(run: Run, frozen: embeddings.Cost) -> Cost:
     own = run.cost
     if run.kind == "plan":
         return Cost(own.seconds, own.cpu_seconds, own.images, shared_seconds=0.0)

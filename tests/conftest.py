@@ -28,7 +28,7 @@ def tiny_params() -> dict[str, Any]:
         "data": {"source": "image_folder", "path": "data/raw"},
         "split": {"method": "stratified", "val": 0.2, "test": 0.3},
         "embed": {"batch_size": 4, "runtime": "torch"},
-        "selection": {"folds": 2},
+        "selection": {"metric": "accuracy", "folds": 2},
         "compare": {"bootstrap": 200},
         "run": {"backbones": ["tiny"], "heads": ["logreg"], "plans": ["last"]},
         "backbones": {"tiny": {"image_size": SIZE, "weights": "tiny.pth", "sha256": "0" * 64}},

@@ -63,6 +63,48 @@ def test_the_bootstrap_interval_covers_the_truth_as_often_as_it_says() -> None:
     assert 0.90 <= covered / 200 <= 0.98
 
 
+def test_many_classes_need_no_memory_beyond_their_columns() -> None:
+    one = predictions(n=900, classes=300)
+    assert set(evaluation.score(one)) == set(evaluation.METRICS)  # a square of classes per row would take gigabytes
+
+
+def test_a_resample_without_some_class_still_counts_towards_the_roc_auc() -> None:
+    one = predictions(n=24, classes=12)
+    samples = evaluation.bootstrap([one], 200, 0)["roc_auc"][0]
+    assert np.isfinite(samples).all()
+    assert samples.std() > 0
+
+
+@pytest.mark.parametrize(("n", "both", "gain"), [(30, 0.8, 0.05), (30, 0.9, 0.0), (120, 0.8, 0.03), (12, 0.95, 0.0)])
+def test_the_paired_interval_covers_the_true_difference_also_on_few_images(n: int, both: float, gain: float) -> None:
+    """Nominal 95%: the bootstrap, which shrinks to nothing where no image is decided differently, falls far below."""
+    generator = np.random.default_rng(0)
+    chances = [both, 0.03 + gain, 0.03, 1 - both - 0.06 - gain] if both < 0.9 else [both, 0.02, 0.02, 0.96 - both]
+    covered = 0
+    for _ in range(600):
+        drawn = generator.choice(4, size=n, p=chances)  # both right, only first, only second, neither
+        first, second = (_deciding(np.isin(drawn, right)) for right in ([0, 1], [0, 2]))
+        low, high = evaluation.paired_accuracy_interval(first, second)
+        covered += low <= chances[1] - chances[2] <= high
+    assert covered / 600 >= 0.94
+
+
+def test_the_paired_interval_does_not_collapse_and_turns_round_with_its_arguments() -> None:
+    perfect = _deciding(np.ones(10, dtype=bool))
+    low, high = evaluation.paired_accuracy_interval(perfect, perfect)
+    assert (low, high) == (pytest.approx(-0.2775, abs=1e-4), pytest.approx(0.2775, abs=1e-4))  # Wilson of 10 out of 10
+    one, two = predictions(0), predictions(1)
+    forth, back = evaluation.paired_accuracy_interval(one, two), evaluation.paired_accuracy_interval(two, one)
+    assert forth == pytest.approx((-back[1], -back[0]))
+
+
+def _deciding(right: np.ndarray) -> Predictions:
+    """Make predictions of class a, right where told."""
+    n = len(right)
+    probability = np.where(right, 0.9, 0.1)[:, None] * [1, -1] + [0, 1]
+    return Predictions(list(map(str, range(n))), ["test"] * n, ["a"] * n, ["a", "b"], probability)
+
+
 def test_all_runs_see_the_same_resamples() -> None:
     one = predictions()
     samples = evaluation.bootstrap([one, one], 50, seed=3)

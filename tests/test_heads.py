@@ -23,6 +23,10 @@ every_head = pytest.mark.parametrize("name", list(HEADS))
 QUICK: dict[str, dict[str, Any]] = {"random_forest": {"n_estimators": 10}, "mlp": {"hidden": 16, "learning_rate": 0.01}}
 
 
+def selection(folds: int = 5) -> Selection:
+    return Selection(metric="accuracy", folds=folds)
+
+
 def data(classes: int = 3, n: int = 60, width: int = 6, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     generator = np.random.default_rng(seed)
     y = np.arange(n) % classes
@@ -32,7 +36,7 @@ def data(classes: int = 3, n: int = 60, width: int = 6, seed: int = 0) -> tuple[
 
 
 def fitted(name: str, X: np.ndarray, y: np.ndarray) -> heads.Chosen:
-    return heads.fit(name, QUICK.get(name, {}), X, y, Selection(folds=2), seed=0)
+    return heads.fit(name, QUICK.get(name, {}), X, y, selection(folds=2), seed=0)
 
 
 @every_head
@@ -79,6 +83,12 @@ def test_constant_features_are_no_obstacle(name: str) -> None:
     assert np.isfinite(heads.predict(fitted(name, X, y).model, X)).all()
 
 
+def test_a_forest_predicts_the_same_bytes_every_time() -> None:
+    X, y = data(n=300, width=20)
+    model = heads.fit("random_forest", {"n_estimators": 60, "min_samples_leaf": 3}, X, y, selection(folds=2), 0).model
+    assert len({heads.predict(model, X).tobytes() for _ in range(10)}) == 1
+
+
 def test_a_scalar_is_fixed_and_a_list_is_searched() -> None:
     assert heads.candidates_of({"kind": "knn", "n_neighbors": [1, 3], "weights": "uniform"}) == [
         {"n_neighbors": 1, "weights": "uniform"},
@@ -88,7 +98,7 @@ def test_a_scalar_is_fixed_and_a_list_is_searched() -> None:
 
 def test_the_best_mean_over_the_folds_is_chosen_and_all_candidates_are_kept() -> None:
     X, y = data()
-    chosen = heads.fit("logreg", {"C": [1e-6, 1.0]}, X, y, Selection(folds=3), 0)
+    chosen = heads.fit("logreg", {"C": [1e-6, 1.0]}, X, y, selection(folds=3), 0)
     assert chosen.params == {"C": 1.0}
     assert [len(candidate.scores) for candidate in chosen.candidates] == [3, 3]
     assert chosen.candidates[1].mean > chosen.candidates[0].mean
@@ -102,7 +112,7 @@ def test_the_search_scores_as_scikit_learns_own_grid_search_does() -> None:
 
     X, y = data(seed=3)
     X[:, :3] /= 2
-    ours = heads.fit("logreg", {"C": [1e-3, 1e-2, 1.0]}, X, y, Selection(folds=3), 0)
+    ours = heads.fit("logreg", {"C": [1e-3, 1e-2, 1.0]}, X, y, selection(folds=3), 0)
     model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000))
     folds = StratifiedKFold(3, shuffle=True, random_state=0)
     reference = GridSearchCV(model, {"logisticregression__C": [1e-3, 1e-2, 1.0]}, cv=folds).fit(X, y)
@@ -119,25 +129,29 @@ def test_the_search_scores_as_scikit_learns_own_grid_search_does() -> None:
         ("logreg", {"C": -1}, "'C' parameter of LogisticRegression must be"),
         ("knn", {"metric": "euclidian"}, "'metric' parameter of KNeighborsClassifier"),
         ("knn", {"n_neighbors": 1000}, "n_neighbors"),
+        ("mlp", {"hidden": -1}, "hidden: got -1, expected at least 1"),
+        ("mlp", {"epochs": 0}, "epochs: got 0"),
+        ("mlp", {"learning_rate": 1e30}, "diverged"),
+        ("logreg", {"C": 10**400}, "too large"),
     ],
 )
 def test_a_wrong_entry_is_an_input_error(name: str, entry: dict[str, Any], problem: str) -> None:
     X, y = data()
     with pytest.raises(InputError, match=problem):
-        heads.predict(heads.fit(name, entry, X, y, Selection(folds=2), 0).model, X)
+        heads.predict(heads.fit(name, entry, X, y, selection(folds=2), 0).model, X)
 
 
 def test_a_class_with_fewer_rows_than_folds_is_named() -> None:
     X, y = data()
     with pytest.raises(InputError, match="class 'class 0': got 20 training images, expected at least 21"):
-        heads.fit("logreg", {}, X, y, Selection(folds=21), 0)
+        heads.fit("logreg", {}, X, y, selection(folds=21), 0)
 
 
 def test_fits_that_do_not_converge_are_counted_and_not_printed() -> None:
     X, y = data()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert heads.fit("logreg", {"max_iter": 1}, X, y, Selection(folds=2), 0).unconverged == 1
+        assert heads.fit("logreg", {"max_iter": 1}, X, y, selection(folds=2), 0).unconverged == 1
 
 
 class Malicious:
@@ -181,7 +195,7 @@ import pipeline.cli, pipeline.stages.train
 from pipeline import heads
 from pipeline.params import Selection
 X, y = np.random.default_rng(0).normal(size=(40, 3)), np.array(["a", "b"] * 20)
-heads.save(Path({str(tmp_path / "model.skops")!r}), heads.fit("rbf_svm", {{}}, X, y, Selection(), 0).model)
+heads.save(Path({str(tmp_path / "model.skops")!r}), heads.fit("rbf_svm", {{}}, X, y, Selection(metric="accuracy"), 0).model)
 sys.exit("torch was loaded" if "torch" in sys.modules else 0)
 """
     done = subprocess.run([sys.executable, "-c", script], cwd=REPOSITORY, capture_output=True, text=True, check=False)

@@ -1,3 +1,4 @@
+import struct
 from io import BytesIO
 from typing import Any
 
@@ -5,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageOps
 
 from pipeline import images
 from pipeline.images import BadImageError, Framing
@@ -43,6 +44,27 @@ def test_exif_orientation_is_applied() -> None:
     exif = image.getexif()
     exif[0x0112] = 6  # turned by 90 degrees
     assert images.decode(encoded(image, "JPEG", exif=exif)).size == (4, 8)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_every_orientation_is_turned_as_pillow_turns_it(orientation: int) -> None:
+    image = Image.fromarray(np.arange(24, dtype=np.uint8).reshape(4, 6) * 10)
+    exif = image.getexif()
+    exif[0x0112] = orientation
+    content = encoded(image, exif=exif)
+    np.testing.assert_array_equal(
+        np.asarray(images.decode(content)),
+        np.asarray(ImageOps.exif_transpose(Image.open(BytesIO(content))).convert("RGB")),
+    )
+
+
+def test_whatever_a_decoder_raises_is_a_bad_image(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise struct.error("required argument is not an integer")
+
+    monkeypatch.setattr(Image, "open", fail)
+    with pytest.raises(BadImageError, match="required argument"):
+        images.decode(b"x")
 
 
 @pytest.mark.parametrize(

@@ -36,6 +36,11 @@ def test_the_repositorys_own_file_is_valid() -> None:
         ({"run": {"heads": ["knn", "knn"]}}, "run.heads: 'knn' is listed twice"),
         ({"heads": {"last": {}}}, "'last' is both a head and a plan"),
         ({"heads": {"../up": {}}}, "a name becomes a file name"),
+        ({"heads": {"rbf.v2": {}}}, "a part of a DVC key"),
+        ({"heads": {"--help": {}}}, "letters, digits, '_' and '-' only"),
+        ({"heads": {"logreg": {"C": float("inf")}}}, "heads.logreg.C: expected a finite single value"),
+        ({"heads": {"logreg": {"C": {"min": 1}}}}, "heads.logreg.C: expected a finite single value"),
+        ({"embed": {"batch_size": 10**9}}, "less than or equal to 4096"),
         ({"backbones": {"own": {"weights": "own.pth"}}}, "need their sha256 stated"),
     ],
 )
@@ -48,6 +53,16 @@ def test_a_mistake_is_one_line_that_names_field_and_remedy(
 def test_all_mistakes_are_reported_at_once(project: Project) -> None:
     found = problems(project=project, sead=1, embed={"batch_size": -1, "dtype": "int8"})
     assert len(found.splitlines()) == 3
+
+
+@pytest.mark.parametrize("key", ["seed", "data", "split", "embed", "selection", "compare", "run"])
+def test_what_dvc_yaml_names_must_be_there(project: Project, key: str) -> None:
+    del project.content[key]
+    assert f"params.yaml: {key}: missing" in problems(project=project)
+
+
+def test_a_wrong_value_of_a_head_is_one_line(project: Project) -> None:
+    assert len(problems(project=project, heads={"logreg": {"C": {"min": 1}}}).splitlines()) == 1
 
 
 def test_numbers_are_read_as_dvc_reads_them(project: Project) -> None:

@@ -58,7 +58,9 @@ def test_an_unknown_source_and_a_missing_folder_are_named(tmp_path: Path) -> Non
         ("dangling.png,cat", "no such file"),
         ("loop.png,cat", "no such file"),
         ("pipe.png,cat", "not a regular file"),
-        ("a/1.png, ", "label: empty"),
+        ("a/1.png, ", "label: got ''"),
+        ('a/1.png,"a\tb"', "printable characters"),
+        ("a/../a/1.png,cat", "'..' in a path"),
         ("a/1.png,cat\na/1.png,cat", "listed twice"),
     ],
 )
@@ -93,11 +95,43 @@ def test_only_the_first_five_of_many_problems_are_listed_with_the_total(folder: 
 
 def test_malformed_tables_are_named(folder: Path) -> None:
     (folder / "labels.csv").write_text("file,label\n")
-    with pytest.raises(InputError, match=r"columns: got \['file', 'label'\], expected \['label', 'path'\]"):
+    with pytest.raises(InputError, match=r"columns: got \['file', 'label'\], expected \['label', 'path'\] and"):
         records_of("csv_file", folder)
     (folder / "labels.csv").write_text("a/1.png likely mono\n")
     with pytest.raises(InputError, match=r"labels.csv:1: got 'a/1.png likely mono'"):
         records_of("elpv", folder)
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        ("path,label\na/1.png,caf\u00e9\n".encode("latin-1"), "not UTF-8"),
+        (b"path,label\n" + b"x" * 200_000 + b",cat\n", "not a table"),
+        (b"path,label,label\na/1.png,cat,dog\n", "each once"),
+    ],
+)
+def test_a_table_that_cannot_be_read_as_meant_is_refused(folder: Path, content: bytes, problem: str) -> None:
+    (folder / "labels.csv").write_bytes(content)
+    with pytest.raises(InputError, match=problem):
+        records_of("csv_file", folder)
+
+
+def test_a_byte_order_mark_and_spaces_around_cells_are_no_part_of_a_name(folder: Path) -> None:
+    (folder / "labels.csv").write_bytes(b"\xef\xbb\xbfpath,label\na/1.png, cat \n")
+    assert records_of("csv_file", folder)[0].label == "cat"
+
+
+@pytest.mark.parametrize("probability", ["nan", "7.5", "-1"])
+def test_an_elpv_probability_is_one(folder: Path, probability: str) -> None:
+    (folder / "labels.csv").write_text(f"a/1.png {probability} mono\n")
+    with pytest.raises(InputError, match=r"probability in \[0, 1\]"):
+        records_of("elpv", folder)
+
+
+def test_a_linked_class_folder_is_named_and_not_passed_over(folder: Path) -> None:
+    (folder / "c").symlink_to(folder / "a")
+    with pytest.raises(InputError, match="c: a link to a folder is not followed"):
+        records_of("image_folder", folder)
 
 
 def test_records_come_sorted_whatever_the_file_system_does(project: Project) -> None:

@@ -51,6 +51,23 @@ def test_exact_duplicates_and_groups_never_straddle(method: str, repeats: list[i
     assert all(len({s for g, s in zip(groups, by_group, strict=True) if g == group}) == 1 for group in groups)
 
 
+@pytest.mark.parametrize("method", ["hash", "stratified"])
+@given(copies=st.lists(st.integers(0, 6), min_size=20, max_size=40), seed=st.integers(0, 99))
+def test_equal_bytes_in_different_groups_never_straddle(method: str, copies: list[int], seed: int) -> None:
+    keys = [contents(7)[n] for n in copies]
+    groups: list[str | None] = [f"g{row % 11}" if row % 3 else None for row in range(len(keys))]
+    dealt = splits.METHODS[method](records(*"a" * len(keys), group=groups), keys, Split(), seed)
+    for same in (keys, groups):
+        for one in set(same) - {None}:
+            assert len({split for name, split in zip(same, dealt, strict=True) if name == one}) == 1
+
+
+def test_predefined_refuses_the_same_bytes_in_two_splits() -> None:
+    said: list[str | None] = ["train", "test", "val"]
+    with pytest.raises(InputError, match="0.png: the same bytes are also in split 'test', here in 'train'"):
+        splits.assign(records(*"aab", split=said), ["k", "k", "m"], Split(method="predefined"), 0)
+
+
 def test_stratified_keeps_the_fractions_in_every_label_and_stratum() -> None:
     labels, strata = ["a"] * 80 + ["b"] * 20, (["x", "y"] * 50)
     dealt = splits.assign(records(*labels, stratum=strata), contents(100), Split(method="stratified", val=0.1, test=0.3), 0)  # type: ignore[arg-type]  # fmt: skip  # noqa: E501

@@ -17,7 +17,7 @@ def main(params: Params) -> str:  # noqa: ARG001  # every command is called alik
     source = _package_data()
     files = [source / "labels.csv", *sorted((source / "images").glob("*.png"))]
     if FOLDER.exists():
-        present = sum((FOLDER / path.relative_to(source)).is_file() for path in files)
+        present = sum(_is_copy(FOLDER / path.relative_to(source), path) for path in files)
         if present == len(files):
             return f"{len(files) - 1} images are in {FOLDER} already"
         raise InputError(f"{FOLDER}: holds {present} of the demo's {len(files)} files; move it away, then run again")
@@ -28,6 +28,10 @@ def main(params: Params) -> str:  # noqa: ARG001  # every command is called alik
         shutil.copyfile(path, temporary / path.relative_to(source))
     temporary.replace(FOLDER)
     return f"{len(files) - 1} images laid out in {FOLDER} (ELPV data set, CC BY-NC-SA 4.0)"
+
+
+def _is_copy(path: Path, original: Path) -> bool:
+    return path.is_file() and path.stat().st_size == original.stat().st_size
 
 
 def _package_data() -> Path:

@@ -21,7 +21,7 @@ from pipeline.nn.runtime import Forward
 CODE_VERSION = 1
 # A killed run loses at most this many rows; fewer would make more files, each to be hashed at every start.
 SHARD_ROWS = 512
-# Batches that may be decoded ahead: bounds memory, and lets one slow image delay nothing but itself.
+# Batches that may be decoded ahead: bounds memory, and keeps the network busy past a slow image.
 AHEAD = 4
 
 
@@ -109,10 +109,7 @@ def load(item: Item, framing: Framing) -> npt.NDArray[np.uint8]:
         BadImageError: if it cannot be decoded.
 
     """
-    try:
-        content = item.path.read_bytes()
-    except OSError as error:
-        raise StateError(f"{item.path}: cannot be read ({error.strerror}); run `dvc repro`") from error
+    content = stamps.read_bytes(item.path)
     if stamps.sha256_bytes(content) != item.sha256:
         raise StateError(f"{item.path}: changed since `prepare` hashed it; run `dvc repro`")
     return np.ascontiguousarray(images.square(images.decode(content), framing).transpose(2, 0, 1))

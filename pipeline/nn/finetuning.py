@@ -7,6 +7,7 @@ The frozen blocks run once per image and view, and their activations are held in
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -208,8 +209,7 @@ def _train(
     generator = np.random.default_rng(seed)
     steps = len(task.train) // plan.batch_size
     optimiser = _optimiser(network, plan)
-    rates = [group["lr"] for group in optimiser.param_groups]
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, rates, total_steps=plan.epochs * steps, pct_start=0.2)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, partial(_rate, total=plan.epochs * steps))
     epochs: list[Epoch] = []
     best, best_score, waited, images = _copy(network), -math.inf, 0, 0
     bar = tqdm(total=plan.epochs * steps, desc="fine-tune", unit="step", disable=None)
@@ -239,6 +239,14 @@ def _train(
     bar.close()
     network.load_state_dict(best)
     return epochs, images
+
+
+def _rate(step: int, total: int) -> float:
+    """Return the fraction of the learning rate at a step: a linear warm-up over a fifth, then a cosine to zero."""
+    warm_up = max(1, total // 5)
+    if step < warm_up:
+        return (step + 1) / warm_up
+    return (1 + math.cos(math.pi * (step - warm_up + 1) / (total - warm_up + 1))) / 2
 
 
 def _order(train: Ints, steps: int, batch_size: int, generator: np.random.Generator) -> Iterator[Ints]:

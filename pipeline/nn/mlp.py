@@ -3,6 +3,7 @@
 Because the fitted state is plain arrays, it is saved like any other head, and predicting needs no PyTorch.
 """
 
+import math
 from typing import Self
 
 import numpy as np
@@ -60,6 +61,9 @@ class MLPHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-l
         """Train on X (n, D) with labels y (n,)."""
         X, y = validate_data(self, X, y, dtype=np.float32)
         check_classification_targets(y)
+        for name in ("hidden", "epochs", "patience", "batch_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}: got {getattr(self, name)}, expected at least 1")
         self.classes_, targets = np.unique(y, return_inverse=True)
         fitted, held = self._hold_out(targets)
         rows, labels = torch.from_numpy(np.ascontiguousarray(X)), torch.from_numpy(targets)
@@ -100,6 +104,8 @@ class MLPHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-l
             network.eval()
             with torch.inference_mode():
                 held = float(loss(network(X_held), y_held))
+            if not math.isfinite(held):
+                raise ValueError(f"training diverged: the held-out loss is {held}; lower learning_rate")
             if held < lowest:
                 lowest, waited, best = held, 0, _copy(network)
             else:

@@ -3,7 +3,7 @@
 from functools import partial
 from pathlib import Path
 
-from pipeline import embeddings, manifest, stamps
+from pipeline import embeddings, manifest, splits, stamps
 from pipeline.atomic import write_json
 from pipeline.embeddings import EmbeddingCache, Embeddings, keys_of
 from pipeline.errors import InputError
@@ -36,9 +36,11 @@ def main(params: Params, backbone: str) -> str:
         settings.dtype,
     )
     _report_bad_images(table, skipped, settings.on_bad_image)
-    _materialise(backbone, table, cache, skipped, loaded.weights)
+    kept = [row for row in range(len(table)) if table.sha256[row] not in skipped]
+    splits.require_every_class([table.label[row] for row in kept], [table.split[row] for row in kept])
+    _materialise(backbone, table, kept, cache, skipped, loaded.weights)
     computed = len(missing) - len(skipped)
-    return f"{len(table) - len(skipped)} rows: {computed} computed, the rest from the cache; {len(skipped)} skipped"
+    return f"{len(kept)} rows: {computed} computed, the rest from the cache; {len(table) - len(kept)} images skipped"
 
 
 def _report_bad_images(table: Manifest, skipped: dict[str, str], on_bad_image: str) -> None:
@@ -50,9 +52,10 @@ def _report_bad_images(table: Manifest, skipped: dict[str, str], on_bad_image: s
         raise InputError(*bad[:5], *more, "remove or replace them, or set embed.on_bad_image: skip in params.yaml")
 
 
-def _materialise(backbone: str, table: Manifest, cache: EmbeddingCache, skipped: dict[str, str], weights: str) -> None:
+def _materialise(
+    backbone: str, table: Manifest, kept: list[int], cache: EmbeddingCache, skipped: dict[str, str], weights: str
+) -> None:
     """Write the matrix, its stamp, and what its rows cost; the first two depend on nothing but images and recipe."""
-    kept = [row for row in range(len(table)) if table.sha256[row] not in skipped]
     keys = keys_of(table.sha256[row] for row in kept)
     features, cost = cache.gather(keys)
     manifest_sha256 = stamps.sha256_file(manifest.MANIFEST)

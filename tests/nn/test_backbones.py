@@ -109,14 +109,17 @@ class Malicious:
     ("content", "problem"),
     [
         (Malicious(), "not a plain state dict"),
+        (b"", "not a plain state dict"),
+        (b"\x80\x02.", "not a plain state dict"),
+        ({1: torch.zeros(1)}, "not a plain state dict"),
         ({"weights": [1, 2]}, "not a plain state dict"),
         ({"other": torch.zeros(1)}, r"do not fit the network: \d+ tensors, first '0.0.bias'"),
     ],
 )
 def test_a_file_that_is_no_state_dict_of_this_network_is_refused(project: Project, content: Any, problem: str) -> None:
     path = Path("bad.pth")
-    if isinstance(content, Malicious):
-        path.write_bytes(pickle.dumps(content))
+    if isinstance(content, Malicious | bytes):
+        path.write_bytes(content if isinstance(content, bytes) else pickle.dumps(content))
     else:
         torch.save(content, path)
     with pytest.raises(InputError, match=problem):

@@ -92,6 +92,15 @@ def test_test_rows_never_influence_training(project: Project, task: Task) -> Non
     np.testing.assert_array_equal(run(task, network(project), plan()).test, run(other, network(project), plan()).test)
 
 
+@pytest.mark.parametrize("total", range(1, 12))
+def test_the_learning_rate_warms_up_and_falls_whatever_the_number_of_steps(total: int) -> None:
+    rates = [finetuning._rate(step, total) for step in range(total)]
+    peak = rates.index(max(rates))
+    assert all(0 < rate <= 1 for rate in rates)
+    assert rates[: peak + 1] == sorted(rates[: peak + 1])
+    assert rates[peak:] == sorted(rates[peak:], reverse=True)
+
+
 def test_a_block_that_does_not_exist_is_answered_with_the_valid_ones(project: Project, task: Task) -> None:
     with pytest.raises(InputError, match="got 'secnd', expected one of: first, second; did you mean 'second'"):
         run(task, network(project), plan(unfreeze_from="secnd"))

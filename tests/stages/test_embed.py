@@ -147,6 +147,28 @@ class TestBadImages:
         assert list(skipped) == ["red/00.png"]
         assert "red/00.png" not in embeddings.read("tiny").image_id
 
+    def test_a_class_that_loses_its_last_image_of_a_split_is_named(self, project: Project) -> None:
+        prepare.main(project.write())
+        table = manifest.read()
+        for path, label, split in zip(table.path, table.label, table.split, strict=True):
+            if (label, split) == ("red", "val"):
+                Path(path).write_bytes(f"no image, {path}".encode())
+        params = project.write(embed={"on_bad_image": "skip"}, split={"method": "predefined"})
+        rows = zip(table.image_id, table.label, table.split, strict=True)
+        lines = ["path,label,split", *(",".join(row) for row in rows)]
+        Path("data/raw/labels.csv").write_text("\n".join(lines))
+        params = project.write(data={"source": "csv_file"})
+        prepare.main(params)
+        with pytest.raises(InputError, match="class 'red': got 10 images, 6 in train, 0 in val, 4 in test"):
+            embed.main(params, "tiny")
+
+    def test_copies_of_a_bad_image_are_counted_each(self, project: Project) -> None:
+        for name in ("00", "01", "02"):
+            Path(f"data/raw/red/{name}.png").write_bytes(b"no image")
+        params = project.write(embed={"on_bad_image": "skip"})
+        prepare.main(params)
+        assert embed.main(params, "tiny") == "33 rows: 33 computed, the rest from the cache; 3 images skipped"
+
 
 def test_features_too_large_for_float16_are_refused_with_the_remedy(
     project: Project, monkeypatch: pytest.MonkeyPatch

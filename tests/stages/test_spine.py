@@ -1,14 +1,17 @@
 """The stages one after the other on a tiny project, called as functions."""
 
+import dataclasses
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline import lineage, manifest, runs, verdict
+from pipeline import embeddings, lineage, manifest, runs, stamps, verdict
 from pipeline.errors import CheckFailed, InputError, StateError
 from pipeline.stages import audit, compare, embed, finetune, prepare, train
 from tests.conftest import Project
@@ -56,7 +59,8 @@ def test_predictions_cover_validation_and_test_with_a_column_per_class(project: 
     table = pq.read_table(f"predictions/tiny/{name}.parquet")
     assert table.column_names == ["image_id", "split", "label", "p_blue", "p_green", "p_red"]
     dealt = manifest.read()
-    expected = {dealt.image_id[row] for row in dealt.rows("val", "test")}
+    rows = zip(dealt.image_id, dealt.split, strict=True)
+    expected = {image_id for image_id, split in rows if split != "train"}
     assert set(table["image_id"].to_pylist()) == expected
 
 
@@ -74,6 +78,40 @@ def test_train_and_finetune_score_validation_only(project: Project) -> None:
     run(project)
     for name in ("logreg", "last"):
         assert list(json.loads(Path(f"metrics/tiny/{name}.json").read_text())) == ["validation"]
+
+
+def test_no_label_of_validation_or_test_reaches_a_heads_fit(project: Project) -> None:
+    run(project, run={"plans": []})
+    before = pq.read_table("predictions/tiny/logreg.parquet")
+    table = manifest.read()
+    turned = dict(zip(table.classes, [*table.classes[1:], table.classes[0]], strict=True))
+    labels = [
+        turned[label] if split != "train" else label for label, split in zip(table.label, table.split, strict=True)
+    ]
+    manifest.write(dataclasses.replace(table, label=labels), {})
+    params = project.write()
+    embed.main(params, "tiny")
+    train.main(params, "tiny", "logreg")
+    after = pq.read_table("predictions/tiny/logreg.parquet")
+    assert after["label"] != before["label"]
+    assert all(after[column] == before[column] for column in ("p_blue", "p_green", "p_red"))
+
+
+def test_the_best_head_is_the_one_with_the_best_validation_score_whatever_the_test_says(project: Project) -> None:
+    run(project, run={"heads": ["logreg", "knn"], "plans": []})
+    params, finished = project.write(), []
+    for name, good_split in (("logreg", "val"), ("knn", "test")):
+        one = runs.read("tiny", name)
+        truth = np.eye(3)[one.predictions.truth()]
+        good = (np.array(one.predictions.split) == good_split)[:, None]
+        probability = np.where(good, truth, np.roll(truth, 1, axis=1))
+        predictions = dataclasses.replace(one.predictions, probability=probability)
+        files = [runs.folder("tiny", name) / "model.skops"]
+        runs.record("tiny", name, "head", predictions, files, {}, runs.Cost(), {})
+        finished.append(runs.read("tiny", name))
+    judged = verdict.judge(finished, {"tiny": embeddings.Cost()}, {"tiny": {}}, params)
+    assert judged.best_head == "tiny/logreg"
+    assert judged.results[1].test["accuracy"].value == 1.0
 
 
 def test_seconds_stand_in_run_json_and_not_in_metrics(project: Project) -> None:
@@ -185,6 +223,39 @@ class TestAudit:
         stamp.write_text(json.dumps(content))
         with pytest.raises(StateError, match="tiny.h5: expected sha256 0000"):
             audit.main(project.write(), record=True)
+
+    def test_recording_refuses_a_verdict_on_runs_that_are_no_longer_listed(self, project: Project) -> None:
+        run(project, run={"heads": ["logreg", "knn"]})
+        params = project.write(run={"heads": ["knn"]})
+        with pytest.raises(StateError, match="logreg.parquet: expected a file of a run listed in params"):
+            audit.main(params, record=True)
+
+    def test_an_altered_cost_is_found(self, project: Project) -> None:
+        run(project)
+        cost = embeddings.cost_path("tiny")
+        cost.write_text(cost.read_text().replace("36", "35"))
+        with pytest.raises(StateError, match=r"tiny.cost.json: expected sha256"):
+            audit.main(project.write(), record=True)
+        with pytest.raises(CheckFailed, match=r"tiny.cost.json: expected sha256"):
+            audit.main(project.write(), record=False)
+
+    def test_a_pipe_in_an_images_place_is_a_finding_and_no_hang(self, project: Project) -> None:
+        run(project)
+        Path("data/raw/red/03.png").unlink()
+        os.mkfifo("data/raw/red/03.png")
+        with pytest.raises(CheckFailed, match="red/03.png: expected sha256 .* found no readable file"):
+            audit.main(project.write(), record=False)
+
+    @pytest.mark.parametrize("locator", ["package:evil.sub/x", "package:evil/../../x"])
+    def test_a_locator_runs_no_code_and_leads_nowhere_else(
+        self, project: Project, locator: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        Path("evil/sub").mkdir(parents=True)
+        Path("evil/__init__.py").write_text("open('executed', 'w')")
+        monkeypatch.syspath_prepend(str(project.root))
+        with pytest.raises(InputError, match="expected package:<top-level package>"):
+            stamps.locate(locator)
+        assert not Path("executed").exists()
 
     def test_the_chain_leads_from_the_report_back_to_weights_and_manifest(self, project: Project) -> None:
         run(project)
