@@ -195,7 +195,8 @@ import pipeline.cli, pipeline.stages.train
 from pipeline import heads
 from pipeline.params import Selection
 X, y = np.random.default_rng(0).normal(size=(40, 3)), np.array(["a", "b"] * 20)
-heads.save(Path({str(tmp_path / "model.skops")!r}), heads.fit("rbf_svm", {{}}, X, y, Selection(metric="accuracy"), 0).model)
+chosen = heads.fit("rbf_svm", {{}}, X, y, Selection(metric="accuracy"), 0)
+heads.save(Path({str(tmp_path / "model.skops")!r}), chosen.model)
 sys.exit("torch was loaded" if "torch" in sys.modules else 0)
 """
     done = subprocess.run([sys.executable, "-c", script], cwd=REPOSITORY, capture_output=True, text=True, check=False)
