@@ -129,9 +129,14 @@ def test_the_audit_names_an_altered_image_and_passes_when_it_is_back(clone: Smal
 def test_the_same_commit_and_seed_give_the_same_bytes_elsewhere(clone: SmallClone, tmp_path: Path) -> None:
     other = SmallClone(tmp_path)
     other.repro()
-    for name in ("data/manifest.parquet", "data/manifest.json", f"data/embeddings/{BACKBONE}.h5",
-                 f"data/embeddings/{BACKBONE}.json", *(f"metrics/{BACKBONE}/{run}.json" for run in
-                 ("logreg", "knn", "last_blocks"))):  # fmt: skip
+    names = [
+        "data/manifest.parquet",
+        f"data/embeddings/{BACKBONE}.h5",
+        f"models/{BACKBONE}/last_blocks/model.safetensors",
+    ]
+    for run in ("logreg", "knn", "last_blocks"):
+        names += [f"predictions/{BACKBONE}/{run}.parquet", f"metrics/{BACKBONE}/{run}.json"]
+    for name in names:
         assert (other.root / name).read_bytes() == (clone.root / name).read_bytes(), name
 
 
