@@ -21,6 +21,7 @@ import numpy.typing as npt
 
 from pipeline import stamps
 from pipeline.atomic import replacing, write_json
+from pipeline.cost import Cost
 from pipeline.errors import StateError
 
 # To change the layout of shards or matrices: raise this number. It is part of every recipe, so old shards are simply
@@ -29,15 +30,6 @@ SCHEMA_VERSION = 1
 
 Floats = npt.NDArray[np.floating[Any]]
 Recipe = Mapping[str, Any]
-
-
-@dataclass(frozen=True)
-class Cost:
-    """What a pass, or the part of it that made some rows, took."""
-
-    seconds: float = 0.0
-    cpu_seconds: float = 0.0
-    images: int = 0
 
 
 @dataclass(frozen=True)

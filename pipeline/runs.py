@@ -1,26 +1,16 @@
 """A run is one trained head or one fine-tuned plan on one backbone: what it leaves, and where."""
 
 import json
-import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from pipeline import environment, evaluation, stamps
 from pipeline.atomic import write_json
+from pipeline.cost import Cost
 from pipeline.errors import StateError
 from pipeline.evaluation import Predictions
-
-
-@dataclass
-class Cost:
-    """What a run took; `images` counts passes of an image through the CNN or a part of it."""
-
-    seconds: float = 0.0
-    cpu_seconds: float = 0.0
-    images: int = 0
 
 
 @dataclass(frozen=True)
@@ -50,15 +40,6 @@ def stamp_path(backbone: str, name: str) -> Path:
 def metrics_path(backbone: str, name: str) -> Path:
     """Return where a run's validation metrics lie."""
     return Path("metrics") / backbone / f"{name}.json"
-
-
-@contextmanager
-def measured() -> Iterator[Cost]:
-    """Measure wall and CPU seconds of the block into the Cost it yields."""
-    cost = Cost()
-    wall, cpu = time.perf_counter(), time.process_time()
-    yield cost
-    cost.seconds, cost.cpu_seconds = time.perf_counter() - wall, time.process_time() - cpu
 
 
 def record(

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from pipeline import embeddings, evaluation, runs, stamps
 from pipeline.atomic import write_json
+from pipeline.cost import Cost
 from pipeline.errors import StateError
 from pipeline.evaluation import Floats, Predictions
 from pipeline.params import Params
@@ -53,16 +54,6 @@ class Difference:
 
 
 @dataclass(frozen=True)
-class Cost:
-    """What it took to get a run from images: `shared` seconds went into features that all heads use."""
-
-    seconds: float
-    cpu_seconds: float
-    images: int
-    shared_seconds: float
-
-
-@dataclass(frozen=True)
 class Result:
     """One line of the table."""
 
@@ -75,6 +66,7 @@ class Result:
     test: Mapping[str, Estimate]
     difference: Difference
     cost: Cost
+    """From images to predictions; a head's includes the pass that made the embeddings, which all heads share."""
 
     @property
     def run(self) -> str:
@@ -107,7 +99,7 @@ class Verdict:
 
 def judge(
     finished: Sequence[Run],
-    frozen: Mapping[str, embeddings.Cost],
+    frozen: Mapping[str, Cost],
     skipped: Mapping[str, Mapping[str, str]],
     params: Params,
 ) -> Verdict:
@@ -174,11 +166,11 @@ def _difference(run: Predictions, best_head: Predictions, metric: str, gain: flo
     return Difference(Estimate(gain, *bounds), *evaluation.mcnemar(run, best_head))
 
 
-def _cost(run: Run, frozen: embeddings.Cost) -> Cost:
-    own = run.cost
+def _cost(run: Run, frozen: Cost) -> Cost:
     if run.kind == "plan":
-        return Cost(own.seconds, own.cpu_seconds, own.images, shared_seconds=0.0)
-    return Cost(own.seconds + frozen.seconds, own.cpu_seconds + frozen.cpu_seconds, frozen.images, frozen.seconds)
+        return run.cost
+    seconds, cpu_seconds = run.cost.seconds + frozen.seconds, run.cost.cpu_seconds + frozen.cpu_seconds
+    return Cost(seconds, cpu_seconds, frozen.images)
 
 
 def _inputs(run: Run) -> dict[str, str]:

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from pipeline import embeddings, stamps
-from pipeline.embeddings import Cost, EmbeddingCache, Embeddings, keys_of
+from pipeline.cost import Cost
+from pipeline.embeddings import EmbeddingCache, Embeddings, keys_of
 from pipeline.errors import StateError
 
 RECIPE = {"backbone": "tiny", "dtype": "float16"}

@@ -7,8 +7,9 @@ from html.parser import HTMLParser
 import pytest
 
 from pipeline import report, verdict
+from pipeline.cost import Cost
 from pipeline.report.sections import SECTIONS
-from pipeline.verdict import Cost, Difference, Estimate, Result, Verdict
+from pipeline.verdict import Difference, Estimate, Result, Verdict
 
 ESTIMATE = Estimate(0.85, 0.80, 0.90)
 NASTY = "<img src=x onerror=alert(1)>"
@@ -19,7 +20,7 @@ def judged(title: str = "logreg", classes: tuple[str, ...] = ("a", "b")) -> Verd
 
     def result(name: str, kind: str, text: str) -> Result:
         difference = Difference(Estimate(0.01, -0.02, 0.04), 5, 7, 0.77)
-        return Result("tiny", name, kind, text, {"accuracy": 0.8}, metrics, difference, Cost(2.0, 3.0, 100, 1.0))
+        return Result("tiny", name, kind, text, {"accuracy": 0.8}, metrics, difference, Cost(2.0, 3.0, 100))
 
     return Verdict(
         answer="cannot tell",

@@ -12,7 +12,8 @@ import numpy.typing as npt
 from tqdm import tqdm
 
 from pipeline import images, stamps
-from pipeline.embeddings import Cost, EmbeddingCache, keys_of
+from pipeline.cost import Cost
+from pipeline.embeddings import EmbeddingCache, keys_of
 from pipeline.errors import InputError, StateError
 from pipeline.images import BadImageError, Framing
 from pipeline.nn.runtime import Forward

@@ -7,6 +7,7 @@ import numpy as np
 
 from pipeline import embeddings, manifest, runs, stamps
 from pipeline.atomic import write_json
+from pipeline.cost import measured
 from pipeline.evaluation import Predictions
 from pipeline.images import Framing
 from pipeline.manifest import Manifest
@@ -25,7 +26,7 @@ def main(params: Params, backbone: str, plan: str) -> str:
     task = _task(table, kept)
     loaded = backbones.load(backbone, entry)
     metric = params.selection.metric
-    with runs.measured() as cost:
+    with measured() as cost:
         framing = Framing(entry.image_size, entry.crop)
         done = finetuning.run(task, loaded.network, framing, settings, params.embed.runtime, metric, params.seed)
     cost.images = done.images

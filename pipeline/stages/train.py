@@ -5,6 +5,7 @@ from dataclasses import asdict
 import numpy as np
 
 from pipeline import embeddings, heads, manifest, runs, stamps
+from pipeline.cost import measured
 from pipeline.embeddings import Embeddings
 from pipeline.errors import InputError, StateError
 from pipeline.evaluation import Predictions
@@ -24,7 +25,7 @@ def main(params: Params, backbone: str, head: str) -> str:
     train, judged = np.flatnonzero(splits == "train"), np.flatnonzero(splits != "train")
     features = matrix.features.astype(np.float32)
 
-    with runs.measured() as cost:
+    with measured() as cost:
         chosen = heads.fit(head, entry, features[train], labels[train], params.selection, params.seed)
         probability = heads.predict(chosen.model, features[judged])
     predictions = Predictions(

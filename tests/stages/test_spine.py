@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline import embeddings, lineage, manifest, runs, stamps, verdict
+from pipeline.cost import Cost
 from pipeline.errors import CheckFailed, InputError, StateError
 from pipeline.stages import audit, compare, embed, finetune, prepare, train
 from tests.conftest import Project
@@ -107,9 +108,9 @@ def test_the_best_head_is_the_one_with_the_best_validation_score_whatever_the_te
         probability = np.where(good, truth, np.roll(truth, 1, axis=1))
         predictions = dataclasses.replace(one.predictions, probability=probability)
         files = [runs.folder("tiny", name) / "model.skops"]
-        runs.record("tiny", name, "head", predictions, files, {}, runs.Cost(), {})
+        runs.record("tiny", name, "head", predictions, files, {}, Cost(), {})
         finished.append(runs.read("tiny", name))
-    judged = verdict.judge(finished, {"tiny": embeddings.Cost()}, {"tiny": {}}, params)
+    judged = verdict.judge(finished, {"tiny": Cost()}, {"tiny": {}}, params)
     assert judged.best_head == "tiny/logreg"
     assert judged.results[1].test["accuracy"].value == 1.0
 

@@ -1,0 +1,24 @@
+"""What work takes: wall seconds, CPU seconds, images through the CNN."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+
+@dataclass
+class Cost:
+    """What a pass, a run, or a part of one took; `images` counts passes of an image through the CNN or a part of it."""
+
+    seconds: float = 0.0
+    cpu_seconds: float = 0.0
+    images: int = 0
+
+
+@contextmanager
+def measured() -> Iterator[Cost]:
+    """Measure wall and CPU seconds of the block into the Cost it yields."""
+    cost = Cost()
+    wall, cpu = time.perf_counter(), time.process_time()
+    yield cost
+    cost.seconds, cost.cpu_seconds = time.perf_counter() - wall, time.process_time() - cpu
