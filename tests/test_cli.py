@@ -1,7 +1,12 @@
 """What a user sees: help, one clear line for bad input, exit status."""
 
+import fcntl
+import os
+import pty
+import struct
 import subprocess
 import sys
+import termios
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +47,17 @@ def test_it_is_quiet_when_not_on_a_terminal(project: Project, capsys: pytest.Cap
     ):
         assert main(arguments) == 0
     assert capsys.readouterr().err == ""
+
+
+def test_on_a_terminal_long_work_shows_a_bar(project: Project) -> None:
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 100, 0, 0))
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    command = [sys.executable, "-m", "pipeline", "prepare"]
+    subprocess.run(command, env=environment, stdout=subprocess.DEVNULL, stderr=theirs, check=True)
+    os.close(theirs)
+    assert "36/36" in os.read(ours, 10_000).decode()
+    os.close(ours)
 
 
 BAD: list[tuple[dict[str, Any], list[str], str]] = [
