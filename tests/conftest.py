@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 from PIL import Image
 from ruamel.yaml import YAML
 from torch import nn
@@ -16,6 +17,10 @@ from pipeline.nn import backbones
 from pipeline.nn.backbones import Architecture
 from pipeline.params import Params
 from pipeline.stamps import sha256_file
+
+# How long an example takes says something of the machine, not of the code.
+settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("untimed")
 
 REPOSITORY = Path(__file__).parent.parent
 CLASSES = ("blue", "green", "red")

@@ -32,7 +32,7 @@ def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @given(hnp.arrays(st.sampled_from([np.float16, np.float32]), hnp.array_shapes(min_dims=2, max_dims=2, max_side=10)))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_a_matrix_reads_back_as_written(features: np.ndarray) -> None:
     write(embeddings.matrix_path("tiny"), matrix(features))
     read = embeddings.read("tiny")

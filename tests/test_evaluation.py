@@ -39,7 +39,7 @@ def reference(name: str, one: Predictions, weight: np.ndarray) -> float:
 @pytest.mark.parametrize("name", list(evaluation.METRICS))
 @pytest.mark.parametrize("classes", [2, 3, 5])
 @given(seed=st.integers(0, 10_000))
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 def test_every_metric_is_scikit_learns_also_when_rows_are_resampled(name: str, classes: int, seed: int) -> None:
     one = predictions(seed, classes=classes)
     weight = np.random.default_rng(seed).multinomial(60, np.full(60, 1 / 60), size=2).astype(float) + 0.0
@@ -117,7 +117,7 @@ def test_runs_on_different_images_are_not_compared() -> None:
 
 
 @given(st.integers(0, 500), st.integers(1, 500))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_mcnemar_is_the_exact_binomial_of_the_discordant_images(first: int, second: int) -> None:
     one, two = predictions(first), predictions(second + 1000)
     only_first, only_second, p = evaluation.mcnemar(one, two)

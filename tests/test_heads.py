@@ -70,7 +70,7 @@ def test_a_head_predicts_the_same_after_save_and_load(name: str, tmp_path: Path)
 
 @every_head
 @given(n=st.integers(12, 30), width=st.integers(1, 12), classes=st.integers(2, 3))
-@settings(max_examples=3, deadline=None)
+@settings(max_examples=3)
 def test_any_shape_is_taken(name: str, n: int, width: int, classes: int) -> None:
     X, y = data(classes, n, width)
     assert heads.predict(fitted(name, X, y).model, X).shape == (n, classes)

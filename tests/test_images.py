@@ -90,7 +90,7 @@ def test_a_bomb_is_refused_before_its_pixels_are_decoded(monkeypatch: pytest.Mon
 
 
 @given(st.binary(max_size=200))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_arbitrary_bytes_are_an_image_or_a_bad_image(content: bytes) -> None:
     for prefix in (b"", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"GIF89a", b"BM"):
         try:
@@ -100,7 +100,7 @@ def test_arbitrary_bytes_are_an_image_or_a_bad_image(content: bytes) -> None:
 
 
 @given(width=st.integers(1, 60), height=st.integers(1, 60), crop=st.floats(0.5, 1))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_every_shape_becomes_the_wanted_square(width: int, height: int, crop: float) -> None:
     square = images.square(Image.new("RGB", (width, height), "white"), Framing(16, crop))
     assert square.shape == (16, 16, 3)
