@@ -1,6 +1,6 @@
 """What can go wrong that a user can put right."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 
 
@@ -22,6 +22,11 @@ class StateError(PipelineError):
 
 class CheckFailed(PipelineError):  # noqa: N818  # nothing went wrong: the check did its work
     """A check found something; `problems` holds one finding each."""
+
+
+def first_five(problems: Sequence[str], what: str) -> list[str]:
+    """Return the first five lines and, if there are more, one that counts them all."""
+    return [*problems[:5], *([f"... {len(problems)} {what} in all"] if len(problems) > 5 else [])]
 
 
 def unknown(field: str, got: str, valid: Iterable[str]) -> str:

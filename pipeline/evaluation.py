@@ -158,12 +158,16 @@ METRICS: Mapping[str, Metric] = {
 }
 
 
+def value(metric: str, truth: Ints, probability: Floats) -> float:
+    """Return a metric's plain value: truth (N,), probability (N, K)."""
+    return float(METRICS[metric](np.ones((1, len(truth))), truth, probability)[0])
+
+
 def score(predictions: Predictions) -> dict[str, float]:
     """Return every metric's plain value; NaN becomes StateError, for it means a class without images."""
-    ones = np.ones((1, len(predictions.image_id)))
     truth = predictions.truth()
-    values = {name: float(metric(ones, truth, predictions.probability)[0]) for name, metric in METRICS.items()}
-    if bad := [name for name, value in values.items() if not np.isfinite(value)]:
+    values = {name: value(name, truth, predictions.probability) for name in METRICS}
+    if bad := [name for name in METRICS if not np.isfinite(values[name])]:
         raise StateError(f"{bad[0]} is undefined: the {predictions.split[0]} split lacks images of some class")
     return values
 
@@ -219,16 +223,20 @@ def interval(samples: Floats) -> tuple[float, float]:
     return float(low), float(high)
 
 
+def _paired_table(first: Predictions, second: Predictions) -> tuple[int, int, int, int]:
+    """Count the images that both get right, only the first, only the second, neither."""
+    one, two = first.decision() == first.truth(), second.decision() == second.truth()
+    return int((one & two).sum()), int((one & ~two).sum()), int((~one & two).sum()), int((~one & ~two).sum())
+
+
 def paired_accuracy_interval(first: Predictions, second: Predictions) -> tuple[float, float]:
     """Return the 95% interval of accuracy(first) - accuracy(second) on the same images.
 
     The hybrid score interval for paired proportions (Newcombe 1998, Statistics in Medicine 17:2635, method 10). Unlike
     a bootstrap it does not shrink to nothing when the two runs hardly differ on few images.
     """
-    n = len(first.image_id)
-    right = [one.decision() == one.truth() for one in (first, second)]
-    both, neither = int((right[0] & right[1]).sum()), int((~right[0] & ~right[1]).sum())
-    only_first, only_second = int((right[0] & ~right[1]).sum()), int((~right[0] & right[1]).sum())
+    both, only_first, only_second, neither = _paired_table(first, second)
+    n = both + only_first + only_second + neither
     p1, p2 = (both + only_first) / n, (both + only_second) / n
     (low1, high1), (low2, high2) = _wilson(p1, n), _wilson(p2, n)
     margins = (both + only_first) * (only_second + neither) * (both + only_second) * (only_first + neither)
@@ -259,10 +267,7 @@ def mcnemar(first: Predictions, second: Predictions) -> tuple[int, int, float]:
     """
     from scipy.stats import binomtest  # noqa: PLC0415  # train and finetune must not pay a second for it
 
-    truth = first.truth()
-    first_right, second_right = first.decision() == truth, second.decision() == truth
-    only_first = int((first_right & ~second_right).sum())
-    only_second = int((second_right & ~first_right).sum())
+    _, only_first, only_second, _ = _paired_table(first, second)
     discordant = only_first + only_second
     p = float(binomtest(only_first, discordant).pvalue) if discordant else 1.0
     return only_first, only_second, p

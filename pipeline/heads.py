@@ -262,7 +262,7 @@ def _score_one(model: Classifier, X: Floats, y: Labels, fold: tuple[Any, Any], m
     classes = np.unique(y)
     one_hot = (decided[:, None] == classes[None, :]).astype(np.float64)
     truth = np.searchsorted(classes, y[held])
-    return float(evaluation.METRICS[metric](np.ones((1, len(truth))), truth, one_hot)[0])
+    return evaluation.value(metric, truth, one_hot)
 
 
 # --- Saving ------------------------------------------------------------------------------------------------------

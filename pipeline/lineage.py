@@ -116,11 +116,9 @@ def record(params: Params) -> Lineage:
 def read() -> Lineage:
     """Read reports/lineage.json; StateError if it is missing, malformed or of another version."""
     try:
-        content = json.loads(LINEAGE.read_bytes())
+        content = json.loads(stamps.read_bytes(LINEAGE))
         content["nodes"] = {name: Node(**node) for name, node in content["nodes"].items()}
         lineage = Lineage(**content)
-    except OSError as error:
-        raise StateError(f"{LINEAGE}: cannot be read ({error.strerror}); run `dvc repro`") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise StateError(f"{LINEAGE}: is not a lineage; run `dvc repro --force -s audit`") from error
     if lineage.schema_version != SCHEMA_VERSION:

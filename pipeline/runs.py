@@ -23,7 +23,6 @@ class Run:
     """"head" or "plan"."""
     predictions: Predictions
     cost: Cost
-    facts: Mapping[str, Any]
     stamp: stamps.Stamp
 
 
@@ -72,7 +71,7 @@ def read(backbone: str, name: str) -> Run:
     stamp = stamps.read(stamp_path(backbone, name))
     predictions = evaluation.read(evaluation.path_of(backbone, name), stamp)
     try:
-        return Run(backbone, name, stamp.facts["kind"], predictions, Cost(**stamp.facts["cost"]), stamp.facts, stamp)
+        return Run(backbone, name, stamp.facts["kind"], predictions, Cost(**stamp.facts["cost"]), stamp)
     except (KeyError, TypeError) as error:
         raise StateError(f"{stamp_path(backbone, name)}: lacks {error}; run `dvc repro --force`") from error
 

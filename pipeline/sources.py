@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import TextIO
 
-from pipeline.errors import InputError, unknown
+from pipeline.errors import InputError, first_five, unknown
 from pipeline.images import SUFFIXES
 from pipeline.manifest import Record
 
@@ -40,7 +40,7 @@ def records_of(source: str, folder: Path) -> list[Record]:
     ]
     problems += [problem for record in records if (problem := _unusable(folder, record))]
     if problems:
-        raise InputError(*problems[:5], *([f"... {len(problems)} problems in all"] if len(problems) > 5 else []))
+        raise InputError(*first_five(problems, "problems"))
     return records
 
 

@@ -4,7 +4,7 @@ import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 
-from pipeline.errors import InputError, unknown
+from pipeline.errors import InputError, first_five, unknown
 from pipeline.manifest import SPLITS, Record
 from pipeline.params import Split
 
@@ -100,7 +100,7 @@ def _predefined(records: Sequence[Record], contents: Sequence[str], settings: Sp
         if record.split not in SPLITS
     ]
     if problems:
-        raise InputError(*problems[:5], *([f"... {len(problems)} images in all"] if len(problems) > 5 else []))
+        raise InputError(*first_five(problems, "images"))
     return [record.split or "" for record in records]
 
 

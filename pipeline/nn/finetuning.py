@@ -227,7 +227,8 @@ def _train(
             losses.append(loss)
             bar.update()
             bar.set_postfix(loss=f"{loss:.3f}", validation=f"{best_score:.3f}" if epochs else "-", refresh=False)
-        score = _score(_predict(network, examples, task.val, plan.batch_size), task.targets[task.val], metric)
+        probability = _predict(network, examples, task.val, plan.batch_size)
+        score = evaluation.value(metric, task.targets[task.val], probability)
         images += steps * plan.batch_size + len(task.val)
         epochs.append(Epoch(float(np.mean(losses)), score))
         if score > best_score:
@@ -286,10 +287,6 @@ def _predict(network: Trainable, examples: Examples, rows: Ints, batch_size: int
             logits = network(examples.batch(some, np.zeros(len(some), np.int64)))
             parts.append(logits.double().softmax(dim=1).numpy())
     return np.concatenate(parts)
-
-
-def _score(probability: npt.NDArray[np.float64], truth: Ints, metric: str) -> float:
-    return float(evaluation.METRICS[metric](np.ones((1, len(truth))), truth, probability)[0])
 
 
 def save(path: Path, state: Mapping[str, Tensor]) -> None:

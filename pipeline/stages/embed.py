@@ -1,12 +1,13 @@
 """embed: manifest -> data/embeddings/<backbone>.h5, running the CNN over images the cache does not know."""
 
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
 from pipeline import embeddings, manifest, splits, stamps
 from pipeline.atomic import write_json
 from pipeline.embeddings import EmbeddingCache, Embeddings, keys_of
-from pipeline.errors import InputError
+from pipeline.errors import InputError, first_five
 from pipeline.images import Framing
 from pipeline.manifest import Manifest
 from pipeline.nn import backbones, embedding, runtime
@@ -48,8 +49,8 @@ def _report_bad_images(table: Manifest, skipped: dict[str, str], on_bad_image: s
         f"{path}: {skipped[sha256]}" for path, sha256 in zip(table.path, table.sha256, strict=True) if sha256 in skipped
     ]
     if bad and on_bad_image == "fail":
-        more = [f"... {len(bad)} bad images in all"] if len(bad) > 5 else []
-        raise InputError(*bad[:5], *more, "remove or replace them, or set embed.on_bad_image: skip in params.yaml")
+        listed = first_five(bad, "bad images")
+        raise InputError(*listed, "remove or replace them, or set embed.on_bad_image: skip in params.yaml")
 
 
 def _materialise(
@@ -72,4 +73,4 @@ def _materialise(
         facts={"recipe": cache.recipe, "skipped": reasons},
     )
     stamps.write(embeddings.stamp_path(backbone), stamp)
-    write_json(embeddings.cost_path(backbone), cost.__dict__)
+    write_json(embeddings.cost_path(backbone), asdict(cost))

@@ -45,7 +45,7 @@ def main(params: Params, backbone: str, plan: str) -> str:
         "epochs": [asdict(epoch) for epoch in done.epochs],
         "seed": params.seed,
     }
-    inputs = stamps.hashes([manifest.MANIFEST]) | {loaded.weights: str(loaded.identity["weights_sha256"])}
+    inputs = {**stamps.read(manifest.STAMP).outputs, loaded.weights: str(loaded.identity["weights_sha256"])}
     metrics = runs.record(backbone, plan, "plan", predictions, files, inputs, cost, facts)
     return f"{len(done.epochs)} epochs: validation {metric} {metrics[metric]:.3f}, {cost.seconds:.0f} s"
 

@@ -43,7 +43,7 @@ def main(params: Params, backbone: str, head: str) -> str:
         "unconverged_fits": chosen.unconverged,
         "seed": params.seed,
     }
-    inputs = stamps.hashes([manifest.MANIFEST, embeddings.matrix_path(backbone)])
+    inputs = {**stamps.read(manifest.STAMP).outputs, **stamps.read(embeddings.stamp_path(backbone)).outputs}
     metrics = runs.record(backbone, head, "head", predictions, [path], inputs, cost, facts)
     metric = params.selection.metric
     settings = ", ".join(f"{key}={value}" for key, value in chosen.params.items()) or "defaults"
