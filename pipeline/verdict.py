@@ -196,17 +196,14 @@ def _sentence(answer: Answer, head: Result, plan: Result | None, metric: str) ->
     gain = plan.difference.estimate
     ratio = plan.cost.cpu_seconds / max(head.cost.cpu_seconds, 1e-9)
     change = f"{gain.value * 100:+.1f} points [{gain.low * 100:+.1f}, {gain.high * 100:+.1f}]"
+    differing = plan.difference.only_this_right + plan.difference.only_best_head_right
     ending = {
         "keep the frozen head": "Keep the frozen head.",
         "fine-tune": "Fine-tune.",
-        "cannot tell": f"With {_count(head, plan)} that is too close to tell: fine-tuning has not been shown to pay.",
+        "cannot tell": f"Only one of the two is right on {differing} images, which is too few to tell: "
+        "fine-tuning has not been shown to pay.",
     }[answer]
     return f"{best}; fine-tuning ({plan.title}) changes that by {change} for {ratio:.1f}x the compute. {ending}"
-
-
-def _count(head: Result, plan: Result) -> str:
-    differing = plan.difference.only_this_right + plan.difference.only_best_head_right
-    return f"{differing} test images of which one is right only by {head.title} or only by {plan.title}"
 
 
 def write(verdict: Verdict) -> None:
