@@ -30,7 +30,8 @@ def test_no_plan_is_no_answer() -> None:
         ("keep the frozen head", "for 3.0x the compute. Keep the frozen head."),
         (
             "cannot tell",
-            "Only one of the two is right on 12 images, which is too few to tell: fine-tuning has not been shown to pay.",
+            "Only one of the two is right on 12 images, which is too few to tell: "
+            "fine-tuning has not been shown to pay.",
         ),
     ],
 )
