@@ -1,21 +1,29 @@
 """Write a file whole or not at all."""
 
+import glob
 import json
 import os
+import time
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+STALE_SECONDS = 3600
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; rename it into place if the block ends well, unlink it if not.
 
-    The data and the folder are fsynced, so that after a power cut `path` is the old file or the new one.
+    The data and the folder are fsynced, so that after a power cut `path` is the old file or the new one. What a killed
+    process left beside `path` is removed once it is old enough to belong to no living one.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+        remove_if_stale(left)
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
         yield temporary
         _fsync(temporary)
@@ -24,6 +32,17 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
         raise
     _fsync(path.parent)
+
+
+def remove_if_stale(temporary: Path) -> bool:
+    """Remove a temporary file that nobody has written to for STALE_SECONDS; return whether it was so."""
+    try:
+        stale = time.time() - temporary.stat().st_mtime > STALE_SECONDS
+        if stale:
+            temporary.unlink()
+    except FileNotFoundError:  # its writer has just renamed it
+        return False
+    return stale
 
 
 def _fsync(path: Path) -> None:

@@ -30,7 +30,12 @@ OPTIONS = {
 
 VERBS = {
     "prepare": Verb("stages.prepare", "stage: hash the images, deal the splits, write data/manifest.parquet"),
-    "embed": Verb("stages.embed", "stage: push images the cache does not know through a frozen CNN", ("backbone",)),
+    "embed": Verb(
+        "stages.embed",
+        "stage: push images the cache does not know through a frozen CNN",
+        ("backbone",),
+        flags=(("dry-run", "say how many images that would be and how long it would take; compute nothing"),),
+    ),
     "train": Verb("stages.train", "stage: fit a head on cached embeddings", ("backbone", "head")),
     "finetune": Verb("stages.finetune", "stage: train the last blocks, or all, of a CNN", ("backbone", "plan")),
     "compare": Verb("stages.compare", "stage: score every run on the test split, write the verdict and the report"),

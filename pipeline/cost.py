@@ -14,6 +14,10 @@ class Cost:
     cpu_seconds: float = 0.0
     images: int = 0
 
+    def __add__(self, other: "Cost") -> "Cost":
+        """Add two costs up."""
+        return Cost(self.seconds + other.seconds, self.cpu_seconds + other.cpu_seconds, self.images + other.images)
+
 
 @contextmanager
 def measured() -> Iterator[Cost]:

@@ -25,6 +25,7 @@ from pipeline.params import HeadEntry, Scalar, Selection
 
 Floats = npt.NDArray[np.floating[Any]]
 Labels = npt.NDArray[np.str_]
+Ints = npt.NDArray[np.integer[Any]]
 Classifier = Any
 """A scikit-learn classifier; the library has no types."""
 Factory = Callable[..., Classifier]
@@ -178,8 +179,13 @@ def candidates_of(entry: HeadEntry) -> list[dict[str, Scalar]]:
     return [dict(zip(choices, values, strict=True)) for values in itertools.product(*choices.values())]
 
 
-def fit(name: str, entry: HeadEntry, X: Floats, y: Labels, selection: Selection, seed: int) -> Chosen:
+def fit(
+    name: str, entry: HeadEntry, X: Floats, y: Labels, selection: Selection, seed: int, image: Ints | None = None
+) -> Chosen:
     """Choose hyper-parameters by stratified k-fold within X (n, D), y (n,), and fit the best on all of it.
+
+    Where rows are views of one image, `image` (n,) numbers the images, the first row of each being the image as it is:
+    all views of an image fall into one fold, and scores count the images as they are.
 
     Raises:
         InputError: if the entry or one of its values is not valid, or a class has fewer rows than there are folds.
@@ -187,7 +193,7 @@ def fit(name: str, entry: HeadEntry, X: Floats, y: Labels, selection: Selection,
     """
     from sklearn.exceptions import ConvergenceWarning  # noqa: PLC0415
 
-    _require_enough(y, selection.folds)
+    folds = _splits(y, np.arange(len(y)) if image is None else image, selection.folds, seed)
     if problems := check(name, entry):
         raise InputError(*problems)
     factory = HEADS[str(entry.get("kind", name))]
@@ -199,17 +205,38 @@ def fit(name: str, entry: HeadEntry, X: Floats, y: Labels, selection: Selection,
             tqdm(total=fits, desc=name, unit="fit", disable=None) as bar,
         ):
             warnings.simplefilter("always", ConvergenceWarning)
-            candidates = _scored(models, X, y, selection, seed, bar.update)
+            candidates = _scored(models, X, y, folds, selection.metric, bar.update)
             best = max(range(len(models)), key=lambda number: (candidates[number].mean, -number))
             params, model = models[best]
-            if "cv" in model.get_params(deep=False):
-                model.set_params(cv=_folds(selection.folds, seed))
+            if calibrated := "cv" in model.get_params(deep=False):
+                model.set_params(cv=[(fold.train, fold.held) for fold in folds])
             _fit(model, X, y).predict_proba(X[:1])  # some settings are only found out when predicting
+            if calibrated:
+                model.set_params(cv=selection.folds)  # what is saved need not hold every fold's rows
             bar.update()
     except (ValueError, TypeError, ArithmeticError, RuntimeError, MemoryError) as error:
         raise InputError(f"params.yaml: heads.{name}: {' '.join(str(error).split())}") from error
     unconverged = sum(issubclass(one.category, ConvergenceWarning) for one in caught)
     return Chosen(model, params, candidates, unconverged)
+
+
+@dataclass(frozen=True)
+class _Fold:
+    """Rows to train on, rows held out, and of these the images as they are, without further views."""
+
+    train: Ints
+    held: Ints
+    judged: Ints
+
+
+def _splits(y: Labels, image: Ints, number: int, seed: int) -> list[_Fold]:
+    """Deal the images into folds, stratified, and their rows with them."""
+    _, first, image_of = np.unique(image, return_index=True, return_inverse=True)
+    _require_enough(y[first], number)
+    return [
+        _Fold(np.flatnonzero(np.isin(image_of, train)), np.flatnonzero(np.isin(image_of, held)), first[held])
+        for train, held in _folds(number, seed).split(first, y[first])
+    ]
 
 
 def _require_enough(y: Labels, folds: int) -> None:
@@ -227,17 +254,15 @@ def _scored(
     models: list[tuple[dict[str, Scalar], Classifier]],
     X: Floats,
     y: Labels,
-    selection: Selection,
-    seed: int,
+    folds: list[_Fold],
+    metric: str,
     progress: Callable[[], object],
 ) -> tuple[Candidate, ...]:
     """Score every model on every fold, wherever an outer `joblib.parallel_config` says."""
     if len(models) == 1:
         return (Candidate(models[0][0]),)
-    folds = list(_folds(selection.folds, seed).split(X, y))
     jobs = (
-        joblib.delayed(_score_one)(model, X, y, fold, selection.metric)
-        for (_, model), fold in itertools.product(models, folds)
+        joblib.delayed(_score_one)(model, X, y, fold, metric) for (_, model), fold in itertools.product(models, folds)
     )
     scores = []
     for score in joblib.Parallel(return_as="generator")(jobs):
@@ -253,15 +278,14 @@ def _fit(model: Classifier, X: Floats, y: Labels) -> Classifier:
     return model.set_params(**{key: 1 for key in model.get_params() if key.endswith("n_jobs")})
 
 
-def _score_one(model: Classifier, X: Floats, y: Labels, fold: tuple[Any, Any], metric: str) -> float:
+def _score_one(model: Classifier, X: Floats, y: Labels, fold: _Fold, metric: str) -> float:
     """Score one model on one fold by its decisions before calibration, which would multiply the price of a search."""
     from sklearn.base import clone  # noqa: PLC0415
 
-    train, held = fold
-    decided = _fit(clone(getattr(model, "estimator", model)), X[train], y[train]).predict(X[held])
+    decided = _fit(clone(getattr(model, "estimator", model)), X[fold.train], y[fold.train]).predict(X[fold.judged])
     classes = np.unique(y)
     one_hot = (decided[:, None] == classes[None, :]).astype(np.float64)
-    truth = np.searchsorted(classes, y[held])
+    truth = np.searchsorted(classes, y[fold.judged])
     return evaluation.value(metric, truth, one_hot)
 
 

@@ -9,8 +9,9 @@ from typing import Any
 
 from tqdm import tqdm
 
-from pipeline import embeddings, environment, manifest, runs, stamps, verdict
+from pipeline import environment, manifest, runs, stamps, verdict
 from pipeline.atomic import write_json
+from pipeline.embeddings import matrix
 from pipeline.errors import StateError
 from pipeline.params import Params
 from pipeline.stamps import Stamp
@@ -100,8 +101,8 @@ def record(params: Params) -> Lineage:
     chain = _Chain()
     chain.add_stamped("manifest", manifest.STAMP)
     for backbone in params.run.backbones:
-        chain.add_stamped("embeddings", embeddings.stamp_path(backbone))
-        chain.add("cost", embeddings.cost_path(backbone), {})
+        chain.add_stamped("embeddings", matrix.stamp_path(backbone))
+        chain.add("cost", matrix.cost_path(backbone), {})
     for backbone, name in params.runs():
         chain.add_stamped("run", runs.stamp_path(backbone, name))
     chain.add("verdict", verdict.VERDICT, verdict.read_inputs())

@@ -56,13 +56,26 @@ class Split(_Section):
         return self
 
 
+class Augment(_Section):
+    """Views of an image: what may be done to it."""
+
+    flips: Literal["none", "horizontal", "both"] = "horizontal"
+    crop: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """The smallest fraction of the side that a random crop keeps."""
+    rotate: Annotated[float, Field(ge=0, le=45)] = 0.0
+    """Degrees at most, either way."""
+
+
 class Embed(_Section):
-    """The frozen pass."""
+    """The frozen pass; `copies` is the number of augmented views of each training image."""
 
     batch_size: Annotated[int, Field(gt=0, le=4096)] = 32
     dtype: Literal["float16", "float32"] = "float16"
-    runtime: Literal["torch", "openvino", "onnxruntime"]
+    runtime: Literal["auto", "torch", "torch_compile", "openvino", "onnxruntime"]
     on_bad_image: Literal["fail", "skip"] = "fail"
+    scaled_jpeg: bool = False
+    copies: Annotated[int, Field(ge=0, le=1000)] = 0
+    augment: Augment = Augment()
     cache: Path = Path(".headswap/embeddings")
 
 

@@ -119,8 +119,16 @@ def read(path: Path) -> Stamp:
 
 def check(path: Path, stamp: Stamp) -> bytes:
     """Read an artifact whose bytes must be the stamped ones; hash before parse, so that nothing altered is parsed."""
-    content = read_bytes(path)
-    expected, found = stamp.outputs.get(path.as_posix()), sha256_bytes(content)
-    if expected != found:
-        raise StateError(f"{path}: sha256: got {found}, expected {expected} as stamped; run `dvc repro --force`")
-    return content
+    with checked(path, stamp) as stream:
+        return stream.read()
+
+
+@contextmanager
+def checked(path: Path, stamp: Stamp) -> Iterator[BufferedReader]:
+    """Open an artifact whose bytes must be the stamped ones, hashed in blocks: a large one is not held in memory."""
+    with _opened(path) as stream:
+        expected, found = stamp.outputs.get(path.as_posix()), hashlib.file_digest(stream, "sha256").hexdigest()
+        if expected != found:
+            raise StateError(f"{path}: sha256: got {found}, expected {expected} as stamped; run `dvc repro --force`")
+        stream.seek(0)
+        yield stream

@@ -10,9 +10,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from pipeline import embeddings, evaluation, runs, stamps
+from pipeline import evaluation, runs, stamps
 from pipeline.atomic import write_json
 from pipeline.cost import Cost
+from pipeline.embeddings import matrix
 from pipeline.errors import StateError
 from pipeline.evaluation import Floats, Predictions
 from pipeline.params import Params
@@ -155,7 +156,7 @@ def judge(
         results=results,
         skipped=skipped,
         inputs={path: sha256 for run in finished for path, sha256 in _inputs(run).items()}
-        | stamps.hashes(path(name) for name in frozen for path in (embeddings.stamp_path, embeddings.cost_path)),
+        | stamps.hashes(path(name) for name in frozen for path in (matrix.stamp_path, matrix.cost_path)),
     )
 
 

@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 
 import pytest
@@ -39,3 +40,13 @@ def test_what_json_cannot_hold_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="JSON"):
         atomic.write_json(tmp_path / "a", float("nan"))
     assert not list(tmp_path.iterdir())
+
+
+def test_what_a_killed_process_left_is_removed_once_it_is_stale(tmp_path: Path) -> None:
+    old, new = tmp_path / ".a.json.1.tmp", tmp_path / ".a.json.2.tmp"
+    for path in (old, new):
+        path.touch()
+    os.utime(old, (0, 0))
+    atomic.write_json(tmp_path / "a.json", {})
+    assert not old.exists()
+    assert new.exists()

@@ -1,4 +1,9 @@
-"""The frozen pass: decode | batch | forward | write, decoding overlapped with the forward pass."""
+"""The frozen pass: decode | batch | forward | write, each waiting for none of the others.
+
+Threads decode some batches ahead, the calling thread pushes batches through the network, and one more thread writes
+finished shards. Pillow, the runtimes and the disk all release the interpreter's lock. What waits between them is
+bounded, so memory does not grow with the number of images.
+"""
 
 import time
 from collections import deque
@@ -6,104 +11,89 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from types import TracebackType
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
-from pipeline import images, stamps
+from pipeline import stamps, views
 from pipeline.cost import Cost
-from pipeline.embeddings import EmbeddingCache, keys_of
+from pipeline.embeddings.cache import EmbeddingCache, keys_of
 from pipeline.errors import InputError, StateError
 from pipeline.images import BadImageError, Framing
+from pipeline.interrupts import deferred
 from pipeline.nn.runtime import Forward
+from pipeline.params import Augment
 
 # The embedding code's version: raise it whenever a change here or in `images` changes a number.
-CODE_VERSION = 1
-# A killed run loses at most this many rows; fewer would make more files, each to be hashed at every start.
+CODE_VERSION = 2
+# A killed run loses at most the shard in hand and the one being written; smaller ones would make more files, each to
+# be hashed at every start.
 SHARD_ROWS = 512
 # Batches that may be decoded ahead: bounds memory, and keeps the network busy past a slow image.
 AHEAD = 4
 
+Pixels = npt.NDArray[np.uint8]
+
 
 @dataclass(frozen=True)
 class Item:
-    """One image to embed."""
+    """One image to embed, in one view; view 0 is the image as it is."""
 
     path: Path
     sha256: str
+    view: int = 0
 
 
 def run(
     items: Sequence[Item],
     cache: EmbeddingCache,
-    forward: Callable[[npt.NDArray[np.uint8]], Forward],
+    forward: Forward,
     framing: Framing,
     batch_size: int,
     dtype: str,
+    augment: Augment | None = None,
 ) -> dict[str, str]:
     """Embed the items and append their rows to the cache, a shard at a time.
 
+    On an interrupt the batch in hand is finished and written, then KeyboardInterrupt is raised; on any error, too,
+    all rows computed so far are kept.
+
     Args:
-        items: the images, all missing from the cache, each content once.
+        items: the images, all missing from the cache, each content and view once.
         cache: where the rows go.
-        forward: called once, with the first batch; returns the forward pass for batches of that shape.
+        forward: the network, for batches of `batch_size` images.
         framing: what becomes of an image's shape.
         batch_size: images per forward pass; the last batch is padded, for a row must not depend on its neighbours.
         dtype: of the stored rows.
+        augment: what the views other than 0 are.
 
     Returns:
         sha256 -> reason, of the images that could not be decoded.
 
     """
     skipped: dict[str, str] = {}
-    shard = _Shard(cache, dtype)
-    compute: Forward | None = None
+    if not items:
+        return skipped
     bar = tqdm(total=len(items), desc="embed", unit="image", disable=None)
-    with ThreadPoolExecutor() as pool, bar:
-        for batch in _batches(_decoded(pool, items, framing, batch_size * AHEAD, skipped, bar.update), batch_size):
-            pixels = np.zeros((batch_size, *batch[0][1].shape), np.uint8)
-            pixels[: len(batch)] = [image for _, image in batch]
-            compute = compute or forward(pixels)
-            shard.add([item.sha256 for item, _ in batch], compute(pixels)[: len(batch)])
+    pixels = np.zeros((batch_size, 3, framing.size, framing.size), np.uint8)
+    with bar, deferred() as interrupted, ThreadPoolExecutor() as pool, _Writer(cache, dtype) as writer:
+        decoded = _decoded(pool, items, lambda item: load(item, framing, augment), batch_size * AHEAD)
+        for batch in _batches(_usable(decoded, skipped, bar.update), batch_size):
+            for place, (_, image) in enumerate(batch):
+                pixels[place] = image
+            pixels[len(batch) :] = 0
+            writer.add([item for item, _ in batch], forward(pixels)[: len(batch)])
             bar.update(len(batch))
-    shard.flush()
+            if interrupted():
+                break
     return skipped
 
 
-def _decoded(
-    pool: ThreadPoolExecutor,
-    items: Iterable[Item],
-    framing: Framing,
-    ahead: int,
-    skipped: dict[str, str],
-    progress: Callable[[], object],
-) -> Iterator[tuple[Item, npt.NDArray[np.uint8]]]:
-    """Yield (item, (3, S, S) uint8) in order, with at most `ahead` images decoded or being decoded."""
-    waiting: deque[tuple[Item, Future[npt.NDArray[np.uint8]]]] = deque()
-
-    def settle() -> Iterator[tuple[Item, npt.NDArray[np.uint8]]]:
-        item, future = waiting.popleft()
-        try:
-            yield item, future.result()
-        except BadImageError as error:
-            skipped[item.sha256] = str(error)
-            progress()
-
-    try:
-        for item in items:
-            waiting.append((item, pool.submit(load, item, framing)))
-            if len(waiting) >= ahead:
-                yield from settle()
-        while waiting:
-            yield from settle()
-    finally:
-        for _, future in waiting:
-            future.cancel()
-
-
-def load(item: Item, framing: Framing) -> npt.NDArray[np.uint8]:
-    """Read an image whose bytes must be the manifest's: (3, S, S) uint8.
+def load(item: Item, framing: Framing, augment: Augment | None = None) -> Pixels:
+    """Read an image whose bytes must be the manifest's, in the item's view: (3, S, S) uint8.
 
     Raises:
         StateError: if the file is gone or has changed since `prepare`.
@@ -113,12 +103,39 @@ def load(item: Item, framing: Framing) -> npt.NDArray[np.uint8]:
     content = stamps.read_bytes(item.path)
     if stamps.sha256_bytes(content) != item.sha256:
         raise StateError(f"{item.path}: changed since `prepare` hashed it; run `dvc repro`")
-    return np.ascontiguousarray(images.square(images.decode(content), framing).transpose(2, 0, 1))
+    return views.pixels(content, item.sha256, item.view, framing, augment or Augment())
 
 
-def _batches(
-    stream: Iterable[tuple[Item, npt.NDArray[np.uint8]]], size: int
-) -> Iterator[list[tuple[Item, npt.NDArray[np.uint8]]]]:
+def _decoded(
+    pool: ThreadPoolExecutor, items: Iterable[Item], decode: Callable[[Item], Pixels], ahead: int
+) -> Iterator[tuple[Item, Future[Pixels]]]:
+    """Yield the items in order with their pixels, while at most `ahead` of them are decoded or being decoded."""
+    waiting: deque[tuple[Item, Future[Pixels]]] = deque()
+    try:
+        for item in items:
+            waiting.append((item, pool.submit(decode, item)))
+            if len(waiting) >= ahead:
+                yield waiting.popleft()
+        while waiting:
+            yield waiting.popleft()
+    finally:
+        for _, future in waiting:
+            future.cancel()
+
+
+def _usable(
+    decoded: Iterable[tuple[Item, Future[Pixels]]], skipped: dict[str, str], progress: Callable[[], object]
+) -> Iterator[tuple[Item, Pixels]]:
+    """Wait for each image's pixels; note the reason where there are none."""
+    for item, future in decoded:
+        try:
+            yield item, future.result()
+        except BadImageError as error:
+            skipped[item.sha256] = str(error)
+            progress()
+
+
+def _batches(stream: Iterable[tuple[Item, Pixels]], size: int) -> Iterator[list[tuple[Item, Pixels]]]:
     batch = []
     for one in stream:
         batch.append(one)
@@ -129,19 +146,34 @@ def _batches(
         yield batch
 
 
-class _Shard:
-    """Rows on their way to the cache, with the time they took."""
+class _Writer:
+    """Rows on their way to the cache, with the time they took; leaving the block writes what is left.
+
+    One shard at most is being written while the next is filled; what goes wrong there is raised at the next one.
+    """
 
     def __init__(self, cache: EmbeddingCache, dtype: str) -> None:
         self.cache, self.dtype = cache, dtype
+        self.pool = ThreadPoolExecutor(1)
+        self.writing: Future[None] | None = None
         self._restart()
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with self.pool:
+            self._flush()
+            self._wait()
+
     def _restart(self) -> None:
-        self.keys: list[str] = []
+        self.items: list[Item] = []
         self.rows: list[npt.NDArray[np.floating]] = []
         self.wall, self.cpu = time.perf_counter(), time.process_time()
 
-    def add(self, keys: Sequence[str], rows: npt.NDArray[np.float32]) -> None:
+    def add(self, items: Sequence[Item], rows: npt.NDArray[np.float32]) -> None:
         if not np.isfinite(rows).all():
             raise StateError("the network's output is not finite; are these its weights?")
         with np.errstate(over="ignore"):
@@ -150,13 +182,20 @@ class _Shard:
             raise InputError(
                 "params.yaml: embed.dtype: got 'float16', too narrow for these features; expected 'float32'"
             )
-        self.keys += keys
+        self.items += items
         self.rows.append(stored)
-        if len(self.keys) >= SHARD_ROWS:
-            self.flush()
+        if len(self.items) >= SHARD_ROWS:
+            self._flush()
 
-    def flush(self) -> None:
-        if self.keys:
-            cost = Cost(time.perf_counter() - self.wall, time.process_time() - self.cpu, len(self.keys))
-            self.cache.append(keys_of(self.keys), np.concatenate(self.rows), cost)
+    def _flush(self) -> None:
+        self._wait()
+        if self.items:
+            keys = keys_of((item.sha256 for item in self.items), (item.view for item in self.items))
+            cost = Cost(time.perf_counter() - self.wall, time.process_time() - self.cpu, len(keys))
+            self.writing = self.pool.submit(self.cache.append, keys, np.concatenate(self.rows), cost)
         self._restart()
+
+    def _wait(self) -> None:
+        writing, self.writing = self.writing, None
+        if writing is not None:
+            writing.result()

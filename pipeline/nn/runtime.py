@@ -1,23 +1,31 @@
 """One forward interface over PyTorch, OpenVINO and ONNX Runtime, with a numerical guard.
 
 To add a runtime: write a function from a module and an example batch to a Forward, and enter it in RUNTIMES.
+`auto` times those in AUTO on the network itself, keeps the fastest, and records the choice.
 """
 
 import contextlib
 import copy
+import functools
 import importlib
 import io
+import json
 import logging
+import time
 import warnings
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import nn
 
-from pipeline.errors import InputError, StateError, unknown
+from pipeline import environment, stamps
+from pipeline.atomic import write_json
+from pipeline.errors import InputError, PipelineError, StateError, unknown
 from pipeline.imports import import_without
 
 Batch = npt.NDArray[np.uint8]
@@ -29,6 +37,9 @@ TOLERANCE = 1e-3
 """The largest difference from eager float32 that is let pass, as a fraction of the largest value in the batch."""
 AUTOCAST_TOLERANCE = 1e-2
 """The same where half precision computes: on a CUDA device."""
+CHOICES = Path(".headswap/runtime.json")
+"""What `auto` chose: hash of network, batch shape and processor -> runtime, and the timings behind it."""
+TIMINGS = 3
 
 
 def prepare(network: nn.Module, runtime: str, example: Batch) -> Forward:
@@ -39,8 +50,10 @@ def prepare(network: nn.Module, runtime: str, example: Batch) -> Forward:
         StateError: if it computes something else.
 
     """
+    if runtime == "auto":
+        return _fastest(network, example)
     if runtime not in RUNTIMES:
-        raise InputError(unknown("params.yaml: embed.runtime", runtime, RUNTIMES))
+        raise InputError(unknown("params.yaml: embed.runtime", runtime, ["auto", *RUNTIMES]))
     with torch.inference_mode():
         expected = network(torch.from_numpy(example)).numpy()
     forward = RUNTIMES[runtime](network, example)
@@ -48,7 +61,7 @@ def prepare(network: nn.Module, runtime: str, example: Batch) -> Forward:
     if found.shape != expected.shape:
         raise StateError(f"runtime {runtime}: output: got shape {found.shape}, expected {expected.shape}")
     error = float(np.abs(found - expected).max() / max(float(np.abs(expected).max()), 1e-12))
-    tolerance = AUTOCAST_TOLERANCE if runtime == "torch" and torch.cuda.is_available() else TOLERANCE
+    tolerance = AUTOCAST_TOLERANCE if runtime.startswith("torch") and _device().type == "cuda" else TOLERANCE
     if not error <= tolerance:
         raise StateError(
             f"runtime {runtime}: differs from eager PyTorch by {error:.2g} of the largest value, expected at most "
@@ -57,16 +70,89 @@ def prepare(network: nn.Module, runtime: str, example: Batch) -> Forward:
     return forward
 
 
-def _torch(network: nn.Module, example: Batch) -> Forward:  # noqa: ARG001  # eager needs no example
-    """Eager PyTorch, channels last; on a CUDA device with autocast. The CUDA path has not been timed."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    moved = copy.deepcopy(network)  # the caller's network stays where it is
-    network = moved.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+def lazy(network: nn.Module, runtime: str) -> Forward:
+    """Return a forward pass that is prepared with the first batch it gets: never, where there is none."""
+    prepared: Forward | None = None
 
     def forward(images: Batch) -> Floats:
-        batch = torch.from_numpy(images).to(device).contiguous(memory_format=torch.channels_last)
+        nonlocal prepared
+        prepared = prepared or prepare(network, runtime, images)
+        return prepared(images)
+
+    return forward
+
+
+def _fastest(network: nn.Module, example: Batch) -> Forward:
+    """Prepare the runtime that a record names for this network, batch and processor; without one, time them all."""
+    key = stamps.sha256_json([repr(network), example.shape, environment.processor()])
+    choices = _choices()
+    if key in choices:
+        return prepare(network, choices[key]["runtime"], example)
+    forwards, milliseconds, left_out = {}, {}, {}
+    for name in AUTO if _device().type == "cpu" else ["torch"]:
+        try:
+            forwards[name] = prepare(network, name, example)
+        except PipelineError as error:
+            left_out[name] = str(error)
+        else:
+            milliseconds[name] = 1000 * _seconds(forwards[name], example) / len(example)
+    best = min(milliseconds, key=milliseconds.__getitem__)
+    choices[key] = {"runtime": best, "milliseconds_per_image": milliseconds, "left_out": left_out}
+    write_json(CHOICES, choices)
+    return forwards[best]
+
+
+def _choices() -> dict[str, Any]:
+    try:
+        choices: dict[str, Any] = json.loads(CHOICES.read_bytes())
+    except FileNotFoundError:
+        return {}
+    except ValueError as error:
+        raise StateError(f"{CHOICES}: not JSON; delete it, and the runtimes are timed again") from error
+    return choices
+
+
+def _seconds(forward: Forward, example: Batch) -> float:
+    """Return the least of some timings; a busy machine only ever makes one longer."""
+    timings = []
+    for _ in range(TIMINGS):
+        start = time.perf_counter()
+        forward(example)
+        timings.append(time.perf_counter() - start)
+    return min(timings)
+
+
+def _device() -> torch.device:
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def _torch(network: nn.Module, example: Batch) -> Forward:  # noqa: ARG001  # eager needs no example
+    """Eager PyTorch, channels last; on a GPU with autocast and asynchronous copies. No GPU path has been timed."""
+    return _on_device(_moved(network))
+
+
+def _torch_compile(network: nn.Module, example: Batch) -> Forward:  # noqa: ARG001  # compiles at the first batch
+    """PyTorch compiled by Inductor with frozen weights; needs a C++ compiler, and a minute at the first batch."""
+    return _on_device(torch.compile(_moved(network), options={"freezing": True}))
+
+
+def _moved(network: nn.Module) -> nn.Module:
+    copied = copy.deepcopy(network)  # the caller's network stays where it is
+    return copied.to(_device(), memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+
+
+def _on_device(network: Callable[[torch.Tensor], torch.Tensor]) -> Forward:
+    device = _device()
+
+    def forward(images: Batch) -> Floats:
+        batch = torch.from_numpy(images)
+        if device.type == "cuda":
+            batch = batch.pin_memory()
+        batch = batch.to(device, non_blocking=True).contiguous(memory_format=torch.channels_last)
         with torch.inference_mode(), torch.autocast(device.type, enabled=device.type == "cuda"):
-            return network(batch).float().cpu().numpy()  # type: ignore[no-any-return]
+            return network(batch).float().cpu().numpy()
 
     return forward
 
@@ -74,7 +160,7 @@ def _torch(network: nn.Module, example: Batch) -> Forward:  # noqa: ARG001  # ea
 def _openvino(network: nn.Module, example: Batch) -> Forward:
     """OpenVINO on the CPU in float32. It reads ONNX itself; its converter, which would report usage, is kept out."""
     core = _module("openvino", without="openvino.tools.ovc").Core()
-    model = core.read_model(_onnx(network, example))
+    model = core.read_model(_onnx(network, example.shape))
     settings = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
     request = core.compile_model(model, "CPU", settings).create_infer_request()
 
@@ -87,7 +173,7 @@ def _openvino(network: nn.Module, example: Batch) -> Forward:
 
 def _onnxruntime(network: nn.Module, example: Batch) -> Forward:
     """ONNX Runtime on the CPU."""
-    session = _module("onnxruntime").InferenceSession(_onnx(network, example), providers=["CPUExecutionProvider"])
+    session = _module("onnxruntime").InferenceSession(_onnx(network, example.shape), providers=["CPUExecutionProvider"])
     name = session.get_inputs()[0].name
 
     def forward(images: Batch) -> Floats:
@@ -98,19 +184,23 @@ def _onnxruntime(network: nn.Module, example: Batch) -> Forward:
 
 RUNTIMES: Mapping[str, Callable[[nn.Module, Batch], Forward]] = {
     "torch": _torch,
+    "torch_compile": _torch_compile,
     "openvino": _openvino,
     "onnxruntime": _onnxruntime,
 }
+AUTO = ("openvino", "onnxruntime", "torch")
+"""What `auto` times on a CPU; compiling would take longer than many a pass."""
 
 
-def _onnx(network: nn.Module, example: Batch) -> bytes:
-    """Export to ONNX in memory, for batches of the example's shape."""
+@functools.lru_cache(maxsize=1)  # `auto` asks twice
+def _onnx(network: nn.Module, shape: tuple[int, ...]) -> bytes:
+    """Export to ONNX in memory, for batches of one shape."""
     _module("onnxscript")
     buffer = io.BytesIO()
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), torch.inference_mode():
         warnings.simplefilter("ignore")  # the exporter's own use of deprecated calls
-        program = torch.onnx.export(network.cpu(), (torch.from_numpy(example),), dynamo=True, verbose=False)
+        program = torch.onnx.export(network.cpu(), (torch.zeros(shape, dtype=torch.uint8),), dynamo=True, verbose=False)
     if program is None:
         raise StateError("the network cannot be exported to ONNX; set embed.runtime: torch")
     program.save(buffer)  # type: ignore[arg-type]  # takes any binary stream, says its documentation

@@ -1,6 +1,7 @@
 """compare: all runs -> reports/verdict.json and reports/index.html; the only stage that scores the test split."""
 
-from pipeline import embeddings, report, runs, stamps, verdict
+from pipeline import report, runs, stamps, verdict
+from pipeline.embeddings import matrix
 from pipeline.params import Params
 
 
@@ -9,8 +10,8 @@ def main(params: Params) -> str:
     backbones = params.run.backbones
     judged = verdict.judge(
         [runs.read(backbone, name) for backbone, name in params.runs()],
-        {backbone: embeddings.read_cost(backbone) for backbone in backbones},
-        {backbone: stamps.read(embeddings.stamp_path(backbone)).facts["skipped"] for backbone in backbones},
+        {backbone: matrix.read_cost(backbone) for backbone in backbones},
+        {backbone: stamps.read(matrix.stamp_path(backbone)).facts["skipped"] for backbone in backbones},
         params,
     )
     verdict.write(judged)

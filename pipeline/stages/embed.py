@@ -1,47 +1,113 @@
 """embed: manifest -> data/embeddings/<backbone>.h5, running the CNN over images the cache does not know."""
 
-from dataclasses import asdict
-from functools import partial
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property, partial
 from pathlib import Path
+from typing import Any
 
-from pipeline import embeddings, manifest, splits, stamps
+import numpy as np
+
+from pipeline import manifest, splits, stamps, views
 from pipeline.atomic import write_json
-from pipeline.embeddings import EmbeddingCache, Embeddings, keys_of
+from pipeline.embeddings import cache, matrix
+from pipeline.embeddings.cache import EmbeddingCache, Keys, keys_of, sha256_of
+from pipeline.embeddings.matrix import Rows
 from pipeline.errors import InputError, first_five
 from pipeline.images import Framing
 from pipeline.manifest import Manifest
 from pipeline.nn import backbones, embedding, runtime
 from pipeline.nn.embedding import Item
-from pipeline.params import Params
+from pipeline.params import Embed, Params
 
 
-def main(params: Params, backbone: str) -> str:
+def main(params: Params, backbone: str, *, dry_run: bool = False) -> str:
     """Look up, compute what is missing, append, materialise; return the summary line."""
     entry, settings = params.backbone(backbone), params.embed
     table = manifest.read()
     loaded = backbones.load(backbone, entry)
-    recipe = {
-        **loaded.identity,
-        "dtype": settings.dtype,
-        "code_version": embedding.CODE_VERSION,
-        "schema_version": embeddings.SCHEMA_VERSION,
-    }
-    cache = EmbeddingCache(settings.cache, recipe)
-    missing = cache.missing(keys_of(table.sha256))
-    skipped = embedding.run(
-        [Item(Path(table.path[row]), table.sha256[row]) for row in missing],
-        cache,
-        partial(runtime.prepare, loaded.network, settings.runtime),
-        Framing(entry.image_size, entry.crop),
-        settings.batch_size,
-        settings.dtype,
+    recipe = _recipe(loaded.identity, settings)
+    compute = partial(
+        embedding.run,
+        forward=runtime.lazy(loaded.network, settings.runtime),
+        framing=Framing(entry.image_size, entry.crop, settings.scaled_jpeg),
+        batch_size=settings.batch_size,
+        dtype=settings.dtype,
+        augment=settings.augment,
     )
+    images = _Part(EmbeddingCache(settings.cache, recipe), _items(table))
+    missing = images.missing()
+    if dry_run:
+        return _forecast(images, missing, table, settings)
+    skipped = compute(missing, images.cache)
     _report_bad_images(table, skipped, settings.on_bad_image)
     kept = [row for row in range(len(table)) if table.sha256[row] not in skipped]
     splits.require_every_class([table.label[row] for row in kept], [table.split[row] for row in kept])
-    _materialise(backbone, table, kept, cache, skipped, loaded.weights)
-    computed = len(missing) - len(skipped)
-    return f"{len(kept)} rows: {computed} computed, the rest from the cache; {len(table) - len(kept)} images skipped"
+
+    images = _Part(images.cache, [images.items[row] for row in kept])
+    train = [row for row, at in enumerate(kept) if table.split[at] == "train"]
+    further = _Part(
+        EmbeddingCache(settings.cache, _augmented(recipe, settings)), _copies(images.items, train, settings.copies)
+    )
+    missing_further = further.missing()
+    compute(missing_further, further.cache)
+    _materialise(backbone, loaded.weights, table, skipped, images, (further, np.repeat(train, settings.copies)))
+    computed = len(missing) - len(skipped) + len(missing_further)
+    rows = f"{len(kept)} rows" + (f" and {len(further.items)} further views" if further.items else "")
+    return f"{rows}: {computed} computed, the rest from the cache; {len(table) - len(kept)} images skipped"
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Rows of the matrix, by the images and views they belong to, and the cache that holds them."""
+
+    cache: EmbeddingCache
+    items: Sequence[Item]
+
+    @cached_property
+    def keys(self) -> Keys:
+        return keys_of((item.sha256 for item in self.items), (item.view for item in self.items))
+
+    def missing(self) -> list[Item]:
+        return [self.items[position] for position in self.cache.missing(self.keys)]
+
+    def rows(self) -> Rows:
+        (width,), dtype = self.cache.row_shape(), self.cache.recipe["dtype"]
+        return Rows((len(self.items), width), dtype, self.cache.recipe, self.cache.blocks(self.keys))
+
+
+def _recipe(identity: Mapping[str, Any], settings: Embed) -> dict[str, Any]:
+    return {
+        **identity,
+        "scaled_jpeg": settings.scaled_jpeg,
+        "dtype": settings.dtype,
+        "code_version": embedding.CODE_VERSION,
+        "schema_version": cache.SCHEMA_VERSION,
+    }
+
+
+def _augmented(recipe: Mapping[str, Any], settings: Embed) -> dict[str, Any]:
+    return {**recipe, "augment": {**settings.augment.model_dump(), "code_version": views.CODE_VERSION}}
+
+
+def _items(table: Manifest) -> list[Item]:
+    return [Item(Path(path), sha256) for path, sha256 in zip(table.path, table.sha256, strict=True)]
+
+
+def _copies(items: Sequence[Item], rows: Sequence[int], number: int) -> list[Item]:
+    """Return the further views of some items, those of one image together."""
+    return [Item(items[row].path, items[row].sha256, view) for row in rows for view in range(1, number + 1)]
+
+
+def _forecast(images: _Part, missing: Sequence[Item], table: Manifest, settings: Embed) -> str:
+    """Say what a run would do, and how long it would take where the cache has seen the like."""
+    known = images.cache.cost(images.keys)
+    took = (
+        f", about {known.seconds / known.images * len(missing):.0f} s at the cached rows' pace" if known.images else ""
+    )
+    views = settings.copies * sum(split == "train" for split in table.split)
+    further = f" and at most {views} further views" if views else ""
+    return f"{len(missing)} of {len(table)} images{further} would go through the CNN{took}; nothing was computed"
 
 
 def _report_bad_images(table: Manifest, skipped: dict[str, str], on_bad_image: str) -> None:
@@ -54,23 +120,29 @@ def _report_bad_images(table: Manifest, skipped: dict[str, str], on_bad_image: s
 
 
 def _materialise(
-    backbone: str, table: Manifest, kept: list[int], cache: EmbeddingCache, skipped: dict[str, str], weights: str
+    backbone: str,
+    weights: str,
+    table: Manifest,
+    skipped: Mapping[str, str],
+    images: _Part,
+    further: tuple[_Part, matrix.Ints],
 ) -> None:
     """Write the matrix, its stamp, and what its rows cost; the first two depend on nothing but images and recipe."""
-    keys = keys_of(table.sha256[row] for row in kept)
-    features, cost = cache.gather(keys)
-    manifest_sha256 = stamps.sha256_file(manifest.MANIFEST)
-    image_id = [table.image_id[row] for row in kept]
-    path = embeddings.matrix_path(backbone)
-    embeddings.write(path, Embeddings(features, keys, image_id, cache.recipe, manifest_sha256))
+    path, manifest_sha256 = matrix.matrix_path(backbone), stamps.sha256_file(manifest.MANIFEST)
+    copies, row = further
+    image_id = [name for name, sha256 in zip(table.image_id, table.sha256, strict=True) if sha256 not in skipped]
+    augmented = (copies.rows(), row) if copies.items else None
+    matrix.write(path, sha256_of(images.keys), image_id, manifest_sha256, images.rows(), augmented)
     reasons = {
-        table.image_id[row]: skipped[table.sha256[row]] for row in range(len(table)) if table.sha256[row] in skipped
+        name: skipped[sha256] for name, sha256 in zip(table.image_id, table.sha256, strict=True) if sha256 in skipped
     }
     stamp = stamps.Stamp(
         f"embed@{backbone}",
         outputs=stamps.hashes([path]),
-        inputs={manifest.MANIFEST.as_posix(): manifest_sha256, weights: str(cache.recipe["weights_sha256"])},
-        facts={"recipe": cache.recipe, "skipped": reasons},
+        inputs={manifest.MANIFEST.as_posix(): manifest_sha256, weights: str(images.cache.recipe["weights_sha256"])},
+        facts={"recipe": images.cache.recipe, "skipped": reasons}
+        | ({"augmented_recipe": copies.cache.recipe} if copies.items else {}),
     )
-    stamps.write(embeddings.stamp_path(backbone), stamp)
-    write_json(embeddings.cost_path(backbone), asdict(cost))
+    stamps.write(matrix.stamp_path(backbone), stamp)
+    cost = images.cache.cost(images.keys) + copies.cache.cost(copies.keys)
+    write_json(matrix.cost_path(backbone), asdict(cost))

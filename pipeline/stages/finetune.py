@@ -5,9 +5,10 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline import embeddings, manifest, runs, stamps
+from pipeline import manifest, runs, stamps
 from pipeline.atomic import write_json
 from pipeline.cost import measured
+from pipeline.embeddings import matrix
 from pipeline.evaluation import Predictions
 from pipeline.images import Framing
 from pipeline.manifest import Manifest
@@ -21,7 +22,7 @@ def main(params: Params, backbone: str, plan: str) -> str:
     """Fine-tune, predict validation and test; return the summary line."""
     settings, entry = params.plan(plan), params.backbone(backbone)
     table = manifest.read()
-    skipped = stamps.read(embeddings.stamp_path(backbone)).facts["skipped"]
+    skipped = stamps.read(matrix.stamp_path(backbone)).facts["skipped"]
     kept = [row for row in range(len(table)) if table.image_id[row] not in skipped]
     task = _task(table, kept)
     loaded = backbones.load(backbone, entry)

@@ -11,8 +11,9 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline import embeddings, lineage, manifest, runs, stamps, verdict
+from pipeline import lineage, manifest, runs, stamps, verdict
 from pipeline.cost import Cost
+from pipeline.embeddings import matrix
 from pipeline.errors import CheckFailed, InputError, StateError
 from pipeline.stages import audit, compare, embed, finetune, prepare, train
 from tests.conftest import Project
@@ -233,7 +234,7 @@ class TestAudit:
 
     def test_an_altered_cost_is_found(self, project: Project) -> None:
         run(project)
-        cost = embeddings.cost_path("tiny")
+        cost = matrix.cost_path("tiny")
         cost.write_text(cost.read_text().replace("36", "35"))
         with pytest.raises(StateError, match=r"tiny.cost.json: expected sha256"):
             audit.main(project.write(), record=True)

@@ -1,0 +1,99 @@
+"""HDF5 files from anywhere: hashed before they are parsed, and read only where they are plain data.
+
+A file can have the hash it should have and still be hostile, for whoever can write the file can often write the hash.
+HDF5 may follow links to other files, read raw data from outside, assemble virtual data sets, or promise terabytes: all
+of which is refused before a value is read. What we write never needs it.
+"""
+
+from io import BytesIO
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import h5py
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.errors import StateError
+
+Array = npt.NDArray[Any]
+Floats = npt.NDArray[np.floating[Any]]
+
+
+def create(stream: BinaryIO) -> h5py.File:
+    """Open a new file to write."""
+    return h5py.File(stream, "w")
+
+
+def store(group: h5py.Group, name: str, values: Array) -> None:
+    """Write a data set; HDF5 is told to store no times, so that equal content is equal bytes."""
+    group.create_dataset(name, data=values, track_times=False)
+
+
+def reserve(group: h5py.Group, name: str, shape: tuple[int, ...], dtype: npt.DTypeLike) -> int:
+    """Lay a data set out without writing it; return where in the file its bytes, row after row, must go."""
+    properties = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    properties.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
+    properties.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
+    dataset = group.create_dataset(name, shape, dtype, track_times=False, dcpl=properties)
+    return int(dataset.id.get_offset())
+
+
+def parse(content: bytes, path: Path) -> h5py.File:
+    """Open a file held in memory, to read; StateError if it is no HDF5."""
+    try:
+        return h5py.File(BytesIO(content), "r")
+    except OSError as error:
+        raise StateError(f"{path}: not an HDF5 file") from error
+
+
+def place(file: h5py.File, name: str, path: Path, size: int) -> tuple[int, tuple[int, ...], np.dtype[Any]]:
+    """Return where a data set's bytes lie: offset, shape, dtype.
+
+    Args:
+        file: the opened file.
+        name: of the data set, with its groups.
+        path: what errors call the file.
+        size: of the file, in bytes.
+
+    Raises:
+        StateError: unless it is plain numbers or fixed-length text in one piece inside this very file.
+
+    """
+    group: Any = file
+    for part in name.split("/"):
+        if not isinstance(group.get(part, getlink=True), h5py.HardLink):
+            raise StateError(f"{path}: /{name}: missing or a link, expected a data set inside the file; not read")
+        group = group[part]
+    if not isinstance(group, h5py.Dataset):
+        raise StateError(f"{path}: /{name}: not a data set; not read")
+    properties = group.id.get_create_plist()
+    if properties.get_layout() != h5py.h5d.CONTIGUOUS or properties.get_external_count():
+        raise StateError(f"{path}: /{name}: not stored in one piece inside the file; not read")
+    if group.dtype.kind not in "fiuS" or group.dtype.hasobject:
+        raise StateError(f"{path}: /{name}: dtype: got {group.dtype}, expected numbers or fixed-length text; not read")
+    offset, length = group.id.get_offset(), group.size * group.dtype.itemsize
+    if length and (offset is None or offset + length > size):
+        raise StateError(f"{path}: /{name}: claims {length:,} bytes in a file of {size:,}; not read")
+    return offset or 0, group.shape, group.dtype
+
+
+def values(file: h5py.File, name: str, path: Path, content: bytes) -> Array:
+    """Return a data set of a file held in memory, read-only and without copying; StateError as `place`."""
+    offset, shape, dtype = place(file, name, path, len(content))
+    return np.frombuffer(content, dtype, int(np.prod(shape)), offset).reshape(shape)
+
+
+def text(file: h5py.File | h5py.Group, name: str, path: Path) -> str:
+    """Return a text attribute; StateError if there is none."""
+    value = file.attrs.get(name)
+    if not isinstance(value, str):
+        raise StateError(f"{path}: attribute {name}: missing or no text")
+    return value
+
+
+def number(file: h5py.File | h5py.Group, name: str, path: Path) -> float | int:
+    """Return a numeric attribute; StateError if there is none."""
+    value = file.attrs.get(name)
+    if not isinstance(value, np.integer | np.floating):
+        raise StateError(f"{path}: attribute {name}: missing or no number")
+    return value.item()

@@ -1,0 +1,196 @@
+"""Embeddings: the aligned matrix, one row per usable image in manifest order, and augmented rows of training images.
+
+The file is a pure function of manifest and recipe, byte for byte. It is written and read without ever being held whole
+in memory: features are one contiguous block, so rows are put where they belong as the cache yields them, and a reader
+maps the block and touches only the rows it asks for.
+"""
+
+import json
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from io import BufferedRandom
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import numpy.typing as npt
+
+from pipeline import stamps
+from pipeline.atomic import replacing
+from pipeline.cost import Cost
+from pipeline.embeddings import hdf5
+from pipeline.embeddings.hdf5 import Floats
+from pipeline.errors import StateError
+
+# To change the file's layout: raise this number. `read` then refuses older files and says to run the stage again.
+SCHEMA_VERSION = 2
+
+Ints = npt.NDArray[np.integer[Any]]
+Block = tuple[Ints, Floats]
+"""Positions (n,) and the rows (n, D) that belong there."""
+
+
+@dataclass(frozen=True)
+class Augmented:
+    """M further rows: views of training images under a recipe that says how they were changed."""
+
+    features: Floats
+    """(M, D)."""
+    row: Ints
+    """(M,) the row of the image each is a view of."""
+    recipe: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Embeddings:
+    """One row per usable image, in manifest order: N rows of D features."""
+
+    features: Floats
+    """(N, D), in the recipe's dtype; read-only and mapped from the file, so that only rows in use take memory."""
+    sha256: npt.NDArray[np.uint8]
+    """(N, 32), of the image files' bytes."""
+    image_id: Sequence[str]
+    recipe: Mapping[str, Any]
+    manifest_sha256: str
+    augmented: Augmented | None = None
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows on their way into a file: their shape (N, D), and blocks of them in any order, each position once."""
+
+    shape: tuple[int, int]
+    dtype: npt.DTypeLike
+    recipe: Mapping[str, Any]
+    blocks: Iterable[Block]
+
+
+def matrix_path(backbone: str) -> Path:
+    """Return where a backbone's matrix lies; its stamp lies beside it with the suffix .json."""
+    return Path("data/embeddings") / f"{backbone}.h5"
+
+
+def stamp_path(backbone: str) -> Path:
+    """Return where the stamp of a backbone's matrix lies."""
+    return matrix_path(backbone).with_suffix(".json")
+
+
+def cost_path(backbone: str) -> Path:
+    """Return where the cost of a backbone's rows is written: apart from the stamp, for seconds never repeat."""
+    return matrix_path(backbone).with_suffix(".cost.json")
+
+
+def write(
+    path: Path,
+    sha256: npt.NDArray[np.uint8],
+    image_id: Sequence[str],
+    manifest_sha256: str,
+    rows: Rows,
+    augmented: tuple[Rows, Ints] | None = None,
+) -> None:
+    """Write a matrix; equal content gives equal bytes.
+
+    Args:
+        path: of the file, replaced whole or not at all.
+        sha256: (N, 32), of the images' bytes.
+        image_id: N names.
+        manifest_sha256: of the manifest whose order this is.
+        rows: the N features.
+        augmented: M further rows, and for each the row of its image.
+
+    Raises:
+        StateError: if the disk is full, or the blocks leave a position out.
+
+    """
+    with replacing(path) as temporary, temporary.open("w+b") as stream:
+        try:
+            puts: list[tuple[Rows, int]] = []
+            with hdf5.create(stream) as file:
+                puts.append((rows, _head(file, rows)))
+                hdf5.store(file, "sha256", sha256)
+                hdf5.store(file, "image_id", np.array([name.encode() for name in image_id]))
+                file.attrs["schema_version"] = SCHEMA_VERSION
+                file.attrs["manifest_sha256"] = manifest_sha256
+                if augmented is not None:
+                    group = file.create_group("augmented")
+                    puts.append((augmented[0], _head(group, augmented[0])))
+                    hdf5.store(group, "row", augmented[1].astype(np.int64))
+            for content, offset in puts:
+                _put(stream, content, offset)
+        except (OSError, RuntimeError) as error:  # HDF5 reports a full disk as either
+            raise StateError(f"{path.parent}: cannot write ({error}); is the disk full?") from error
+
+
+def _head(group: h5py.Group, rows: Rows) -> int:
+    group.attrs["recipe"] = stamps.canonical_json(rows.recipe)
+    group.attrs["recipe_sha256"] = stamps.sha256_json(rows.recipe)
+    return hdf5.reserve(group, "features", rows.shape, rows.dtype)
+
+
+def _put(stream: BufferedRandom, rows: Rows, offset: int) -> None:
+    """Write each run of neighbouring rows with one call; memory holds one block at a time."""
+    stride = rows.shape[1] * np.dtype(rows.dtype).itemsize
+    done = np.zeros(rows.shape[0], bool)
+    for positions, features in rows.blocks:
+        order = np.argsort(positions)
+        ascending, content = positions[order], np.ascontiguousarray(features[order], rows.dtype)
+        done[ascending] = True
+        breaks = np.flatnonzero(np.diff(ascending) != 1) + 1
+        for start, stop in zip([0, *breaks], [*breaks, len(ascending)], strict=True):
+            _write_all(
+                stream.fileno(), memoryview(content[start:stop].data).cast("B"), offset + stride * ascending[start]
+            )
+    if not done.all():
+        raise StateError(f"{int((~done).sum())} of {len(done)} rows are missing")
+
+
+def _write_all(descriptor: int, content: memoryview, offset: int) -> None:
+    while content:
+        written = os.pwrite(descriptor, content, offset)
+        content, offset = content[written:], offset + written
+
+
+def read(backbone: str) -> Embeddings:
+    """Read a backbone's matrix, after checking its bytes against the stamp.
+
+    Raises:
+        StateError: if it is missing, altered, of another version, or more than plain data.
+
+    """
+    path = matrix_path(backbone)
+    with stamps.checked(path, stamps.read(stamp_path(backbone))) as stream, h5py.File(stream, "r") as file:
+        version = hdf5.number(file, "schema_version", path)
+        if version != SCHEMA_VERSION:
+            raise StateError(f"{path}: schema_version: got {version}, expected {SCHEMA_VERSION}; run `dvc repro`")
+        size = os.fstat(stream.fileno()).st_size
+
+        def mapped(name: str) -> npt.NDArray[Any]:
+            offset, shape, dtype = hdf5.place(file, name, path, size)
+            if 0 in shape:
+                return np.empty(shape, dtype)
+            return np.asarray(np.memmap(stream, dtype, "r", offset, shape))
+
+        return Embeddings(
+            features=mapped("features"),
+            sha256=mapped("sha256"),
+            image_id=[name.decode() for name in mapped("image_id").tolist()],
+            recipe=json.loads(hdf5.text(file, "recipe", path)),
+            manifest_sha256=hdf5.text(file, "manifest_sha256", path),
+            augmented=_augmented(file, path, mapped) if "augmented" in file else None,
+        )
+
+
+def _augmented(file: h5py.File, path: Path, mapped: Callable[[str], npt.NDArray[Any]]) -> Augmented:
+    features, row = mapped("augmented/features"), mapped("augmented/row")
+    return Augmented(features, row, json.loads(hdf5.text(file["augmented"], "recipe", path)))
+
+
+def read_cost(backbone: str) -> Cost:
+    """Return what the passes behind a backbone's matrix took; StateError if that is not known."""
+    path = cost_path(backbone)
+    try:
+        return Cost(**json.loads(path.read_bytes()))
+    except (OSError, ValueError, TypeError) as error:
+        raise StateError(f"{path}: missing or malformed; run `dvc repro --force`") from error

@@ -1,0 +1,150 @@
+import threading
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from pipeline import stamps
+from pipeline.cost import Cost
+from pipeline.embeddings.cache import EmbeddingCache, Floats, Keys, keys_of, sha256_of
+from pipeline.errors import StateError
+
+RECIPE = {"backbone": "tiny", "dtype": "float16"}
+KEYS = keys_of(stamps.sha256_bytes(str(n).encode()) for n in range(10))
+ROWS = np.arange(40, dtype=np.float16).reshape(10, 4)
+
+
+@pytest.fixture(autouse=True)
+def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def gathered(cache: EmbeddingCache, keys: Keys) -> Floats:
+    rows = np.empty((len(keys), *cache.row_shape()), np.float16)
+    for positions, features in cache.blocks(keys):
+        rows[positions] = features
+    return rows
+
+
+def test_a_row_comes_back_whoever_opens_the_cache() -> None:
+    EmbeddingCache(Path("c"), RECIPE).append(KEYS, ROWS, Cost(5.0, 10.0, 10))
+    order = [3, 1, 1, 9]
+    np.testing.assert_array_equal(gathered(EmbeddingCache(Path("c"), RECIPE), KEYS[order]), ROWS[order])
+
+
+def test_only_what_no_shard_holds_is_missing_and_each_content_once() -> None:
+    cache = EmbeddingCache(Path("c"), RECIPE)
+    cache.append(KEYS[:4], ROWS[:4], Cost())
+    assert cache.missing(KEYS[[0, 5, 5, 3, 6]]).tolist() == [1, 4]
+
+
+def test_another_recipe_shares_nothing() -> None:
+    EmbeddingCache(Path("c"), RECIPE).append(KEYS, ROWS, Cost())
+    assert len(EmbeddingCache(Path("c"), {**RECIPE, "dtype": "float32"}).missing(KEYS)) == 10
+
+
+def test_the_first_of_two_writers_wins_and_both_shards_stay() -> None:
+    one, two = EmbeddingCache(Path("c"), RECIPE), EmbeddingCache(Path("c"), RECIPE)
+    one.append(KEYS[:6], ROWS[:6], Cost())
+    for number in range(8):  # several, for one file name might come after the first's by luck
+        two.append(KEYS[4:], ROWS[4:] + 100 + number, Cost())
+    features = gathered(EmbeddingCache(Path("c"), RECIPE), KEYS)
+    np.testing.assert_array_equal(features[:6], ROWS[:6])
+    np.testing.assert_array_equal(features[6:], ROWS[6:] + 100)
+
+
+def test_cost_counts_in_proportion_to_the_rows_used() -> None:
+    cache = EmbeddingCache(Path("c"), RECIPE)
+    cache.append(KEYS[:8], ROWS[:8], Cost(8.0, 16.0, 8))
+    cache.append(KEYS[8:], ROWS[8:], Cost(3.0, 4.0, 2))
+    cost = cache.cost(KEYS[[0, 1, 1, 8]])
+    assert (cost.seconds, cost.cpu_seconds, cost.images) == (2 + 1.5, 4 + 2, 3)
+
+
+def test_a_temporary_file_of_a_killed_writer_is_no_shard() -> None:
+    cache = EmbeddingCache(Path("c"), RECIPE)
+    cache.append(KEYS, ROWS, Cost())
+    (cache.folder / f".{'0' * 64}.h5.123.tmp").write_bytes(b"half")
+    assert EmbeddingCache(Path("c"), RECIPE).missing(KEYS).size == 0
+
+
+@pytest.mark.parametrize("damage", ["flip", "truncate", "foreign"])
+def test_a_damaged_shard_is_named_and_not_parsed(damage: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache = EmbeddingCache(Path("c"), RECIPE)
+    cache.append(KEYS, ROWS, Cost())
+    (shard,) = cache.folder.glob("*.h5")
+    good = shard.read_bytes()
+    bad = {
+        "flip": good[:-9] + bytes([good[-9] ^ 1]) + good[-8:],
+        "truncate": good[:-1],
+        "foreign": b"\x89HDF\r\n\x1a\n",
+    }[damage]
+    shard.write_bytes(bad)
+    monkeypatch.setattr(h5py, "File", None)
+    with pytest.raises(StateError, match=f"{shard.name}: altered"):
+        EmbeddingCache(Path("c"), RECIPE)
+
+
+def test_a_shard_of_another_recipe_is_refused() -> None:
+    other = EmbeddingCache(Path("c"), {"backbone": "other"})
+    other.append(KEYS, ROWS, Cost())
+    mine = EmbeddingCache(Path("c"), RECIPE)
+    mine.folder.mkdir()
+    (shard,) = other.folder.glob("*.h5")
+    shard.rename(mine.folder / shard.name)
+    with pytest.raises(StateError, match="another recipe"):
+        EmbeddingCache(Path("c"), RECIPE)
+
+
+def test_swapped_shards_are_refused() -> None:
+    cache = EmbeddingCache(Path("c"), RECIPE)
+    cache.append(KEYS[:5], ROWS[:5], Cost())
+    cache.append(KEYS[5:], ROWS[5:], Cost())
+    one, two = cache.folder.glob("*.h5")
+    one.rename("spare")
+    two.rename(one)
+    Path("spare").rename(two)
+    with pytest.raises(StateError, match="altered"):
+        EmbeddingCache(Path("c"), RECIPE)
+
+
+def test_a_view_is_a_row_of_its_own() -> None:
+    cache = EmbeddingCache(Path("c"), RECIPE)
+    sha256 = [stamps.sha256_bytes(b"one")] * 3
+    keys = keys_of(sha256, [0, 1, 256])
+    cache.append(keys[:2], ROWS[:2], Cost())
+    again = EmbeddingCache(Path("c"), RECIPE)
+    assert again.missing(keys).tolist() == [2]
+    np.testing.assert_array_equal(gathered(again, keys[[1, 0]]), ROWS[[1, 0]])
+
+
+def test_keys_that_end_in_zeros_are_told_apart() -> None:
+    keys = keys_of(["00" * 32, "00" * 31 + "01", "01" + "00" * 31])
+    assert [bytes(one).hex() for one in sha256_of(keys)] == ["00" * 32, "00" * 31 + "01", "01" + "00" * 31]
+    cache = EmbeddingCache(Path("c"), RECIPE)
+    cache.append(keys[:1], ROWS[:1], Cost())
+    assert cache.missing(keys).tolist() == [1, 2]
+
+
+def test_a_row_that_is_not_there_is_an_error_and_not_a_zero() -> None:
+    cache = EmbeddingCache(Path("c"), RECIPE)
+    cache.append(KEYS[:9], ROWS[:9], Cost())
+    with pytest.raises(StateError, match="1 rows are not in the cache"):
+        gathered(cache, KEYS)
+
+
+def test_many_writers_lose_nothing() -> None:
+    def add(number: int) -> None:
+        own = EmbeddingCache(Path("c"), RECIPE)
+        for row in range(10):
+            own.append(KEYS[[row]], ROWS[[row]], Cost(float(number)))
+
+    threads = [threading.Thread(target=add, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    cache = EmbeddingCache(Path("c"), RECIPE)
+    np.testing.assert_array_equal(gathered(cache, KEYS), ROWS)
+    assert len(list(cache.folder.glob("*.h5"))) == 40

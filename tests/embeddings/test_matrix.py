@@ -1,0 +1,128 @@
+from collections.abc import Iterator
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from pipeline import stamps
+from pipeline.embeddings import matrix
+from pipeline.embeddings.matrix import Block, Rows
+from pipeline.errors import StateError
+
+RECIPE = {"backbone": "tiny", "dtype": "float16"}
+SHA256 = np.random.default_rng(0).integers(0, 256, (10, 32), np.uint8)
+ROWS = np.arange(40, dtype=np.float16).reshape(10, 4)
+NAMES = [f"ü/{n}.png" for n in range(10)]
+PATH = matrix.matrix_path("tiny")
+
+floats = st.sampled_from([np.float16, np.float32])
+features_of_any_shape = hnp.arrays(floats, hnp.array_shapes(min_dims=2, max_dims=2, max_side=10))
+
+
+def rows(features: np.ndarray = ROWS, blocks: Iterator[Block] | None = None) -> Rows:
+    whole = [(np.arange(len(features)), features)]
+    return Rows(features.shape, features.dtype, RECIPE, whole if blocks is None else blocks)  # type: ignore[arg-type]
+
+
+def write(content: Rows, path: Path = PATH, augmented: tuple[Rows, np.ndarray] | None = None) -> None:
+    n = content.shape[0]
+    matrix.write(path, SHA256[:n], NAMES[:n], "f" * 64, content, augmented)
+    stamps.write(path.with_suffix(".json"), stamps.Stamp("embed", stamps.hashes([path]), {}))
+
+
+@pytest.fixture(autouse=True)
+def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+@given(features_of_any_shape)
+@settings(max_examples=30)
+def test_a_matrix_reads_back_as_written(features: np.ndarray) -> None:
+    write(rows(features))
+    read = matrix.read("tiny")
+    assert read.features.dtype == features.dtype
+    np.testing.assert_array_equal(read.features, features)
+    np.testing.assert_array_equal(read.sha256, SHA256[: len(features)])
+    assert (read.recipe, list(read.image_id)) == (RECIPE, NAMES[: len(features)])
+
+
+@given(st.permutations(range(10)), st.lists(st.integers(1, 9), max_size=4))
+@settings(max_examples=30)
+def test_blocks_in_any_order_and_size_give_the_same_bytes(order: list[int], cuts: list[int]) -> None:
+    write(rows())
+    whole = PATH.read_bytes()
+    parts = np.split(np.array(order), sorted(set(cuts)))
+    write(rows(blocks=((part, ROWS[part]) for part in parts)))
+    assert PATH.read_bytes() == whole
+
+
+def test_a_row_left_out_is_an_error_and_leaves_the_old_file() -> None:
+    write(rows())
+    whole = PATH.read_bytes()
+    with pytest.raises(StateError, match="1 of 10 rows are missing"):
+        write(rows(blocks=iter([(np.arange(9), ROWS[:9])])))
+    assert PATH.read_bytes() == whole
+    assert sorted(PATH.parent.iterdir()) == [PATH, PATH.with_suffix(".json")][::1]
+
+
+def test_further_views_stand_beside_the_images_rows() -> None:
+    views = rows(ROWS[:3] + 1)
+    write(rows(), augmented=(views, np.array([4, 4, 7])))
+    augmented = matrix.read("tiny").augmented
+    assert augmented is not None
+    np.testing.assert_array_equal(augmented.features, ROWS[:3] + 1)
+    assert augmented.row.tolist() == [4, 4, 7]
+    assert augmented.recipe == RECIPE
+
+
+def test_the_file_holds_what_others_rely_on() -> None:
+    write(rows(), augmented=(rows(ROWS[:3]), np.array([4, 4, 7])))
+    with h5py.File(PATH) as file:
+        np.testing.assert_array_equal(file["features"][:], ROWS)
+        assert (file["sha256"].shape, file["sha256"].dtype) == ((10, 32), np.uint8)
+        assert [name.decode() for name in file["image_id"]] == NAMES
+        assert set(file.attrs) == {"schema_version", "recipe", "recipe_sha256", "manifest_sha256"}
+        assert file.attrs["recipe_sha256"] == stamps.sha256_bytes(file.attrs["recipe"].encode())
+        assert (file["augmented/features"].shape, file["augmented/row"].shape) == ((3, 4), (3,))
+
+
+def test_equal_content_is_equal_bytes_a_second_later() -> None:
+    import time
+
+    write(rows(), Path("a.h5"))
+    time.sleep(1.1)  # HDF5 would store times in seconds
+    write(rows(), Path("b.h5"))
+    assert Path("a.h5").read_bytes() == Path("b.h5").read_bytes()
+
+
+def test_every_flipped_bit_is_refused_before_hdf5_sees_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    write(rows())
+    good = PATH.read_bytes()
+    monkeypatch.setattr(h5py, "File", None)
+    for position in range(0, len(good), 97):
+        PATH.write_bytes(good[:position] + bytes([good[position] ^ 4]) + good[position + 1 :])
+        with pytest.raises(StateError, match="tiny.h5: sha256: got"):
+            matrix.read("tiny")
+
+
+def test_a_missing_matrix_says_what_to_run() -> None:
+    with pytest.raises(StateError, match="run `dvc repro`"):
+        matrix.read("tiny")
+
+
+@pytest.mark.parametrize("call", ["h5py.File.close", "os.pwrite"])
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), RuntimeError("errno = 28")])
+def test_a_full_disk_is_one_line_and_leaves_nothing(
+    call: str, error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(call, fail)
+    with pytest.raises(StateError, match="is the disk full"):
+        write(rows())
+    assert not list(PATH.parent.iterdir())
