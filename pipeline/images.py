@@ -32,6 +32,7 @@ class Framing(NamedTuple):
 
     size: int
     crop: float
+    scaled_jpeg: bool = False
 
 
 class BadImageError(Exception):
@@ -95,3 +96,17 @@ def square(image: Image.Image, framing: Framing) -> RGB:
     box = (left / width * image.width, top / height * image.height,
            (left + size) / width * image.width, (top + size) / height * image.height)  # fmt: skip
     return np.asarray(image.resize((size, size), Image.Resampling.BICUBIC, box=box))
+
+
+class Region(NamedTuple):
+    left: float
+    top: float
+    right: float
+    bottom: float
+
+
+WHOLE = Region(0, 0, 1, 1)
+
+
+def pixels(content: bytes, framing: Framing, region: Region = WHOLE) -> npt.NDArray[np.uint8]:
+    return np.ascontiguousarray(square(decode(content), framing).transpose(2, 0, 1))

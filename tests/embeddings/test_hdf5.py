@@ -66,19 +66,9 @@ def absent(file: h5py.File) -> None:
     del file
 
 
-HOSTILE = [external_link, soft_link, external_storage, virtual, shape_bomb, compressed, unallocated, objects, group,
-           absent]  # fmt: skip
-    external_link,
-    soft_link,
-    external_storage,
-    virtual,
-    shape_bomb,
-    compressed,
-    unallocated,
-    objects,
-    group,
-    absent,
-]
+HOSTILE = [
+    external_link, soft_link, external_storage, virtual, shape_bomb, compressed, unallocated, objects, group, absent,
+]  # fmt: skip
 
 
 def hostile(path: Path, damage: Callable[[h5py.File], None]) -> None:
