@@ -201,3 +201,21 @@ sys.exit("torch was loaded" if "torch" in sys.modules else 0)
 """
     done = subprocess.run([sys.executable, "-c", script], cwd=REPOSITORY, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_views_of_one_image_fall_into_one_fold_and_only_the_image_is_scored() -> None:
+    y = np.repeat(["a", "b"], 10)
+    image = np.concatenate([np.arange(20), np.repeat(np.arange(20), 2)])
+    for fold in heads._splits(np.concatenate([y, np.repeat(y, 2)]), image, 5, seed=0):
+        assert not set(image[fold.train]) & set(image[fold.held])
+        assert len(fold.train) + len(fold.held) == 60
+        assert sorted(fold.judged) == sorted(set(image[fold.held]))
+
+
+@every_head
+def test_every_head_trains_on_further_views(name: str) -> None:
+    X, y = data()
+    image = np.concatenate([np.arange(60), np.arange(60)])
+    views = np.concatenate([X, X + 0.01])
+    chosen = heads.fit(name, QUICK.get(name, {}), views, y[image], selection(folds=2), 0, image)
+    assert (chosen.model.classes_[heads.predict(chosen.model, X).argmax(axis=1)] == y).mean() > 0.6

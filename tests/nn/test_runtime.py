@@ -1,3 +1,4 @@
+import json
 import subprocess
 import sys
 from collections.abc import Callable
@@ -84,3 +85,54 @@ sys.exit(",".join(name for name in sys.modules if "telemetry" in name) or 0)
 """
     done = subprocess.run([sys.executable, "-c", script], cwd=REPOSITORY, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+class TestAuto:
+    @pytest.fixture(autouse=True)
+    def _timings(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Let the second candidate be the fastest."""
+        seconds = iter([0.2, 0.1, 0.3])
+        monkeypatch.setattr(runtime, "_seconds", lambda *_: next(seconds))
+
+    def test_it_keeps_the_fastest_and_records_the_choice(self, network: Backbone) -> None:
+        forward = runtime.prepare(network, "auto", batch())
+        expected = runtime.prepare(network, "onnxruntime", batch())(batch(1))
+        np.testing.assert_array_equal(forward(batch(1)), expected)
+        (choice,) = json.loads(runtime.CHOICES.read_text()).values()
+        assert choice["runtime"] == "onnxruntime"
+        assert choice["milliseconds_per_image"] == {"openvino": 50, "onnxruntime": 25, "torch": 75}
+
+    def test_a_recorded_choice_is_kept_without_timing(self, network: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
+        runtime.prepare(network, "auto", batch())
+        monkeypatch.setattr(runtime, "_seconds", None)
+        runtime.prepare(network, "auto", batch())
+
+    def test_another_batch_size_is_timed_anew(self, network: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
+        runtime.prepare(network, "auto", batch())
+        monkeypatch.setattr(runtime, "_seconds", lambda *_: 1.0)
+        runtime.prepare(network, "auto", batch(size=2))
+        assert len(json.loads(runtime.CHOICES.read_text())) == 2
+
+    def test_what_is_not_installed_or_wrong_is_left_out_with_the_reason(
+        self, network: Backbone, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setitem(sys.modules, "onnxruntime", None)
+        monkeypatch.setitem(RUNTIMES, "openvino", lambda *_: lambda images: np.zeros((4, 16), np.float32))  # type: ignore[arg-type]
+        runtime.prepare(network, "auto", batch())
+        (choice,) = json.loads(runtime.CHOICES.read_text()).values()
+        assert choice["runtime"] == "torch"
+        assert "pip install" in choice["left_out"]["onnxruntime"]
+        assert "differs from eager" in choice["left_out"]["openvino"]
+
+
+def test_a_lazy_forward_is_prepared_once_and_only_when_needed(
+    network: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepared = []
+    real = runtime.prepare
+    monkeypatch.setattr(runtime, "prepare", lambda *args: prepared.append(args) or real(*args))
+    forward = runtime.lazy(network, "torch")
+    assert not prepared
+    forward(batch())
+    forward(batch(1))
+    assert len(prepared) == 1

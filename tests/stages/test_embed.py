@@ -3,7 +3,9 @@
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import ClassVar
 
+import numpy as np
 import pytest
 
 from pipeline import manifest, stamps
@@ -184,3 +186,57 @@ def test_features_too_large_for_float16_are_refused_with_the_remedy(
     with pytest.raises(InputError, match="got 'float16', too narrow"):
         run(project)
     run(project, embed={"dtype": "float32"})
+
+
+class TestFurtherViews:
+    AUGMENT: ClassVar = {"copies": 2, "augment": {"flips": "both", "crop": 0.7}}
+
+    def test_each_training_image_has_as_many_as_asked_for(self, project: Project) -> None:
+        run(project, embed=self.AUGMENT)
+        embedded, table = matrix.read("tiny"), manifest.read()
+        assert embedded.augmented is not None
+        train = [row for row, split in enumerate(table.split) if split == "train"]
+        assert embedded.augmented.row.tolist() == [row for row in train for _ in range(2)]
+        assert embedded.augmented.features.shape == (36, 16)
+        assert (embedded.augmented.features != embedded.features[embedded.augmented.row]).any(axis=1).all()
+
+    def test_they_leave_the_images_own_rows_as_they_were(self, project: Project, forwards: Count) -> None:
+        run(project)
+        plain = matrix.read("tiny").features.copy()
+        run(project, embed=self.AUGMENT)
+        np.testing.assert_array_equal(matrix.read("tiny").features, plain)
+        assert forwards() == 36 + 36
+
+    def test_more_of_them_cost_only_the_further_ones_and_fewer_none(self, project: Project, forwards: Count) -> None:
+        run(project, embed=self.AUGMENT)
+        run(project, embed={**self.AUGMENT, "copies": 3})
+        assert forwards() == 36 + 3 * 18
+        run(project, embed={**self.AUGMENT, "copies": 1})
+        assert forwards() == 36 + 3 * 18
+
+    def test_other_settings_are_another_recipe(self, project: Project, forwards: Count) -> None:
+        run(project, embed=self.AUGMENT)
+        run(project, embed={**self.AUGMENT, "augment": {"flips": "none", "rotate": 10}})
+        assert forwards() == 36 + 2 * 36
+
+    def test_their_cost_is_counted(self, project: Project) -> None:
+        run(project, embed=self.AUGMENT)
+        assert matrix.read_cost("tiny").images == 72
+
+    def test_the_stamp_tells_both_recipes(self, project: Project) -> None:
+        run(project, embed=self.AUGMENT)
+        facts = stamps.read(matrix.stamp_path("tiny")).facts
+        assert facts["augmented_recipe"].items() > facts["recipe"].items()
+
+
+def test_a_dry_run_says_what_a_run_would_do_and_does_nothing(project: Project, forwards: Count) -> None:
+    params = project.write()
+    prepare.main(params)
+    assert embed.main(params, "tiny", dry_run=True).startswith("36 of 36 images would go through the CNN; nothing")
+    assert forwards() == 0
+    assert not MATRIX.exists()
+    embed.main(params, "tiny")
+    write_image(Path("data/raw/red/new.png"), "red", 99)
+    prepare.main(params)
+    assert "1 of 37 images would go through the CNN, about" in embed.main(params, "tiny", dry_run=True)
+    assert forwards() == 36
