@@ -45,6 +45,7 @@ VERBS = {
         flags=(("record", "stage: write reports/lineage.json instead, after checking that the stamps agree"),),
     ),
     "demo": Verb("commands.demo", "lay the demo's 2,624 images out under data/raw/elpv"),
+    "backbones": Verb("commands.backbones", "list every frozen CNN: width, input size, weights, and if they are here"),
     "doctor": Verb("commands.doctor", "check params.yaml, data folder and weights before anything expensive runs"),
 }  # fmt: skip
 

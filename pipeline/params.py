@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
@@ -25,6 +25,19 @@ def _plain_name(name: str) -> str:
     return name
 
 
+def _listed(value: object) -> object:
+    """Take one thing for a list of it."""
+    return [value] if isinstance(value, str) else value
+
+
+def _not_repeated(values: tuple[str, ...]) -> tuple[str, ...]:
+    if len(set(values)) < len(values):
+        raise ValueError("expected each once")
+    return values
+
+
+Listed = TypeVar("Listed")
+OneOrMore = Annotated[tuple[Listed, ...], BeforeValidator(_listed), AfterValidator(_not_repeated)]
 Name = Annotated[str, AfterValidator(_plain_name)]
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 Fraction = Annotated[float, Field(gt=0, lt=1)]
@@ -102,11 +115,16 @@ class Run(_Section):
 
 
 class BackboneEntry(_Section):
-    """One frozen CNN; `kind` is its name in the code's catalogue, `weights` a local checkpoint instead of its own."""
+    """One frozen CNN; `kind` is its name in the code's catalogue, `weights` a local checkpoint instead of its own.
+
+    Left out, `image_size` and `crop` are what the weights were trained for, and `layers` is the last block.
+    """
 
     kind: str | None = None
-    image_size: Annotated[int, Field(ge=32, le=1024)] = 224
-    crop: Annotated[float, Field(gt=0, le=1)] = 1.0
+    image_size: Annotated[int, Field(ge=32, le=1024)] | None = None
+    crop: Annotated[float, Field(gt=0, le=1)] | None = None
+    layers: OneOrMore[str] = ()
+    pooling: Annotated[OneOrMore[Literal["average", "max", "gem"]], Field(min_length=1)] = ("average",)
     weights: Path | None = None
     sha256: Sha256 | None = None
 

@@ -93,9 +93,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
     entry = Architecture(
         build=tiny_network,
         cut=lambda model: {"first": model[0], "second": model[1]},  # type: ignore[index]
-        classifier="4.",
         weights=lambda: "tiny.pth",
-        sha256="0" * 64,
     )
     monkeypatch.setitem(backbones.BACKBONES, "tiny", entry)  # type: ignore[arg-type]
     made = Project(tmp_path)

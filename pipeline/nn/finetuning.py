@@ -23,8 +23,8 @@ from pipeline.atomic import replacing
 from pipeline.errors import InputError, StateError
 from pipeline.images import Framing
 from pipeline.nn import runtime
-from pipeline.nn.backbones import Backbone
 from pipeline.nn.embedding import Item, load
+from pipeline.nn.network import Backbone, Prefix, average
 from pipeline.params import Plan
 
 # The axes of (B, C, H, W) that each view of an image flips; the first view is the image itself.
@@ -99,9 +99,7 @@ class Pixels:
 class Activations:
     """The frozen part's output, float16 in memory: once per image, and once per view for training images."""
 
-    def __init__(
-        self, task: Task, backbone: Backbone, frozen: nn.Sequential, framing: Framing, plan: Plan, engine: str
-    ) -> None:
+    def __init__(self, task: Task, frozen: Prefix, framing: Framing, plan: Plan, engine: str) -> None:
         self.passes = 0
         flips = VIEWS[plan.flips]
         self.place = {(row, 0): place for place, row in enumerate(range(len(task.items)))}
@@ -111,13 +109,12 @@ class Activations:
         self.stored: npt.NDArray[np.float16] | None = None
         pairs = list(self.place)
         bar = tqdm(total=len(pairs), desc="frozen part", unit="image", disable=None)
-        network = _Frozen(backbone, frozen).eval()
         for start in range(0, len(pairs), plan.batch_size):
             some = pairs[start : start + plan.batch_size]
             pixels = np.zeros((plan.batch_size, 3, framing.size, framing.size), np.uint8)
             for n, (row, one) in enumerate(some):
                 pixels[n] = np.flip(load(task.items[row], framing), axis=tuple(axis - 1 for axis in flips[one]))
-            forward = forward or runtime.prepare(network, engine, pixels)
+            forward = forward or runtime.prepare(frozen, engine, pixels)
             output = forward(pixels)[: len(some)]
             if self.stored is None:
                 self.stored = np.empty((len(pairs), *output.shape[1:]), np.float16)
@@ -133,18 +130,6 @@ class Activations:
         return torch.from_numpy(self.stored[places]).float().contiguous(memory_format=torch.channels_last)
 
 
-class _Frozen(nn.Module):
-    """uint8 (B, 3, S, S) -> activations at the boundary (B, C, h, w)."""
-
-    def __init__(self, backbone: Backbone, frozen: nn.Sequential) -> None:
-        super().__init__()
-        self.backbone, self.frozen = backbone, frozen
-
-    def forward(self, images: Tensor) -> Tensor:
-        activations: Tensor = self.frozen(self.backbone.normalise(images))
-        return activations
-
-
 class Trainable(nn.Module):
     """The unfrozen blocks, pooling and a new classifier: (B, C, h, w) -> logits (B, K)."""
 
@@ -157,7 +142,7 @@ class Trainable(nn.Module):
 
     def forward(self, activations: Tensor) -> Tensor:
         """Return the logits."""
-        logits: Tensor = self.classifier(self.dropout(Backbone.pool(self.blocks(activations))))
+        logits: Tensor = self.classifier(self.dropout(average(self.blocks(activations))))
         return logits
 
 
@@ -186,11 +171,11 @@ def run(task: Task, backbone: Backbone, framing: Framing, plan: Plan, engine: st
     backbone.requires_grad_(False)
     blocks.requires_grad_(True)
     examples: Examples = (
-        Activations(task, backbone, frozen, framing, plan, engine)
+        Activations(task, backbone.up_to(plan.unfreeze_from).eval(), framing, plan, engine)
         if len(frozen)
         else Pixels(task, backbone, framing, plan.flips)
     )
-    width = backbone(torch.zeros(1, 3, framing.size, framing.size, dtype=torch.uint8)).shape[1]
+    width = backbone.blocks(torch.zeros(1, 3, framing.size, framing.size)).shape[1]
     network = Trainable(blocks, width, task.classes, plan.dropout).to(memory_format=torch.channels_last)
     epochs, images = _train(network, examples, task, plan, metric, seed)
     val, test = (_predict(network, examples, rows, plan.batch_size) for rows in (task.val, task.test))

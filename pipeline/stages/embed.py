@@ -14,7 +14,6 @@ from pipeline.embeddings import cache, matrix
 from pipeline.embeddings.cache import EmbeddingCache, Keys, keys_of, sha256_of
 from pipeline.embeddings.matrix import Rows
 from pipeline.errors import InputError, first_five
-from pipeline.images import Framing
 from pipeline.manifest import Manifest
 from pipeline.nn import backbones, embedding, runtime
 from pipeline.nn.embedding import Item
@@ -23,14 +22,13 @@ from pipeline.params import Embed, Params
 
 def main(params: Params, backbone: str, *, dry_run: bool = False) -> str:
     """Look up, compute what is missing, append, materialise; return the summary line."""
-    entry, settings = params.backbone(backbone), params.embed
-    table = manifest.read()
-    loaded = backbones.load(backbone, entry)
+    settings, table = params.embed, manifest.read()
+    loaded = backbones.load(backbone, params.backbone(backbone))
     recipe = _recipe(loaded.identity, settings)
     compute = partial(
         embedding.run,
         forward=runtime.lazy(loaded.network, settings.runtime),
-        framing=Framing(entry.image_size, entry.crop, settings.scaled_jpeg),
+        framing=loaded.framing._replace(scaled_jpeg=settings.scaled_jpeg),
         batch_size=settings.batch_size,
         dtype=settings.dtype,
         augment=settings.augment,

@@ -10,7 +10,6 @@ from pipeline.atomic import write_json
 from pipeline.cost import measured
 from pipeline.embeddings import matrix
 from pipeline.evaluation import Predictions
-from pipeline.images import Framing
 from pipeline.manifest import Manifest
 from pipeline.nn import backbones, finetuning
 from pipeline.nn.embedding import Item
@@ -28,7 +27,7 @@ def main(params: Params, backbone: str, plan: str) -> str:
     loaded = backbones.load(backbone, entry)
     metric = params.selection.metric
     with measured() as cost:
-        framing = Framing(entry.image_size, entry.crop)
+        framing = loaded.framing._replace(scaled_jpeg=params.embed.scaled_jpeg)
         done = finetuning.run(task, loaded.network, framing, settings, params.embed.runtime, metric, params.seed)
     cost.images = done.images
 

@@ -9,7 +9,7 @@ import torch
 
 from pipeline.errors import InputError, StateError
 from pipeline.nn import backbones, runtime
-from pipeline.nn.backbones import Backbone
+from pipeline.nn.network import Backbone
 from pipeline.nn.runtime import RUNTIMES
 from tests.conftest import REPOSITORY, SIZE, Project
 
@@ -74,13 +74,15 @@ def test_openvino_runs_without_its_telemetry() -> None:
 import socket, sys
 import numpy as np
 from pipeline.nn import runtime
-from pipeline.nn.backbones import Backbone
+from torch import nn
+from pipeline.nn.network import Backbone
 
 def refuse(*_):
     raise AssertionError("a socket was opened")
 
 socket.socket.connect = socket.getaddrinfo = refuse
-runtime.prepare(Backbone({}, (0.5,) * 3, (0.5,) * 3).eval(), "openvino", np.ones((1, 3, 4, 4), np.uint8))
+network = Backbone({"none": nn.Identity()}, (0.5,) * 3, (0.5,) * 3).eval()
+runtime.prepare(network, "openvino", np.ones((1, 3, 4, 4), np.uint8))
 sys.exit(",".join(name for name in sys.modules if "telemetry" in name) or 0)
 """
     done = subprocess.run([sys.executable, "-c", script], cwd=REPOSITORY, capture_output=True, text=True, check=False)

@@ -1,0 +1,37 @@
+"""backbones: what can be put under `backbones:` in params.yaml, and what is there already."""
+
+from collections.abc import Mapping
+
+from tqdm import tqdm
+
+from pipeline.errors import PipelineError
+from pipeline.params import BackboneEntry, Params
+
+HEADER = ("name", "width", "parameters", "input", "weights", "here")
+
+
+def main(params: Params) -> str:
+    """Describe every backbone of the code's catalogue and of params.yaml; return the table."""
+    from pipeline.nn import backbones  # noqa: PLC0415  # after params were read: loading torch takes seconds
+
+    entries = {**{name: BackboneEntry() for name in backbones.BACKBONES}, **params.backbones}
+    rows = [HEADER, *(_row(name, entry) for name, entry in _progress(entries))]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    own = f"{len(entries)} backbones, {len(params.backbones)} of them set in params.yaml"
+    return "\n".join([own, *lines, "besides: kind: timm:<model>, any CNN of timm's"])
+
+
+def _progress(entries: Mapping[str, BackboneEntry]) -> "tqdm[tuple[str, BackboneEntry]]":
+    return tqdm(entries.items(), desc="look", unit="backbone", leave=False, disable=None)
+
+
+def _row(name: str, entry: BackboneEntry) -> tuple[str, ...]:
+    from pipeline.nn import backbones  # noqa: PLC0415
+
+    try:
+        found = backbones.describe(name, entry)
+    except PipelineError as error:
+        return (name, "", "", "", error.problems[0], "no")
+    millions = f"{found.parameters / 1e6:.1f} M"
+    return (name, str(found.width), millions, str(found.size), found.weights, "yes" if found.here else "no")
