@@ -45,6 +45,17 @@ VERBS = {
         flags=(("record", "stage: write reports/lineage.json instead, after checking that the stamps agree"),),
     ),
     "demo": Verb("commands.demo", "lay the demo's 2,624 images out under data/raw/elpv"),
+    "cache": Verb(
+        "commands.cache",
+        "list what the frozen pass has stored; or verify, prune or merge it",
+        flags=(
+            ("verify", "read every shard, name the damaged ones and exit with 1"),
+            ("prune", "say what no commit of this repository needs; remove it with --yes"),
+            ("yes", "with --prune: remove"),
+            ("ignore-missing", "with --prune: take old manifests that DVC's cache no longer holds as not needed"),
+            ("merge", "put small shards together"),
+        ),
+    ),
     "backbones": Verb("commands.backbones", "list every frozen CNN: width, input size, weights, and if they are here"),
     "doctor": Verb("commands.doctor", "check params.yaml, data folder and weights before anything expensive runs"),
 }  # fmt: skip

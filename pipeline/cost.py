@@ -18,6 +18,10 @@ class Cost:
         """Add two costs up."""
         return Cost(self.seconds + other.seconds, self.cpu_seconds + other.cpu_seconds, self.images + other.images)
 
+    def __mul__(self, fraction: float) -> "Cost":
+        """Take a part; passes are whole, so their number is left out."""
+        return Cost(self.seconds * fraction, self.cpu_seconds * fraction)
+
 
 @contextmanager
 def measured() -> Iterator[Cost]:

@@ -3,7 +3,6 @@
 To add a backbone: one entry in BACKBONES, whose `cut` divides the network into named blocks.
 """
 
-import importlib
 import inspect
 import shutil
 import sys
@@ -225,9 +224,10 @@ def _create_timm(name: str) -> nn.Module:
 
 def _import_timm(name: str) -> ModuleType:
     try:
-        return importlib.import_module("timm")
+        import timm  # noqa: PLC0415  # optional
     except ImportError as error:
         raise InputError(f"backbone {name} needs timm: pip install 'headswap[timm]'") from error
+    return timm
 
 
 def _cut_timm_efficientnet(model: Any) -> Blocks:  # noqa: ANN401  # timm's classes are not typed

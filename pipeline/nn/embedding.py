@@ -7,12 +7,12 @@ bounded, so memory does not grow with the number of images.
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -20,12 +20,12 @@ from tqdm import tqdm
 
 from pipeline import stamps, views
 from pipeline.cost import Cost
-from pipeline.embeddings.cache import EmbeddingCache, keys_of
+from pipeline.embeddings.cache import SCHEMA_VERSION, EmbeddingCache, keys_of
 from pipeline.errors import InputError, StateError
 from pipeline.images import BadImageError, Framing
 from pipeline.interrupts import deferred
 from pipeline.nn.runtime import Forward
-from pipeline.params import Augment
+from pipeline.params import Augment, Embed
 
 # The embedding code's version: raise it whenever a change here or in `images` changes a number.
 CODE_VERSION = 2
@@ -45,6 +45,22 @@ class Item:
     path: Path
     sha256: str
     view: int = 0
+
+
+def recipe_of(identity: Mapping[str, Any], settings: Embed) -> dict[str, Any]:
+    """Return all that decides the rows of images as they are: the network's identity, and how it is used."""
+    return {
+        **identity,
+        "scaled_jpeg": settings.scaled_jpeg,
+        "dtype": settings.dtype,
+        "code_version": CODE_VERSION,
+        "schema_version": SCHEMA_VERSION,
+    }
+
+
+def augmented(recipe: Mapping[str, Any], settings: Embed) -> dict[str, Any]:
+    """Return all that decides the rows of further views."""
+    return {**recipe, "augment": {**settings.augment.model_dump(), "code_version": views.CODE_VERSION}}
 
 
 def run(

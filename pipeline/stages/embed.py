@@ -4,13 +4,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from pipeline import manifest, splits, stamps, views
+from pipeline import manifest, splits, stamps
 from pipeline.atomic import write_json
-from pipeline.embeddings import cache, matrix
+from pipeline.embeddings import matrix, upkeep
 from pipeline.embeddings.cache import EmbeddingCache, Keys, keys_of, sha256_of
 from pipeline.embeddings.matrix import Rows
 from pipeline.errors import InputError, first_five
@@ -22,9 +21,9 @@ from pipeline.params import Embed, Params
 
 def main(params: Params, backbone: str, *, dry_run: bool = False) -> str:
     """Look up, compute what is missing, append, materialise; return the summary line."""
-    settings, table = params.embed, manifest.read()
-    loaded = backbones.load(backbone, params.backbone(backbone))
-    recipe = _recipe(loaded.identity, settings)
+    settings, entry, table = params.embed, params.backbone(backbone), manifest.read()
+    loaded = backbones.load(backbone, entry)
+    recipe = embedding.recipe_of(loaded.identity, settings)
     compute = partial(
         embedding.run,
         forward=runtime.lazy(loaded.network, settings.runtime),
@@ -37,6 +36,7 @@ def main(params: Params, backbone: str, *, dry_run: bool = False) -> str:
     missing = images.missing()
     if dry_run:
         return _forecast(images, missing, table, settings)
+    upkeep.register(settings.cache)
     skipped = compute(missing, images.cache)
     _report_bad_images(table, skipped, settings.on_bad_image)
     kept = [row for row in range(len(table)) if table.sha256[row] not in skipped]
@@ -45,7 +45,8 @@ def main(params: Params, backbone: str, *, dry_run: bool = False) -> str:
     images = _Part(images.cache, [images.items[row] for row in kept])
     train = [row for row, at in enumerate(kept) if table.split[at] == "train"]
     further = _Part(
-        EmbeddingCache(settings.cache, _augmented(recipe, settings)), _copies(images.items, train, settings.copies)
+        EmbeddingCache(settings.cache, embedding.augmented(recipe, settings)),
+        _copies(images.items, train, settings.copies),
     )
     missing_further = further.missing()
     compute(missing_further, further.cache)
@@ -72,20 +73,6 @@ class _Part:
     def rows(self) -> Rows:
         (width,), dtype = self.cache.row_shape(), self.cache.recipe["dtype"]
         return Rows((len(self.items), width), dtype, self.cache.recipe, self.cache.blocks(self.keys))
-
-
-def _recipe(identity: Mapping[str, Any], settings: Embed) -> dict[str, Any]:
-    return {
-        **identity,
-        "scaled_jpeg": settings.scaled_jpeg,
-        "dtype": settings.dtype,
-        "code_version": embedding.CODE_VERSION,
-        "schema_version": cache.SCHEMA_VERSION,
-    }
-
-
-def _augmented(recipe: Mapping[str, Any], settings: Embed) -> dict[str, Any]:
-    return {**recipe, "augment": {**settings.augment.model_dump(), "code_version": views.CODE_VERSION}}
 
 
 def _items(table: Manifest) -> list[Item]:

@@ -8,8 +8,8 @@ from pipeline import manifest
 from pipeline.errors import InputError, StateError
 from pipeline.images import Framing
 from pipeline.nn import backbones, finetuning
-from pipeline.nn.backbones import Backbone
 from pipeline.nn.finetuning import Activations, Finetuned, Pixels, Task
+from pipeline.nn.network import Backbone, average
 from pipeline.params import Plan
 from pipeline.stages import finetune, prepare
 from tests.conftest import SIZE, Project
@@ -39,7 +39,7 @@ def run(task: Task, backbone: Backbone, chosen: Plan, seed: int = 0) -> Finetune
 def test_held_activations_equal_a_fresh_pass_in_every_view(project: Project, task: Task) -> None:
     backbone = network(project)
     frozen, _ = backbone.split_before("second")
-    held = Activations(task, backbone, frozen, FRAMING, plan(), "torch")
+    held = Activations(task, backbone.up_to("second"), FRAMING, plan(), "torch")
     fresh = Pixels(task, backbone, FRAMING, "both")
     rows, views = np.repeat(task.train[:2], 4), np.tile(np.arange(4), 2)
     with torch.inference_mode():
@@ -128,6 +128,6 @@ def test_a_saved_network_holds_what_predicted(project: Project, task: Task, tmp_
     pixels = Pixels(task, fresh, FRAMING, "none").batch(task.test, np.zeros(len(task.test), np.int64))
     with torch.inference_mode():
         logits = torch.nn.functional.linear(
-            fresh.pool(fresh.blocks(pixels)), state["classifier.weight"], state["classifier.bias"]
+            average(fresh.blocks(pixels)), state["classifier.weight"], state["classifier.bias"]
         )
     np.testing.assert_allclose(logits.softmax(dim=1).numpy(), done.test, atol=2e-3)  # held in float16

@@ -1,0 +1,111 @@
+"""cache: list, verify, prune and merge what the frozen pass has stored."""
+
+import itertools
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from tqdm import tqdm
+
+from pipeline import history, stamps
+from pipeline.embeddings import upkeep
+from pipeline.embeddings.cache import SCHEMA_VERSION, keys_of, read_shard, sha256_of
+from pipeline.embeddings.upkeep import Change, Stored
+from pipeline.errors import CheckFailed, InputError, StateError, first_five
+from pipeline.params import Params
+
+COLUMNS = ("recipe", "backbone", "layers", "size", "dtype", "rows", "MB", "shards")
+
+
+def main(
+    params: Params, *, verify: bool = False, merge: bool = False, prune: bool = False, yes: bool = False,
+    ignore_missing: bool = False,
+) -> str:  # fmt: skip
+    """List the cache's recipes, or do one upkeep; return the summary."""
+    if verify + merge + prune > 1:
+        raise InputError("got several of --verify, --merge and --prune, expected one at a time")
+    if (yes or ignore_missing) and not prune:
+        raise InputError("--yes and --ignore-missing say how to prune, expected --prune beside them")
+    root = params.embed.cache
+    stored = upkeep.recipes(root)
+    if verify:
+        return _verify(stored)
+    if merge:
+        change = _each("merge", filter(_is_current, stored), upkeep.merge)
+        return f"{change.shards} fewer shards, {change.rows} doubled rows removed, {_megabytes(change.bytes)} freed"
+    if prune:
+        return _prune(params, stored, dry=not yes, ignore_missing=ignore_missing)
+    return _table(root, stored)
+
+
+def _table(root: Path, stored: list[Stored]) -> str:
+    rows = [COLUMNS, *(_row(one) for one in tqdm(stored, desc="list", unit="recipe", leave=False, disable=None))]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    total = f"{root}: {len(stored)} recipes, {_megabytes(sum(one.bytes for one in stored))}"
+    return "\n".join([total, *(lines if stored else [])])
+
+
+def _row(one: Stored) -> tuple[str, ...]:
+    recipe = one.recipe
+    rows = str(sum(len(read_shard(path).keys) for path in one.shards)) if _is_current(one) else "old layout"
+    layers = ",".join(recipe.get("columns", ["?"])) + (" augmented" if "augment" in recipe else "")
+    described = (recipe.get("backbone", "?"), layers, recipe.get("image_size", "?"), recipe.get("dtype", "?"))
+    return (one.folder.name[:10], *map(str, described), rows, f"{one.bytes / 1e6:.1f}", str(len(one.shards)))
+
+
+def _verify(stored: list[Stored]) -> str:
+    shards = list(itertools.chain.from_iterable(one.shards for one in stored if _is_current(one)))
+    checked = tqdm(upkeep.verify(shards), total=len(shards), desc="verify", unit="shard", disable=None)
+    if problems := [problem for problem in checked if problem]:
+        raise CheckFailed(*problems)
+    return f"{len(shards)} shards are what they were when they were written"
+
+
+def _prune(params: Params, stored: list[Stored], *, dry: bool, ignore_missing: bool) -> str:
+    if others := upkeep.other_users(params.embed.cache):
+        listed = [f"{user} uses this cache, too; if it is gone, delete {path}" for path, user in others.items()]
+        raise StateError(*first_five(listed, "other users"), "nothing was removed")
+    needed = history.needed()
+    if needed.unknown and not ignore_missing:
+        lost = [f"{where}: not in DVC's cache, so what it needs is not known" for where in needed.unknown.values()]
+        raise StateError(
+            *first_five(lost, "outputs"), "run `dvc fetch --all-commits`, or take them as not needed: --ignore-missing"
+        )
+    recipes, images = needed.recipes | _recipes_of(params), sha256_of(keys_of(sorted(needed.images)))
+
+    def upkept(one: Stored) -> Change:
+        if one.folder.name not in recipes:
+            return upkeep.remove(one, dry=dry)
+        # What an older version stored, and a commit of its time needs, is left as it is.
+        return upkeep.prune(one, images, dry=dry) if _is_current(one) else Change()
+
+    change = _each("prune", stored, upkept)
+    done = "would be removed; nothing was: add --yes" if dry else "removed"
+    return f"{change.rows} rows in {change.shards} shards, {_megabytes(change.bytes)}, {done}"
+
+
+def _recipes_of(params: Params) -> set[str]:
+    """Return the recipes of the run that params.yaml describes, which may have rows and no matrix yet."""
+    from pipeline.nn import backbones, embedding  # noqa: PLC0415  # seconds
+
+    found = set()
+    for name in params.run.backbones:
+        identity = backbones.load(name, params.backbone(name)).identity
+        plain = embedding.recipe_of(identity, params.embed)
+        found |= {stamps.sha256_json(plain), stamps.sha256_json(embedding.augmented(plain, params.embed))}
+    return found
+
+
+def _each(name: str, stored: Iterable[Stored], change_one: Callable[[Stored], Change]) -> Change:
+    total = Change()
+    for one in tqdm(list(stored), desc=name, unit="recipe", disable=None):
+        total += change_one(one)
+    return total
+
+
+def _is_current(one: Stored) -> bool:
+    return one.recipe.get("schema_version") == SCHEMA_VERSION
+
+
+def _megabytes(count: int) -> str:
+    return f"{count / 1e6:.1f} MB"

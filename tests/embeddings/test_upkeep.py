@@ -1,0 +1,180 @@
+"""Whatever upkeep does, the rows that are needed stay, bit for bit."""
+
+import contextlib
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline import stamps
+from pipeline.cost import Cost
+from pipeline.embeddings import upkeep
+from pipeline.embeddings.cache import EmbeddingCache, keys_of, sha256_of, write_shard
+from pipeline.embeddings.upkeep import Stored
+from tests.embeddings.test_cache import KEYS, RECIPE, ROWS, gathered
+
+ROOT = Path("c")
+
+
+@pytest.fixture(autouse=True)
+def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def cache() -> EmbeddingCache:
+    return EmbeddingCache(ROOT, RECIPE)
+
+
+def stored() -> Stored:
+    (one,) = upkeep.recipes(ROOT)
+    return one
+
+
+def fill(shards: list[list[int]]) -> None:
+    """Write shards of these rows, each with numbers of its own, so that it shows which one a row comes from."""
+    empty = cache()
+    for age, rows in enumerate(shards):
+        empty.append(KEYS[rows], ROWS[rows] + 100 * age, Cost(len(rows), 2.0 * len(rows)))
+
+
+@given(st.lists(st.lists(st.integers(0, 9), min_size=1, unique=True), min_size=1, max_size=6), st.integers(2, 12))
+@settings(max_examples=40)
+def test_merging_changes_no_row_no_cost_and_nothing_that_is_missing(shards: list[list[int]], small: int) -> None:
+    for path in ROOT.rglob("*.h5"):
+        path.unlink()
+    fill(shards)
+    held = KEYS[sorted({row for rows in shards for row in rows})]
+    before, cost, missing = gathered(cache(), held), cache().cost(held), cache().missing(KEYS)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(upkeep, "SMALL_ROWS", small)
+        change = upkeep.merge(stored())
+    np.testing.assert_array_equal(gathered(cache(), held), before)
+    np.testing.assert_array_equal(cache().missing(KEYS), missing)
+    assert cache().cost(held).seconds == pytest.approx(cost.seconds)
+    assert len(stored().shards) == len(shards) - change.shards
+
+
+def test_small_shards_become_one() -> None:
+    fill([[0], [1, 2], [2, 3], [4]])
+    change = upkeep.merge(stored())
+    assert (change.shards, change.rows) == (3, 1)
+    assert len(stored().shards) == 1
+
+
+def test_pruning_keeps_exactly_the_needed_rows() -> None:
+    fill([[0, 1], [2, 3], [4, 5]])
+    wanted = KEYS[[0, 1, 2]]
+    change = upkeep.prune(stored(), sha256_of(wanted), dry=False)
+    assert (change.rows, change.shards) == (3, 2)
+    assert cache().missing(KEYS).tolist() == [3, 4, 5, 6, 7, 8, 9]
+    np.testing.assert_array_equal(gathered(cache(), wanted), [*ROWS[:2], ROWS[2] + 100])
+
+
+def test_a_dry_run_says_the_same_and_removes_nothing() -> None:
+    fill([[0, 1], [2, 3], [4, 5]])
+    before = {path: path.read_bytes() for path in ROOT.rglob("*") if path.is_file()}
+    dry = upkeep.prune(stored(), sha256_of(KEYS[[0, 1, 2]]), dry=True)
+    assert upkeep.remove(stored(), dry=True).shards == 3
+    assert {path: path.read_bytes() for path in ROOT.rglob("*") if path.is_file()} == before
+    assert dry == upkeep.prune(stored(), sha256_of(KEYS[[0, 1, 2]]), dry=False)
+
+
+def test_a_recipe_that_nobody_needs_goes_with_its_folder() -> None:
+    fill([[0, 1]])
+    left = stored().folder / ".x.h5.1.tmp"
+    left.touch()
+    os.utime(left, (0, 0))
+    upkeep.remove(stored(), dry=False)
+    assert upkeep.recipes(ROOT) == []
+    assert not list(ROOT.iterdir())
+
+
+def test_links_are_neither_followed_nor_removed() -> None:
+    fill([[0, 1]])
+    outside = write_shard(Path("elsewhere"), KEYS[:1], ROWS[:1], Cost(), 0).path
+    link = stored().folder / outside.name
+    link.symlink_to(outside.resolve())
+    (ROOT / ("b" * 64)).symlink_to(outside.parent.resolve())
+    upkeep.prune(stored(), sha256_of(KEYS[:0]), dry=False)
+    assert outside.exists()
+    assert link.is_symlink()
+
+
+def test_a_folder_whose_recipe_is_not_its_name_is_refused() -> None:
+    fill([[0]])
+    (stored().folder / "recipe.json").write_text("{}")
+    with pytest.raises(upkeep.StateError, match=r"recipe.json: is not the recipe its folder is named by"):
+        upkeep.recipes(ROOT)
+
+
+@pytest.mark.parametrize("action", [upkeep.merge, lambda one: upkeep.prune(one, sha256_of(KEYS[:5]), dry=False)])
+def test_whatever_fails_on_the_way_no_needed_row_is_lost(
+    action: Callable[[Stored], object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(1, 100):
+        for path in ROOT.rglob("*.h5"):
+            path.unlink()
+        fill([[0, 6], [1, 2, 7], [2, 3], [4, 8, 9]])
+        before = gathered(cache(), KEYS[:5])
+        with monkeypatch.context() as patch:
+            failed = fail_the_nth(number, patch)
+            with contextlib.suppress(OSError):
+                action(stored())
+        np.testing.assert_array_equal(gathered(cache(), KEYS[:5]), before)
+        assert not list(ROOT.rglob("*.tmp"))
+        if not failed:
+            assert number > 3
+            return
+    pytest.fail("it never came to an end")
+
+
+def fail_the_nth(number: int, patch: pytest.MonkeyPatch) -> list[str]:
+    """Let the n-th system call that changes a file fail; return a list that then holds its name."""
+    calls, failed = [0], []
+
+    def failing(name: str, real: Callable[..., object]) -> Callable[..., object]:
+        def call(*args: object, **kwargs: object) -> object:
+            calls[0] += 1
+            if calls[0] == number:
+                failed.append(name)
+                raise OSError(5, "Input/output error")
+            return real(*args, **kwargs)
+
+        return call
+
+    for owner, name in ((Path, "write_bytes"), (Path, "replace"), (os, "fsync"), (os, "pwrite"), (Path, "write_text")):
+        patch.setattr(owner, name, failing(name, getattr(owner, name)))
+    return failed
+
+
+def test_the_repository_registers_itself_once_and_sees_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    upkeep.register(ROOT)
+    upkeep.register(ROOT)
+    assert len(list((ROOT / "users").iterdir())) == 1
+    assert upkeep.other_users(ROOT) == {}
+    root = ROOT.resolve()
+    Path("other").mkdir()
+    monkeypatch.chdir("other")
+    (others,) = upkeep.other_users(root).values()
+    assert others.startswith(str(root.parent))
+
+
+def test_damaged_shards_are_told_from_sound_ones() -> None:
+    fill([[0], [1]])
+    one, two = stored().shards
+    one.write_bytes(two.read_bytes())
+    assert [problem is None for problem in upkeep.verify(stored().shards)] == [False, True]
+
+
+def test_rows_of_one_key_from_several_hosts_keep_the_oldest() -> None:
+    folder = cache().folder
+    fill([[9]])
+    for created_ns in (3, 1, 2):
+        write_shard(folder, keys_of([stamps.sha256_bytes(b"x")]), ROWS[:1] + created_ns, Cost(), created_ns)
+    upkeep.merge(stored())
+    key = keys_of([stamps.sha256_bytes(b"x")])
+    np.testing.assert_array_equal(gathered(cache(), key), ROWS[:1] + 1)
