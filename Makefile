@@ -2,7 +2,7 @@
 PYTHON ?= python3
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: run test lint bench
+.PHONY: run test soak lint bench
 
 run: .venv/.installed ## the main job: from images to reports/index.html
 	headswap demo
@@ -12,6 +12,9 @@ run: .venv/.installed ## the main job: from images to reports/index.html
 
 test: .venv/.installed ## the tests
 	pytest
+
+soak: .venv/.installed ## the tests that kill many processes
+	pytest -m soak
 
 lint: .venv/.installed ## style, types and the direction of imports
 	ruff check .

@@ -49,6 +49,13 @@ def tiny_network() -> nn.Module:
     return nn.Sequential(block(3, 8), block(8, 16), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 5))
 
 
+TINY = Architecture(
+    build=tiny_network,
+    cut=lambda model: {"first": model[0], "second": model[1]},  # type: ignore[index]
+    weights=lambda: "tiny.pth",
+)
+
+
 def write_image(path: Path, name: str, number: int) -> None:
     """Write a noisy image in which one colour, that of the class, is brighter."""
     generator = np.random.default_rng([CLASSES.index(name), number])
@@ -90,12 +97,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
             write_image(tmp_path / "data/raw" / name / f"{number:02}.png", name, number)
     torch.manual_seed(0)
     torch.save(tiny_network().state_dict(), "tiny.pth")
-    entry = Architecture(
-        build=tiny_network,
-        cut=lambda model: {"first": model[0], "second": model[1]},  # type: ignore[index]
-        weights=lambda: "tiny.pth",
-    )
-    monkeypatch.setitem(backbones.BACKBONES, "tiny", entry)  # type: ignore[arg-type]
+    monkeypatch.setitem(backbones.BACKBONES, "tiny", TINY)  # type: ignore[arg-type]
     made = Project(tmp_path)
     made.content["backbones"]["tiny"]["sha256"] = sha256_file(Path("tiny.pth"))
     made.write()

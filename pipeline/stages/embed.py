@@ -42,6 +42,8 @@ def main(params: Params, backbone: str, *, dry_run: bool = False) -> str:
     kept = [row for row in range(len(table)) if table.sha256[row] not in skipped]
     splits.require_every_class([table.label[row] for row in kept], [table.split[row] for row in kept])
 
+    if missing:  # another writer's rows may be older than ours, and the oldest is everyone's
+        images = _Part(EmbeddingCache(settings.cache, recipe), images.items)
     images = _Part(images.cache, [images.items[row] for row in kept])
     train = [row for row, at in enumerate(kept) if table.split[at] == "train"]
     further = _Part(

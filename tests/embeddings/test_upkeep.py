@@ -16,6 +16,7 @@ from pipeline.embeddings import upkeep
 from pipeline.embeddings.cache import EmbeddingCache, keys_of, sha256_of, write_shard
 from pipeline.embeddings.upkeep import Stored
 from tests.embeddings.test_cache import KEYS, RECIPE, ROWS, gathered
+from tests.faults import fail_the_nth
 
 ROOT = Path("c")
 
@@ -130,25 +131,6 @@ def test_whatever_fails_on_the_way_no_needed_row_is_lost(
             assert number > 3
             return
     pytest.fail("it never came to an end")
-
-
-def fail_the_nth(number: int, patch: pytest.MonkeyPatch) -> list[str]:
-    """Let the n-th system call that changes a file fail; return a list that then holds its name."""
-    calls, failed = [0], []
-
-    def failing(name: str, real: Callable[..., object]) -> Callable[..., object]:
-        def call(*args: object, **kwargs: object) -> object:
-            calls[0] += 1
-            if calls[0] == number:
-                failed.append(name)
-                raise OSError(5, "Input/output error")
-            return real(*args, **kwargs)
-
-        return call
-
-    for owner, name in ((Path, "write_bytes"), (Path, "replace"), (os, "fsync"), (os, "pwrite"), (Path, "write_text")):
-        patch.setattr(owner, name, failing(name, getattr(owner, name)))
-    return failed
 
 
 def test_the_repository_registers_itself_once_and_sees_the_others(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,120 @@
+"""Let things go wrong: the n-th system call that changes a file, or the whole process at a random moment.
+
+As a script, it runs `headswap embed` in child processes that it kills or sets against each other, and prints what came
+of it as JSON. Children are forked from one process that has imported everything, so that a kill hits the work and not
+the imports.
+"""
+
+import json
+import os
+import random
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ruamel.yaml import YAML
+
+
+def fail_the_nth(number: int, patch: pytest.MonkeyPatch, error: int = 5) -> list[str]:
+    """Let the n-th call that changes a file fail; return a list that then holds its name."""
+    calls, failed = [0], []
+
+    def failing(name: str, real: Callable[..., object]) -> Callable[..., object]:
+        def call(*args: object, **kwargs: object) -> object:
+            calls[0] += 1
+            if calls[0] == number:
+                failed.append(name)
+                raise OSError(error, os.strerror(error))
+            return real(*args, **kwargs)
+
+        return call
+
+    for owner, name in ((Path, "write_bytes"), (Path, "write_text"), (Path, "replace"), (os, "fsync"), (os, "pwrite")):
+        patch.setattr(owner, name, failing(name, getattr(owner, name)))
+    return failed
+
+
+def embed(folder: Path) -> int:
+    """Start `headswap embed` in a folder, in a process group of its own; return its id."""
+    child = os.fork()
+    if child:
+        return child
+    os.setsid()
+    os.chdir(folder)
+    quiet = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(quiet, 1)
+    from pipeline import cli
+
+    os._exit(cli.main(["embed", "--backbone", "tiny"]))
+
+
+def finish(child: int) -> int:
+    """Wait for a child; return its exit status."""
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def kill_often(project: Path, rounds: Path, kills: int, seed: int) -> dict[str, Any]:
+    """Kill runs at random moments, in new copies of the project whenever one is through, until enough were killed."""
+    generator = random.Random(seed)
+    start = time.perf_counter()
+    assert finish(embed(copied(project, rounds / "whole"))) == 0
+    lasts = time.perf_counter() - start
+    done, landed, number = 0, 0, 0
+    while done < kills:
+        folder = copied(project, rounds / str(number))
+        number += 1
+        while True:
+            child = embed(folder)
+            time.sleep(generator.uniform(0, lasts / 2))
+            try:
+                os.killpg(child, signal.SIGKILL)
+            except ProcessLookupError:
+                time.sleep(0.01)  # not yet the leader of its group
+                os.kill(child, signal.SIGKILL)
+            if finish(child) == 0:
+                break
+            done += 1
+            landed += any(folder.glob(".headswap/embeddings/*/*.h5")) and not (folder / MATRIX).exists()
+        assert finish(embed(folder)) == 0
+    return {"kills": done, "landed": landed, "rounds": number}
+
+
+def two_writers(project: Path, rounds: Path) -> dict[str, Any]:
+    """Run two projects with different batch sizes on one cache at once."""
+    folders = [copied(project, rounds / name) for name in ("one", "two")]
+    yaml = YAML(typ="safe")
+    for folder, size in zip(folders, (3, 8), strict=True):
+        content = yaml.load(folder / "params.yaml")
+        content["embed"] |= {"batch_size": size, "cache": str(rounds / "shared")}
+        yaml.dump(content, folder / "params.yaml")
+    children = [embed(folder) for folder in folders]
+    return {"statuses": [finish(child) for child in children]}
+
+
+MATRIX = Path("data/embeddings/tiny.h5")
+
+
+def copied(project: Path, folder: Path) -> Path:
+    shutil.copytree(project, folder, ignore=shutil.ignore_patterns(".headswap", "embeddings"))
+    return folder
+
+
+def main(action: str, project: str, rounds: str, *numbers: str) -> None:
+    """Do one of the above."""
+    from pipeline.nn import backbones, embedding
+    from tests.conftest import TINY
+
+    backbones.BACKBONES["tiny"] = TINY  # type: ignore[index]
+    embedding.SHARD_ROWS = 8
+    actions: dict[str, Callable[..., dict[str, Any]]] = {"kill": kill_often, "two": two_writers}
+    result = actions[action](Path(project), Path(rounds), *map(int, numbers))
+    sys.stdout.write(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
