@@ -70,6 +70,10 @@ class Backbone(nn.Module):
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1) * 255, persistent=False)
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1) * 255, persistent=False)
 
+    def extra_repr(self) -> str:
+        """Say what is taken from the blocks: the representation stands for the network where runtimes remember it."""
+        return f"layers={self.layers}, poolings={self.poolings}"
+
     def normalise(self, images: Tensor) -> Tensor:
         """Turn uint8 (B, 3, S, S) into what the first block expects."""
         return (images.to(self.mean.dtype) - self.mean) / self.std

@@ -138,3 +138,44 @@ def test_a_lazy_forward_is_prepared_once_and_only_when_needed(
     forward(batch())
     forward(batch(1))
     assert len(prepared) == 1
+
+
+class TestExports:
+    def test_a_network_is_exported_once(self, network: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
+        first = runtime.prepare(network, "openvino", batch())(batch(1))
+        monkeypatch.setattr(runtime, "_export", None)
+        np.testing.assert_array_equal(runtime.prepare(network, "openvino", batch())(batch(1)), first)
+        runtime.prepare(network, "onnxruntime", batch())
+
+    def test_another_layer_pooling_or_normalisation_is_another_network(self, network: Backbone) -> None:
+        blocks = dict(network.blocks.named_children())
+        for layers, pooling, mean in (
+            (["first"], "average", 0.5),
+            ([], "max", 0.5),
+            ([], "max", 0.1),
+            ([], "gem", 0.1),
+        ):
+            other = Backbone(blocks, (mean,) * 3, (0.5,) * 3, layers, [pooling]).eval()
+            runtime.prepare(other, "openvino", batch())  # the guard would refuse another's export
+
+    def test_other_weights_or_another_batch_size_are_exported_anew(self, network: Backbone) -> None:
+        runtime.prepare(network, "openvino", batch())
+        runtime.prepare(network, "openvino", batch(size=2))
+        with torch.no_grad():
+            next(network.parameters()).mul_(2)
+        runtime.prepare(network, "openvino", batch())
+        assert len(list(runtime.EXPORTS.iterdir())) == 3
+
+    def test_an_altered_export_is_not_parsed_but_made_again(self, network: Backbone) -> None:
+        runtime.prepare(network, "openvino", batch())
+        (path,) = runtime.EXPORTS.iterdir()
+        good = path.read_bytes()
+        path.write_bytes(b"altered")
+        runtime.prepare(network, "openvino", batch())
+        assert path.read_bytes() == good
+
+    def test_only_the_latest_are_kept(self, network: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(runtime, "EXPORTS_KEPT", 1)
+        runtime.prepare(network, "openvino", batch())
+        runtime.prepare(network, "openvino", batch(size=2))
+        assert len(list(runtime.EXPORTS.iterdir())) == 1
