@@ -22,7 +22,8 @@ lint: .venv/.installed ## style, types and the direction of imports
 	mypy
 	lint-imports
 
-bench: .venv/.installed ## measurements, side by side; ONLY=heads for one group
+bench: .venv/.installed ## measurements, side by side; ONLY=embed for one group
+	python -m pip install --quiet --editable '.[demo,dev,bench]'
 	python -m benchmarks $(ONLY)
 
 .venv/.installed: pyproject.toml

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from benchmarks.figures import remove_clones
 
-GROUPS = ("run", "heads")
+GROUPS = ("run", "heads", "embed")
 RESULTS = Path(__file__).parent / "results.json"
 
 

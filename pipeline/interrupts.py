@@ -20,7 +20,7 @@ def deferred() -> Iterator[Callable[[], bool]]:
         yield lambda: False
         return
     came = False
-    before = {number: signal.getsignal(number) for number in SIGNALS}
+    before = {number: handler for number in SIGNALS if callable(handler := signal.getsignal(number))}
 
     def note(_signum: int, _frame: FrameType | None) -> None:
         nonlocal came
@@ -32,7 +32,7 @@ def deferred() -> Iterator[Callable[[], bool]]:
             signal.signal(number, handler)
 
     try:
-        for number in SIGNALS:
+        for number in before:  # one that is ignored, as for work in the background, stays so
             signal.signal(number, note)
         yield lambda: came
     finally:

@@ -58,25 +58,35 @@ def finish(child: int) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
+def finished(child: int) -> bool:
+    """Return whether a child has ended, without collecting its status."""
+    return os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+
+
+def kill(child: int) -> None:
+    """Kill a child's process group."""
+    try:
+        os.killpg(child, signal.SIGKILL)
+    except ProcessLookupError:  # it is not yet the leader of a group
+        os.kill(child, signal.SIGKILL)
+
+
 def kill_often(project: Path, rounds: Path, kills: int, seed: int) -> dict[str, Any]:
     """Kill runs at random moments, in new copies of the project whenever one is through, until enough were killed."""
     generator = random.Random(seed)
-    start = time.perf_counter()
     assert finish(embed(copied(project, rounds / "whole"))) == 0
-    lasts = time.perf_counter() - start
-    done, landed, number = 0, 0, 0
+    lasts, done, landed, number = 10.0, 0, 0, 0
     while done < kills:
         folder = copied(project, rounds / str(number))
         number += 1
         while True:
-            child = embed(folder)
-            time.sleep(generator.uniform(0, lasts / 2))
-            try:
-                os.killpg(child, signal.SIGKILL)
-            except ProcessLookupError:
-                time.sleep(0.01)  # not yet the leader of its group
-                os.kill(child, signal.SIGKILL)
+            child, start = embed(folder), time.perf_counter()
+            until = start + generator.uniform(0, lasts / 2)
+            while time.perf_counter() < until and not finished(child):
+                time.sleep(0.002)
+            kill(child)
             if finish(child) == 0:
+                lasts = min(lasts, time.perf_counter() - start)
                 break
             done += 1
             landed += any(folder.glob(".headswap/embeddings/*/*.h5")) and not (folder / MATRIX).exists()

@@ -140,6 +140,16 @@ def test_the_same_commit_and_seed_give_the_same_bytes_elsewhere(clone: SmallClon
         assert (other.root / name).read_bytes() == (clone.root / name).read_bytes(), name
 
 
+def test_the_commands_around_the_cache_say_what_they_find(clone: SmallClone) -> None:
+    forecast = clone.run("headswap", "embed", "--backbone", "efficientnet_lite0", "--dry-run")
+    assert "embed: 0 of " in forecast
+    assert "1 recipes" in clone.run("headswap", "cache")
+    assert "are what they were" in clone.run("headswap", "cache", "--verify")
+    assert "0 rows in 0 shards, 0.0 MB, would be removed" in clone.run("headswap", "cache", "--prune")
+    clone.run("headswap", "cache", "--merge")
+    assert "efficientnet_lite0  1280" in clone.run("headswap", "backbones")
+
+
 def test_new_images_are_the_only_ones_embedded(clone: SmallClone) -> None:
     clone.lay_out(1, start=PER_STRATUM)
     ran, output = clone.repro()

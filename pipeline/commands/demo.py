@@ -14,7 +14,7 @@ FOLDER = Path("data/raw/elpv")
 
 def main(params: Params) -> str:  # noqa: ARG001  # every command is called alike
     """Copy the data set's files, all or nothing; return the summary line."""
-    source = _package_data()
+    source = package_data()
     files = [source / "labels.csv", *sorted((source / "images").glob("*.png"))]
     if FOLDER.exists():
         present = sum(_is_copy(FOLDER / path.relative_to(source), path) for path in files)
@@ -34,7 +34,8 @@ def _is_copy(path: Path, original: Path) -> bool:
     return path.is_file() and path.stat().st_size == original.stat().st_size
 
 
-def _package_data() -> Path:
+def package_data() -> Path:
+    """Return where the installed package keeps the data set; InputError if it is not installed."""
     spec = importlib.util.find_spec("elpv_dataset")
     if spec is None or spec.origin is None:
         raise InputError("the demo's data set is not installed: pip install 'headswap[demo]'")

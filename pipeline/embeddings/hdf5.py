@@ -7,7 +7,7 @@ of which is refused before a value is read. What we write never needs it.
 
 from io import BytesIO
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import h5py
 import numpy as np
@@ -19,9 +19,9 @@ Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.floating[Any]]
 
 
-def create(stream: BinaryIO) -> h5py.File:
-    """Open a new file to write."""
-    return h5py.File(stream, "w")
+def create(where: Path | BytesIO) -> h5py.File:
+    """Open a new file to write, on disk or in memory."""
+    return h5py.File(where, "w")
 
 
 def store(group: h5py.Group, name: str, values: Array) -> None:
@@ -59,22 +59,30 @@ def place(file: h5py.File, name: str, path: Path, size: int) -> tuple[int, tuple
         StateError: unless it is plain numbers or fixed-length text in one piece inside this very file.
 
     """
-    group: Any = file
+    data: Any = file
     for part in name.split("/"):
-        if not isinstance(group.get(part, getlink=True), h5py.HardLink):
+        if not has(data, part):
             raise StateError(f"{path}: /{name}: missing or a link, expected a data set inside the file; not read")
-        group = group[part]
-    if not isinstance(group, h5py.Dataset):
+        data = data[part]
+    if not isinstance(data, h5py.Dataset):
         raise StateError(f"{path}: /{name}: not a data set; not read")
-    properties = group.id.get_create_plist()
+    properties = data.id.get_create_plist()
     if properties.get_layout() != h5py.h5d.CONTIGUOUS or properties.get_external_count():
         raise StateError(f"{path}: /{name}: not stored in one piece inside the file; not read")
-    if group.dtype.kind not in "fiuS" or group.dtype.hasobject:
-        raise StateError(f"{path}: /{name}: dtype: got {group.dtype}, expected numbers or fixed-length text; not read")
-    offset, length = group.id.get_offset(), group.size * group.dtype.itemsize
+    if data.dtype.kind not in "fiuS" or data.dtype.hasobject:
+        raise StateError(f"{path}: /{name}: dtype: got {data.dtype}, expected numbers or fixed-length text; not read")
+    offset, length = data.id.get_offset(), data.size * data.dtype.itemsize
     if length and (offset is None or offset + length > size):
         raise StateError(f"{path}: /{name}: claims {length:,} bytes in a file of {size:,}; not read")
-    return offset or 0, group.shape, group.dtype
+    return offset or 0, data.shape, data.dtype
+
+
+def has(group: h5py.Group, name: str) -> bool:
+    """Return whether a group holds something of its own under a name; no link is followed to find out."""
+    if not isinstance(group, h5py.Group):
+        return False
+    links = group.id.links
+    return bool(links.exists(name.encode()) and links.get_info(name.encode()).type == h5py.h5l.TYPE_HARD)
 
 
 def values(file: h5py.File, name: str, path: Path, content: bytes) -> Array:

@@ -104,10 +104,10 @@ def write(
         StateError: if the disk is full, or the blocks leave a position out.
 
     """
-    with replacing(path) as temporary, temporary.open("w+b") as stream:
+    with replacing(path) as temporary:
         try:
             puts: list[tuple[Rows, int]] = []
-            with hdf5.create(stream) as file:
+            with hdf5.create(temporary) as file:
                 puts.append((rows, _head(file, rows)))
                 hdf5.store(file, "sha256", sha256)
                 hdf5.store(file, "image_id", np.array([name.encode() for name in image_id]))
@@ -117,8 +117,9 @@ def write(
                     group = file.create_group("augmented")
                     puts.append((augmented[0], _head(group, augmented[0])))
                     hdf5.store(group, "row", augmented[1].astype(np.int64))
-            for content, offset in puts:
-                _put(stream, content, offset)
+            with temporary.open("r+b") as stream:
+                for content, offset in puts:
+                    _put(stream, content, offset)
         except (OSError, RuntimeError) as error:  # HDF5 reports a full disk as either
             raise StateError(f"{path.parent}: cannot write ({error}); is the disk full?") from error
 
@@ -178,7 +179,7 @@ def read(backbone: str) -> Embeddings:
             image_id=[name.decode() for name in mapped("image_id").tolist()],
             recipe=json.loads(hdf5.text(file, "recipe", path)),
             manifest_sha256=hdf5.text(file, "manifest_sha256", path),
-            augmented=_augmented(file, path, mapped) if "augmented" in file else None,
+            augmented=_augmented(file, path, mapped) if hdf5.has(file, "augmented") else None,
         )
 
 

@@ -1,5 +1,8 @@
 """Hostile files whose hash is what it should be: nothing outside is read, nothing is taken for data that is not."""
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +13,7 @@ import pytest
 from pipeline import stamps
 from pipeline.embeddings import cache, matrix
 from pipeline.errors import StateError
+from tests.conftest import REPOSITORY
 
 RECIPE_SHA256 = "a" * 64
 FEATURES = np.zeros((2, 4), np.float16)
@@ -104,6 +108,22 @@ def test_a_matrix_that_is_more_than_plain_data_is_refused_by_name(damage: Callab
     stamps.write(matrix.stamp_path("tiny"), stamps.Stamp("embed", stamps.hashes([path]), {}))
     with pytest.raises(StateError, match=r"tiny\.h5: /features: .*not read"):
         matrix.read("tiny")
+
+
+@pytest.mark.parametrize("damage", [external_link, external_storage, virtual])
+def test_the_file_that_a_hostile_one_points_to_is_not_even_opened(damage: Callable[[h5py.File], None]) -> None:
+    folder = Path(RECIPE_SHA256)
+    folder.mkdir()
+    hostile(folder / "made.h5", damage)
+    for name in ("secret.h5", "secret.bin"):
+        (folder / name).unlink()
+        os.mkfifo(folder / name)  # whoever opened it would wait for ever
+    path = (folder / "made.h5").rename(folder / f"{stamps.sha256_file(folder / 'made.h5')}.h5")
+    script = f"from pathlib import Path; from pipeline.embeddings import cache; cache.read_shard(Path('{path}'))"
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=False,
+                          timeout=60)  # fmt: skip
+    assert "StateError" in done.stderr
 
 
 @pytest.mark.parametrize("content", [b"", b"text", b"\x89HDF\r\n\x1a\n" + b"\0" * 100])

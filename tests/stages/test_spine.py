@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline import lineage, manifest, runs, stamps, verdict
+from pipeline import evaluation, lineage, manifest, runs, stamps, verdict
 from pipeline.cost import Cost
 from pipeline.embeddings import matrix
 from pipeline.errors import CheckFailed, InputError, StateError
@@ -280,3 +280,13 @@ def test_adding_a_head_computes_no_forward_pass(project: Project, forwards: Call
     before = forwards()
     run(project, run={"heads": ["logreg", "knn"], "plans": []})
     assert (before, forwards()) == (36, 36)
+
+
+def test_heads_train_on_further_views_and_judge_the_images_as_they_are(project: Project) -> None:
+    run(project)
+    plain = evaluation.read(evaluation.path_of("tiny", "logreg"), runs.read("tiny", "logreg").stamp)
+    project.write(embed={"copies": 3, "augment": {"flips": "both", "crop": 0.6}})
+    run(project)
+    trained = evaluation.read(evaluation.path_of("tiny", "logreg"), runs.read("tiny", "logreg").stamp)
+    assert trained.image_id == plain.image_id
+    assert (trained.probability != plain.probability).any()

@@ -1,0 +1,58 @@
+"""The loops people write today to embed a folder of images, each with the same weights as ours."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import timm
+import torch
+from embetter.vision import ImageLoader, TimmEncoder
+from PIL import Image
+from sklearn.pipeline import make_pipeline
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+from torchvision.transforms import v2
+
+from pipeline.nn.network import Backbone
+
+
+class Folder(Dataset[Tensor]):
+    """Images as torchvision's tutorials read them."""
+
+    def __init__(self, paths: Sequence[Path], backbone: Backbone, size: int) -> None:
+        self.paths = paths
+        self.transform = v2.Compose([
+            v2.Resize(size, v2.InterpolationMode.BICUBIC),
+            v2.CenterCrop(size),
+            v2.ToImage(),
+            v2.ToDtype(torch.float32, scale=True),
+            v2.Normalize((backbone.mean.flatten() / 255).tolist(), (backbone.std.flatten() / 255).tolist()),
+        ])  # fmt: skip
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, place: int) -> Tensor:
+        image: Tensor = self.transform(Image.open(self.paths[place]).convert("RGB"))
+        return image
+
+
+def dataloader(paths: Sequence[Path], backbone: Backbone, size: int, batch_size: int, workers: int, out: Path) -> None:
+    """Dataset, DataLoader, eager model in evaluation mode, rows to a file."""
+    model = nn.Sequential(backbone.blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten()).eval()
+    rows = []
+    with torch.inference_mode():
+        for images in DataLoader(Folder(paths, backbone, size), batch_size, num_workers=workers):
+            rows.append(model(images).numpy())  # noqa: PERF401  # as people write it
+    np.save(out, np.concatenate(rows))
+
+
+def embetter(paths: Sequence[Path], name: str, out: Path) -> None:
+    """Embed with embetter's pipeline; it downloads weights, so timm is told to leave them random."""
+    create = timm.create_model
+    timm.create_model = lambda name, pretrained, **options: create(name, pretrained=False, **options)  # noqa: ARG005
+    try:
+        pipeline = make_pipeline(ImageLoader(convert="RGB"), TimmEncoder(name))
+    finally:
+        timm.create_model = create
+    np.save(out, pipeline.fit_transform([str(path) for path in paths]))

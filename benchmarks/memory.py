@@ -1,0 +1,47 @@
+"""Peak memory of one piece of work in a process of its own: prints megabytes."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from pipeline import cli
+from pipeline.embeddings import matrix
+from pipeline.embeddings.cache import EmbeddingCache, Keys, sha256_of
+from pipeline.embeddings.matrix import Rows
+
+
+def keys(number: int) -> Keys:
+    """Make as many distinct keys, the same in every process."""
+    raw = np.random.default_rng(0).integers(0, 256, (number, 34), dtype=np.uint8)
+    raw[:, 32:] = 0  # view 0
+    return raw.reshape(-1).view("S34")
+
+
+def embed(*arguments: str) -> None:
+    """Run `headswap embed` in the current folder."""
+    if status := cli.main(["embed", *arguments]):
+        sys.exit(status)
+
+
+def materialise(folder: str, number: str, width: str) -> None:
+    """Write a matrix of rows that the cache holds, in an order of its own."""
+    wanted = np.random.default_rng(1).permutation(keys(int(number)))
+    cache = EmbeddingCache(Path(folder), {"backbone": "bench"})
+    rows = Rows((int(number), int(width)), np.float16, cache.recipe, cache.blocks(wanted))
+    names = [f"{place:08}.png" for place in range(int(number))]
+    matrix.write(Path(folder) / "matrix.h5", sha256_of(wanted), names, "", rows)
+
+
+def peak() -> float:
+    """Return this process's peak in MB; `ru_maxrss` would tell that of the process it was forked from, if larger."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) * 1024 / 1e6
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "embed":
+        embed(*sys.argv[2:])
+    else:
+        materialise(*sys.argv[2:])
+    sys.stdout.write(f"\n{peak():.1f}")
