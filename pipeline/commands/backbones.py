@@ -6,6 +6,7 @@ from tqdm import tqdm
 
 from pipeline.errors import PipelineError
 from pipeline.params import BackboneEntry, Params
+from pipeline.tables import aligned
 
 HEADER = ("name", "width", "parameters", "input", "weights", "here")
 
@@ -16,10 +17,8 @@ def main(params: Params) -> str:
 
     entries = {**{name: BackboneEntry() for name in backbones.BACKBONES}, **params.backbones}
     rows = [HEADER, *(_row(name, entry) for name, entry in _progress(entries))]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     own = f"{len(entries)} backbones, {len(params.backbones)} of them set in params.yaml"
-    return "\n".join([own, *lines, "besides: kind: timm:<model>, any CNN of timm's"])
+    return "\n".join([own, aligned(rows), "besides: kind: timm:<model>, any CNN of timm's"])
 
 
 def _progress(entries: Mapping[str, BackboneEntry]) -> "tqdm[tuple[str, BackboneEntry]]":

@@ -12,6 +12,7 @@ from pipeline.embeddings.cache import SCHEMA_VERSION, keys_of, read_shard, sha25
 from pipeline.embeddings.upkeep import Change, Stored
 from pipeline.errors import CheckFailed, InputError, StateError, first_five
 from pipeline.params import Params
+from pipeline.tables import aligned
 
 COLUMNS = ("recipe", "backbone", "layers", "size", "dtype", "rows", "MB", "shards")
 
@@ -39,10 +40,8 @@ def main(
 
 def _table(root: Path, stored: list[Stored]) -> str:
     rows = [COLUMNS, *(_row(one) for one in tqdm(stored, desc="list", unit="recipe", leave=False, disable=None))]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     total = f"{root}: {len(stored)} recipes, {_megabytes(sum(one.bytes for one in stored))}"
-    return "\n".join([total, *(lines if stored else [])])
+    return f"{total}\n{aligned(rows)}" if stored else total
 
 
 def _row(one: Stored) -> tuple[str, ...]:

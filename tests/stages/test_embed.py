@@ -50,6 +50,14 @@ def test_renamed_and_copied_files_are_not_computed_again(project: Project, forwa
     assert len(matrix.read("tiny").image_id) == 37
 
 
+def test_odd_but_printable_names_are_names_like_any_other(project: Project) -> None:
+    names = ["-rf.png", "a b.png", "'\"`$(x).png", "ünï—漢.png", "%2e.png", "x.tar.png"]
+    for number, name in enumerate(names):
+        write_image(Path("data/raw/red") / name, "red", 200 + number)
+    run(project)
+    assert {f"red/{name}" for name in names} < set(matrix.read("tiny").image_id)
+
+
 def test_two_files_with_the_same_bytes_are_computed_once(project: Project, forwards: Count) -> None:
     shutil.copy("data/raw/red/01.png", "data/raw/red/copy.png")
     run(project)
