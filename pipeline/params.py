@@ -15,7 +15,9 @@ from pipeline.errors import InputError, unknown
 PARAMS = Path("params.yaml")
 
 Scalar: TypeAlias = bool | int | Annotated[float, Field(allow_inf_nan=False)] | str | None
-HeadEntry: TypeAlias = Mapping[str, Scalar | list[Scalar]]
+Setting: TypeAlias = Scalar | list[Scalar] | dict[str, dict[str, Scalar]]
+"""Of a head: fixed, searched, or heads inside it with their own fixed settings."""
+HeadEntry: TypeAlias = Mapping[str, Setting]
 Entry = TypeVar("Entry")
 
 
@@ -97,6 +99,8 @@ class Selection(_Section):
 
     metric: Literal["accuracy", "balanced_accuracy", "macro_f1"]
     folds: Annotated[int, Field(ge=2)] = 5
+    repeats: Annotated[int, Field(ge=0, le=1000)] = 0
+    """Times that the chosen head is judged anew by k-fold, each with another seed; 0 leaves that out."""
 
 
 class Compare(_Section):
@@ -104,6 +108,9 @@ class Compare(_Section):
 
     bootstrap: Annotated[int, Field(ge=100)] = 5000
     margin: Annotated[float, Field(ge=0, lt=1)] = 0.01
+    decision: Literal["most_probable", "threshold"] = "most_probable"
+    costs: dict[str, dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]]] = {}
+    """true class -> decided class -> what that costs; then the smallest expected cost decides."""
 
 
 class Run(_Section):
@@ -161,7 +168,7 @@ class Params(_Section):
     compare: Compare
     run: Run
     backbones: dict[Name, BackboneEntry]
-    heads: dict[Name, dict[str, Scalar | list[Scalar]]]
+    heads: dict[Name, dict[str, Setting]]
     plans: dict[Name, Plan] = {}
 
     def backbone(self, name: str) -> BackboneEntry:

@@ -1,16 +1,19 @@
 """A run is one trained head or one fine-tuned plan on one backbone: what it leaves, and where."""
 
+import csv
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
-from pipeline import environment, evaluation, stamps
-from pipeline.atomic import write_json
+from pipeline import environment, stamps
+from pipeline.atomic import write_json, write_text
 from pipeline.cost import Cost
 from pipeline.errors import StateError
-from pipeline.evaluation import Predictions
+from pipeline.evaluation import metrics, predictions
+from pipeline.evaluation.predictions import Predictions
 
 
 @dataclass(frozen=True)
@@ -24,6 +27,18 @@ class Run:
     predictions: Predictions
     cost: Cost
     stamp: stamps.Stamp
+
+
+@dataclass(frozen=True)
+class Made:
+    """What a stage has made of a head or plan."""
+
+    predictions: Predictions
+    files: Sequence[Path]
+    """Of the model."""
+    cost: Cost
+    scores: Mapping[str, Any] = field(default_factory=dict)
+    """To stand in the metrics file beside those of validation."""
 
 
 def folder(backbone: str, name: str) -> Path:
@@ -41,42 +56,62 @@ def metrics_path(backbone: str, name: str) -> Path:
     return Path("metrics") / backbone / f"{name}.json"
 
 
+def plots_folder(backbone: str, name: str) -> Path:
+    """Return where a run's tables for `dvc plots` lie, of validation images."""
+    return Path("plots") / backbone / name
+
+
 def record(
-    backbone: str,
-    name: str,
-    kind: str,
-    predictions: Predictions,
-    model_files: Sequence[Path],
-    inputs: Mapping[str, str],
-    cost: Cost,
-    facts: Mapping[str, Any],
+    backbone: str, name: str, kind: str, made: Made, inputs: Mapping[str, str], facts: Mapping[str, Any]
 ) -> dict[str, float]:
-    """Write predictions, validation metrics and the stamp of a run whose model is written; return the metrics.
+    """Write predictions, validation metrics, plots and the stamp of a run whose model is written; return the metrics.
 
     The metrics file holds nothing that differs between equal runs; seconds and machine stand in the stamp.
     """
-    path = evaluation.path_of(backbone, name)
-    evaluation.write(path, predictions)
-    metrics = evaluation.score(predictions.of("val"))
-    write_json(metrics_path(backbone, name), {"validation": metrics})
-    outputs = stamps.hashes([*model_files, path, metrics_path(backbone, name)])
-    everything = {**facts, "kind": kind, "cost": asdict(cost), "made_with": environment.describe()}
+    path, validation = predictions.path_of(backbone, name), made.predictions.of("val")
+    predictions.write(path, made.predictions)
+    found = metrics.score(validation)
+    content = {"validation": {**found, **metrics.score_by_class(validation)}, **made.scores}
+    write_json(metrics_path(backbone, name), content)
+    plots = _write_plots(plots_folder(backbone, name), validation)
+    outputs = stamps.hashes([*made.files, path, metrics_path(backbone, name), *plots])
+    everything = {**facts, "kind": kind, "cost": asdict(made.cost), "made_with": environment.describe()}
     stage = f"{'train' if kind == 'head' else 'finetune'}@{backbone}-{name}"
     stamps.write(stamp_path(backbone, name), stamps.Stamp(stage, outputs, inputs, everything))
-    return metrics
+    return found
+
+
+def _write_plots(folder: Path, validation: Predictions) -> list[Path]:
+    """Write what DVC draws: every image's true and decided class, and accuracy by bin of confidence."""
+    confusion, calibration = folder / "confusion.csv", folder / "calibration.csv"
+    decided = [validation.classes[number] for number in validation.decision()]
+    _write_csv(confusion, ("true", "decided"), zip(validation.label, decided, strict=True))
+    images, confidence, right = metrics.plain_calibration(validation)
+    used = [(images[bin_], confidence[bin_] / images[bin_], right[bin_] / images[bin_]) for bin_ in images.nonzero()[0]]
+    rows = ((f"{sure:.6f}", f"{true:.6f}", int(count)) for count, sure, true in used)
+    _write_csv(calibration, ("confidence", "accuracy", "images"), rows)
+    return [confusion, calibration]
+
+
+def _write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    text = StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows(rows)
+    write_text(path, text.getvalue())
 
 
 def read(backbone: str, name: str) -> Run:
     """Read a run; StateError if a part is missing or has other bytes than the stamp says."""
     stamp = stamps.read(stamp_path(backbone, name))
-    predictions = evaluation.read(evaluation.path_of(backbone, name), stamp)
+    found = predictions.read(predictions.path_of(backbone, name), stamp)
     try:
-        return Run(backbone, name, stamp.facts["kind"], predictions, Cost(**stamp.facts["cost"]), stamp)
+        return Run(backbone, name, stamp.facts["kind"], found, Cost(**stamp.facts["cost"]), stamp)
     except (KeyError, TypeError) as error:
         raise StateError(f"{stamp_path(backbone, name)}: lacks {error}; run `dvc repro --force`") from error
 
 
 def read_metrics(run: Run) -> dict[str, float]:
     """Read a run's validation metrics, checked against its stamp."""
-    content: dict[str, dict[str, float]] = json.loads(stamps.check(metrics_path(run.backbone, run.name), run.stamp))
-    return content["validation"]
+    content = json.loads(stamps.check(metrics_path(run.backbone, run.name), run.stamp))
+    return {name: float(content["validation"][name]) for name in metrics.METRICS}

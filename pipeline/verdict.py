@@ -6,16 +6,19 @@ images decide nothing but the answer.
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from pipeline import evaluation, runs, stamps
+from pipeline import runs, stamps
 from pipeline.atomic import write_json
 from pipeline.cost import Cost
 from pipeline.embeddings import matrix
 from pipeline.errors import StateError
-from pipeline.evaluation import Floats, Predictions
+from pipeline.evaluation import comparison, decisions, metrics, predictions
+from pipeline.evaluation.comparison import Estimate
+from pipeline.evaluation.decisions import Rule
+from pipeline.evaluation.predictions import Floats, Predictions
 from pipeline.params import Params
 from pipeline.runs import Run
 
@@ -23,7 +26,7 @@ VERDICT = Path("reports/verdict.json")
 PAGE = Path("reports/index.html")
 
 # To change the layout of verdict.json: raise this number and note the change in CHANGELOG.md.
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 Answer = Literal["keep the frozen head", "fine-tune", "cannot tell"]
 
@@ -33,15 +36,6 @@ RULE = (
     "plan minus head ({interval}) lies below the margin of {margin:.1f} points: keep the frozen head. Else, if it lies "
     "above zero: fine-tune. Else: cannot tell."
 )
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A value with its 95% bootstrap interval."""
-
-    value: float
-    low: float
-    high: float
 
 
 @dataclass(frozen=True)
@@ -68,6 +62,10 @@ class Result:
     difference: Difference
     cost: Cost
     """From images to predictions; a head's includes the pass that made the embeddings, which all heads share."""
+    detail: Mapping[str, Any] = field(default_factory=dict)
+    """On the test images: precision and recall by class, confusion matrix, accuracy by bin of confidence."""
+    threshold: float | None = None
+    """Of the second class's probability, where one was chosen on validation."""
 
     @property
     def run(self) -> str:
@@ -117,10 +115,19 @@ def judge(
 
     """
     metric, margin = params.selection.metric, params.compare.margin
-    test = [run.predictions.of("test") for run in finished]
-    validation = [runs.read_metrics(run) for run in finished]
-    plain = [evaluation.score(predictions) for predictions in test]
-    resampled = evaluation.bootstrap(test, params.compare.bootstrap, params.seed)
+    rules = [_rule(run, params) for run in finished]
+    decided = [
+        rule.apply(run.predictions) if rule else run.predictions for run, rule in zip(finished, rules, strict=True)
+    ]
+    test = [one.of("test") for one in decided]
+    validation = [
+        metrics.score(one.of("val")) if rule else runs.read_metrics(run)
+        for run, rule, one in zip(finished, rules, decided, strict=True)
+    ]
+    costs = params.compare.costs
+    extra = {"cost": decisions.mean_cost(decisions.cost_matrix(costs, test[0].classes))} if costs else {}
+    plain = [metrics.score(one, extra) for one in test]
+    resampled = comparison.bootstrap(test, params.compare.bootstrap, params.seed, extra)
 
     def best(kind: str) -> int | None:
         of_kind = [number for number, run in enumerate(finished) if run.kind == kind]
@@ -132,14 +139,18 @@ def judge(
     results = []
     for number, run in enumerate(finished):
         estimates = {
-            name: Estimate(plain[number][name], *evaluation.interval(resampled[name][number])) for name in plain[number]
+            name: Estimate(plain[number][name], *comparison.interval(resampled.metrics[name][number]))
+            for name in plain[number]
         }
         gain = plain[number][metric] - plain[head][metric]
-        samples = resampled[metric][number] - resampled[metric][head]
+        samples = resampled.metrics[metric][number] - resampled.metrics[metric][head]
         difference = _difference(test[number], test[head], metric, gain, samples)
         cost = _cost(run, frozen[run.backbone])
         title = run.name if len(frozen) == 1 else f"{run.name} on {run.backbone}"
-        results.append(Result(run.backbone, run.name, run.kind, title, validation[number], estimates, difference, cost))
+        detail, rule = comparison.describe(test[number], resampled, number), rules[number]
+        threshold = rule.threshold if rule else None
+        scores = (validation[number], estimates, difference)
+        results.append(Result(run.backbone, run.name, run.kind, title, *scores, cost, detail, threshold))
     answer = _answer(results[plan].difference.estimate if plan is not None else None, margin)
     return Verdict(
         answer=answer,
@@ -160,11 +171,16 @@ def judge(
     )
 
 
+def _rule(run: Run, params: Params) -> Rule | None:
+    compare = params.compare
+    return decisions.choose(run.predictions.of("val"), compare.decision, compare.costs, params.selection.metric)
+
+
 def _difference(run: Predictions, best_head: Predictions, metric: str, gain: float, samples: Floats) -> Difference:
     bounds = (
-        evaluation.paired_accuracy_interval(run, best_head) if metric == "accuracy" else evaluation.interval(samples)
+        comparison.paired_accuracy_interval(run, best_head) if metric == "accuracy" else comparison.interval(samples)
     )
-    return Difference(Estimate(gain, *bounds), *evaluation.mcnemar(run, best_head))
+    return Difference(Estimate(gain, *bounds), *comparison.mcnemar(run, best_head))
 
 
 def _cost(run: Run, frozen: Cost) -> Cost:
@@ -176,7 +192,7 @@ def _cost(run: Run, frozen: Cost) -> Cost:
 
 def _inputs(run: Run) -> dict[str, str]:
     stamp = runs.stamp_path(run.backbone, run.name)
-    wanted = (evaluation.path_of(run.backbone, run.name), runs.metrics_path(run.backbone, run.name))
+    wanted = (predictions.path_of(run.backbone, run.name), runs.metrics_path(run.backbone, run.name))
     return {stamp.as_posix(): stamps.sha256_file(stamp)} | {
         path.as_posix(): run.stamp.outputs[path.as_posix()] for path in wanted
     }

@@ -2,7 +2,8 @@ import pytest
 
 from pipeline import verdict
 from pipeline.cost import Cost
-from pipeline.verdict import Answer, Difference, Estimate, Result
+from pipeline.evaluation.comparison import Estimate
+from pipeline.verdict import Answer, Difference, Result
 
 
 @pytest.mark.parametrize(

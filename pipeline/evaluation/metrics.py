@@ -1,110 +1,64 @@
-"""Predictions, metrics, and the paired comparison of two sets of predictions on the same images."""
+"""Every metric, once.
 
-import math
-from collections.abc import Callable, Mapping, Sequence
+Each is computed from how often each image counts: all ones give the plain value, multinomial counts give a bootstrap
+resample. So one formula serves both, and B resamples cost one matrix product instead of B calls.
+"""
+
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from io import BytesIO
-from pathlib import Path
-from typing import Any
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
-import pyarrow.parquet as pq
-from tqdm import tqdm
 
-from pipeline import stamps
-from pipeline.atomic import replacing
 from pipeline.errors import StateError
+from pipeline.evaluation.predictions import Floats, Ints, Predictions
 
-Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
-
-# Resamples handled at once: bounds the memory of a bootstrap to this many rows of counts.
-_CHUNK = 256
+BINS = 15
+"""Of confidence, equally wide, for calibration (Guo et al. 2017)."""
 
 
 @dataclass(frozen=True)
-class Predictions:
-    """What a head or a fine-tuned network says of the validation and test images; N rows, K classes."""
+class Judged:
+    """N images: the true class (N,), the decided class (N,) and the probabilities (N, K)."""
 
-    image_id: Sequence[str]
-    split: Sequence[str]
-    label: Sequence[str]
-    classes: Sequence[str]
-    """Sorted; the order of the columns of `probability`."""
+    truth: Ints
+    decided: Ints
     probability: Floats
-    """(N, K); rows sum to one."""
 
-    def of(self, split: str) -> "Predictions":
-        """Return the rows of one split."""
-        rows = [row for row, name in enumerate(self.split) if name == split]
-        return Predictions(
-            [self.image_id[row] for row in rows],
-            [split] * len(rows),
-            [self.label[row] for row in rows],
-            self.classes,
-            self.probability[rows],
-        )
+    @classmethod
+    def of(cls, predictions: Predictions) -> "Judged":
+        """Take what metrics need from predictions."""
+        return cls(predictions.truth(), predictions.decision(), predictions.probability)
 
-    def truth(self) -> Ints:
-        """Return the true class of every row as an index into `classes`, (N,)."""
-        index = {name: number for number, name in enumerate(self.classes)}
-        return np.array([index[label] for label in self.label], dtype=np.int64)
+    @property
+    def classes(self) -> int:
+        """K."""
+        return int(self.probability.shape[1])
 
-    def decision(self) -> Ints:
-        """Return the most probable class of every row, (N,); the first of equals."""
-        return np.asarray(self.probability.argmax(axis=1), dtype=np.int64)
+    @cached_property
+    def bin(self) -> Ints:
+        """The bin of confidence of every image, (N,); confidence is the highest probability."""
+        confidence = self.probability.max(axis=1)
+        return np.asarray(np.clip(np.ceil(confidence * BINS).astype(np.int64) - 1, 0, BINS - 1))
 
 
-def path_of(backbone: str, run: str) -> Path:
-    """Return where the predictions of a head or plan lie."""
-    return Path("predictions") / backbone / f"{run}.parquet"
+Metric = Callable[[Floats, Judged], Floats]
+"""counts (B, N), what is judged -> (B,)."""
 
 
-def write(path: Path, predictions: Predictions) -> None:
-    """Write predictions as Parquet: image_id, split, label, p_<class> ..."""
-    columns: dict[str, Any] = {name: list(getattr(predictions, name)) for name in ("image_id", "split", "label")}
-    for number, name in enumerate(predictions.classes):
-        columns[f"p_{name}"] = predictions.probability[:, number]
-    with replacing(path) as temporary:
-        pq.write_table(pa.table(columns), temporary, compression="zstd")
+# --- Of decisions ------------------------------------------------------------------------------------------------
 
 
-def read(path: Path, stamp: stamps.Stamp) -> Predictions:
-    """Read predictions whose bytes are the stamped ones; StateError otherwise."""
-    table = pq.read_table(BytesIO(stamps.check(path, stamp)))
-    names = [name for name in table.column_names if name.startswith("p_")]
-    probability = np.column_stack([table[name].to_numpy() for name in names]).astype(np.float64)
-    if not np.isfinite(probability).all():
-        raise StateError(f"{path}: holds probabilities that are not numbers; run `dvc repro --force`")
-    return Predictions(
-        table["image_id"].to_pylist(),
-        table["split"].to_pylist(),
-        table["label"].to_pylist(),
-        [name.removeprefix("p_") for name in names],
-        probability,
-    )
-
-
-# --- Metrics -----------------------------------------------------------------------------------------------------
-#
-# Every metric is computed from how often each row counts: all ones give the plain value, multinomial counts give a
-# bootstrap resample. So one formula serves both, and B resamples cost one matrix product instead of B calls.
-# Shapes: counts (B, N), truth and decision (N,), probability (N, K) -> (B,).
-
-Metric = Callable[[Floats, Ints, Floats], Floats]
-
-
-def _accuracy(counts: Floats, truth: Ints, probability: Floats) -> Floats:
-    right = (probability.argmax(axis=1) == truth).astype(np.float64)
+def _accuracy(counts: Floats, judged: Judged) -> Floats:
+    right = (judged.decided == judged.truth).astype(np.float64)
     return np.asarray(counts @ right / counts.sum(axis=1))
 
 
-def _by_class(counts: Floats, truth: Ints, probability: Floats) -> tuple[Floats, Floats, Floats]:
+def _by_class(counts: Floats, judged: Judged) -> tuple[Floats, Floats, Floats]:
     """Count per class how many are of it, how many are taken for it, and how many of both: three of (B, K)."""
-    unit = np.eye(probability.shape[1])
-    actual, decided = unit[truth], unit[probability.argmax(axis=1)]
+    unit = np.eye(judged.classes)
+    actual, decided = unit[judged.truth], unit[judged.decided]
     return counts @ actual, counts @ decided, counts @ (actual * decided)
 
 
@@ -114,40 +68,127 @@ def _mean_over_present(values: Floats, weight: Floats) -> Floats:
     return np.asarray(np.where(present, values, 0).sum(axis=1) / present.sum(axis=1))
 
 
-def _balanced_accuracy(counts: Floats, truth: Ints, probability: Floats) -> Floats:
-    actual, _, hits = _by_class(counts, truth, probability)
+def _balanced_accuracy(counts: Floats, judged: Judged) -> Floats:
+    actual, _, hits = _by_class(counts, judged)
     return _mean_over_present(hits / np.maximum(actual, 1), actual)
 
 
-def _macro_f1(counts: Floats, truth: Ints, probability: Floats) -> Floats:
-    actual, decided, hits = _by_class(counts, truth, probability)
+def _macro_f1(counts: Floats, judged: Judged) -> Floats:
+    actual, decided, hits = _by_class(counts, judged)
     return _mean_over_present(2 * hits / np.maximum(actual + decided, 1), actual + decided)
 
 
-def _roc_auc(counts: Floats, truth: Ints, probability: Floats) -> Floats:
-    """Area under the ROC curve; for more than two classes the unweighted mean of one against the rest.
+def precision_by_class(counts: Floats, judged: Judged) -> Floats:
+    """Return per class the share of right decisions among the images taken for it, (B, K); 0 if there are none."""
+    _, decided, hits = _by_class(counts, judged)
+    return np.asarray(hits / np.maximum(decided, 1))
 
-    The mean is over the classes that occur in a resample, as in the other macro metrics; NaN if there is only one.
-    """
-    classes = probability.shape[1]
-    if classes == 2:
-        return _auc_of_one(counts, truth == 1, probability[:, 1])
-    areas = np.column_stack([_auc_of_one(counts, truth == k, probability[:, k]) for k in range(classes)])
-    defined = np.isfinite(areas).sum(axis=1)
-    return np.asarray(np.where(defined > 0, np.nansum(areas, axis=1) / np.maximum(defined, 1), np.nan))
+
+def recall_by_class(counts: Floats, judged: Judged) -> Floats:
+    """Return per class the share of its images that are found, (B, K); NaN if a resample has none."""
+    actual, _, hits = _by_class(counts, judged)
+    return np.asarray(np.where(actual > 0, hits / np.maximum(actual, 1), np.nan))
+
+
+def plain_calibration(predictions: Predictions) -> tuple[Floats, Floats, Floats]:
+    """Return images, summed confidence and how many are right, by bin of confidence: three of (BINS,)."""
+    once = np.ones((1, len(predictions.label)))
+    images, confidence, right = calibration_bins(once, Judged.of(predictions))
+    return images[0], confidence[0], right[0]
+
+
+def confusion_shares(counts: Floats, judged: Judged, pairs: Ints) -> Floats:
+    """Return for each pair (true, decided) of classes, (P, 2), its share among the images of the true class, (B, P)."""
+    actual, _, _ = _by_class(counts, judged)
+    number = {pair: place for place, pair in enumerate(map(tuple, pairs.tolist()))}
+    place = [number[pair] for pair in zip(judged.truth.tolist(), judged.decided.tolist(), strict=True)]
+    of_pair = counts @ np.eye(len(pairs))[place]
+    of_class = actual[:, pairs[:, 0]]
+    return np.asarray(np.where(of_class > 0, of_pair / np.maximum(of_class, 1), np.nan))
+
+
+# --- Of rankings -------------------------------------------------------------------------------------------------
+
+_OneClass = Callable[[Floats, npt.NDArray[np.bool_], Floats], Floats]
+"""counts (B, N), is it of the class (N,), score (N,) -> (B,)."""
+
+
+def _mean_of_one_against_rest(counts: Floats, judged: Judged, of_one: _OneClass) -> Floats:
+    """For two classes, the second; for more, the mean over the classes that occur in a resample, NaN if none does."""
+    if judged.classes == 2:
+        return of_one(counts, judged.truth == 1, judged.probability[:, 1])
+    each = np.column_stack([
+        of_one(counts, judged.truth == k, judged.probability[:, k]) for k in range(judged.classes)
+    ])  # fmt: skip
+    defined = np.isfinite(each).sum(axis=1)
+    return np.asarray(np.where(defined > 0, np.nansum(each, axis=1) / np.maximum(defined, 1), np.nan))
+
+
+def _roc_auc(counts: Floats, judged: Judged) -> Floats:
+    return _mean_of_one_against_rest(counts, judged, _auc_of_one)
+
+
+def _average_precision(counts: Floats, judged: Judged) -> Floats:
+    return _mean_of_one_against_rest(counts, judged, _average_precision_of_one)
+
+
+def _at_distinct_scores(
+    counts: Floats, positive: npt.NDArray[np.bool_], score: Floats
+) -> tuple[Floats, Floats]:  # fmt: skip
+    """Count positives and negatives at each distinct score, ascending: two of (B, distinct scores)."""
+    order = np.argsort(score, kind="stable")
+    _, start = np.unique(score[order], return_index=True)
+    ordered, is_positive = counts[:, order], positive[order]
+    return (
+        np.add.reduceat(ordered * is_positive, start, axis=1),
+        np.add.reduceat(ordered * ~is_positive, start, axis=1),
+    )
 
 
 def _auc_of_one(counts: Floats, positive: npt.NDArray[np.bool_], score: Floats) -> Floats:
     """P(score of a positive > score of a negative) + P(equal) / 2, the Mann-Whitney form (Hanley & McNeil 1982)."""
-    order = np.argsort(score, kind="stable")
-    _, start = np.unique(score[order], return_index=True)
-    ordered, is_positive = counts[:, order], positive[order]
-    positives = np.add.reduceat(ordered * is_positive, start, axis=1)  # (B, distinct scores)
-    negatives = np.add.reduceat(ordered * ~is_positive, start, axis=1)
+    positives, negatives = _at_distinct_scores(counts, positive, score)
     below = np.cumsum(negatives, axis=1) - negatives
     pairs = positives.sum(axis=1) * negatives.sum(axis=1)
     wins = (positives * (below + negatives / 2)).sum(axis=1)
     return np.asarray(np.where(pairs > 0, wins / np.maximum(pairs, 1), np.nan))
+
+
+def _average_precision_of_one(counts: Floats, positive: npt.NDArray[np.bool_], score: Floats) -> Floats:
+    """Sum of precision times gain in recall over falling thresholds; no interpolation (Davis & Goadrich 2006)."""
+    positives, negatives = (part[:, ::-1] for part in _at_distinct_scores(counts, positive, score))
+    found, taken = np.cumsum(positives, axis=1), np.cumsum(positives + negatives, axis=1)
+    total = positives.sum(axis=1)
+    area = (positives * found / np.maximum(taken, 1)).sum(axis=1)
+    return np.asarray(np.where(total > 0, area / np.maximum(total, 1), np.nan))
+
+
+# --- Of probabilities --------------------------------------------------------------------------------------------
+
+
+def _log_loss(counts: Floats, judged: Judged) -> Floats:
+    """Mean of -log p(true class), which is taken as at least the smallest positive float64 step."""
+    p = judged.probability[np.arange(len(judged.truth)), judged.truth]
+    return np.asarray(counts @ -np.log(np.maximum(p, np.finfo(np.float64).eps)) / counts.sum(axis=1))
+
+
+def _brier(counts: Floats, judged: Judged) -> Floats:
+    """Mean squared error of the probabilities summed over classes (Brier 1950); of one of them where there are two."""
+    error = ((judged.probability - np.eye(judged.classes)[judged.truth]) ** 2).sum(axis=1)
+    return np.asarray(counts @ (error / 2 if judged.classes == 2 else error) / counts.sum(axis=1))
+
+
+def _calibration_error(counts: Floats, judged: Judged) -> Floats:
+    """Average the distance of confidence and accuracy over bins of confidence (ECE; Guo et al. 2017)."""
+    _, confidence, right = calibration_bins(counts, judged)
+    return np.asarray(np.abs(confidence - right).sum(axis=1) / counts.sum(axis=1))
+
+
+def calibration_bins(counts: Floats, judged: Judged) -> tuple[Floats, Floats, Floats]:
+    """Sum up images, their confidence and how many are right, by bin of confidence: three of (B, BINS)."""
+    unit = np.eye(BINS)[judged.bin]
+    right = judged.probability.argmax(axis=1) == judged.truth
+    return counts @ unit, counts @ (unit * judged.probability.max(axis=1)[:, None]), counts @ (unit * right[:, None])
 
 
 METRICS: Mapping[str, Metric] = {
@@ -155,119 +196,45 @@ METRICS: Mapping[str, Metric] = {
     "balanced_accuracy": _balanced_accuracy,
     "macro_f1": _macro_f1,
     "roc_auc": _roc_auc,
+    "average_precision": _average_precision,
+    "log_loss": _log_loss,
+    "brier": _brier,
+    "calibration_error": _calibration_error,
+}
+OF_PROBABILITIES = ("log_loss", "brier", "calibration_error")
+"""What calibration is judged by; smaller is better, for all others larger."""
+BY_CLASS: Mapping[str, Callable[[Floats, Judged], Floats]] = {
+    "precision": precision_by_class,
+    "recall": recall_by_class,
 }
 
 
-def value(metric: str, truth: Ints, probability: Floats) -> float:
-    """Return a metric's plain value: truth (N,), probability (N, K)."""
-    return float(METRICS[metric](np.ones((1, len(truth))), truth, probability)[0])
+def value(metric: str, truth: Ints, decided: Ints, classes: int) -> float:
+    """Return the plain value of a metric of decisions: truth (N,), decided (N,), both numbers of one of the classes."""
+    judged = Judged(truth, decided, np.eye(classes)[decided])
+    return float(METRICS[metric](np.ones((1, len(truth))), judged)[0])
 
 
-def score(predictions: Predictions) -> dict[str, float]:
-    """Return every metric's plain value; NaN becomes StateError, for it means a class without images."""
-    truth = predictions.truth()
-    values = {name: value(name, truth, predictions.probability) for name in METRICS}
-    if bad := [name for name in METRICS if not np.isfinite(values[name])]:
+def score(predictions: Predictions, extra: Mapping[str, Metric] | None = None) -> dict[str, float]:
+    """Return every metric's plain value, and extra ones'.
+
+    Raises:
+        StateError: if one is undefined, for lack of images of some class.
+
+    """
+    judged = Judged.of(predictions)
+    once = np.ones((1, len(judged.truth)))
+    values = {name: float(metric(once, judged)[0]) for name, metric in {**METRICS, **(extra or {})}.items()}
+    if bad := [name for name, found in values.items() if not np.isfinite(found)]:
         raise StateError(f"{bad[0]} is undefined: the {predictions.split[0]} split lacks images of some class")
     return values
 
 
-def bootstrap(runs: Sequence[Predictions], resamples: int, seed: int) -> dict[str, Floats]:
-    """Recompute every metric on resamples of the test images, the same images for every run.
-
-    Nonparametric bootstrap over images (Efron & Tibshirani 1993, ch. 13); using the same resamples for all runs is
-    what makes differences between runs paired.
-
-    Returns:
-        metric name -> (len(runs), resamples).
-
-    Raises:
-        StateError: if the runs were not made on the same images.
-
-    """
-    require_same_images(runs)
-    n = len(runs[0].image_id)
-    truth = runs[0].truth()
-    generator = np.random.default_rng(seed)
-    values = {name: np.empty((len(runs), resamples)) for name in METRICS}
-    for start in tqdm(range(0, resamples, _CHUNK), desc="bootstrap", unit="chunk", disable=None):
-        chunk = slice(start, min(start + _CHUNK, resamples))
-        counts = generator.multinomial(n, np.full(n, 1 / n), size=chunk.stop - chunk.start).astype(np.float64)
-        for name, metric in METRICS.items():
-            for row, run in enumerate(runs):
-                values[name][row, chunk] = metric(counts, truth, run.probability)
-    return values
-
-
-def require_same_images(runs: Sequence[Predictions]) -> None:
-    """Raise StateError unless all runs predict the same images, with the same labels, in the same order."""
-    first = runs[0]
-    for other in runs[1:]:
-        if list(other.image_id) != list(first.image_id) or list(other.label) != list(first.label):
-            raise StateError(
-                f"predictions on different images ({len(first.image_id)} and {len(other.image_id)} rows): "
-                "a paired comparison needs the same ones; run `dvc repro`"
-            )
-
-
-def interval(samples: Floats) -> tuple[float, float]:
-    """Return the central 95% of bootstrap values (percentile method).
-
-    Raises:
-        StateError: if the values are mostly undefined, for then there are too few images to say anything.
-
-    """
-    if np.isfinite(samples).mean() < 0.5:
-        raise StateError("too few test images for an interval: most resamples hold a single class; add images")
-    low, high = np.nanpercentile(samples, [2.5, 97.5])
-    return float(low), float(high)
-
-
-def _paired_table(first: Predictions, second: Predictions) -> tuple[int, int, int, int]:
-    """Count the images that both get right, only the first, only the second, neither."""
-    one, two = first.decision() == first.truth(), second.decision() == second.truth()
-    return int((one & two).sum()), int((one & ~two).sum()), int((~one & two).sum()), int((~one & ~two).sum())
-
-
-def paired_accuracy_interval(first: Predictions, second: Predictions) -> tuple[float, float]:
-    """Return the 95% interval of accuracy(first) - accuracy(second) on the same images.
-
-    The hybrid score interval for paired proportions (Newcombe 1998, Statistics in Medicine 17:2635, method 10). Unlike
-    a bootstrap it does not shrink to nothing when the two runs hardly differ on few images.
-    """
-    both, only_first, only_second, neither = _paired_table(first, second)
-    n = both + only_first + only_second + neither
-    p1, p2 = (both + only_first) / n, (both + only_second) / n
-    (low1, high1), (low2, high2) = _wilson(p1, n), _wilson(p2, n)
-    margins = (both + only_first) * (only_second + neither) * (both + only_second) * (only_first + neither)
-    cross = float(both * neither - only_first * only_second)
-    if cross > 0:  # the method's continuity correction of the correlation
-        cross = max(cross - n / 2, 0.0)
-    phi = cross / math.sqrt(margins) if margins else 0.0
-
-    def reach(one: float, other: float) -> float:
-        return math.sqrt(max(one**2 - 2 * phi * one * other + other**2, 0))
-
-    return p1 - p2 - reach(p1 - low1, high2 - p2), p1 - p2 + reach(high1 - p1, p2 - low2)
-
-
-def _wilson(p: float, n: int) -> tuple[float, float]:
-    """Return the 95% score interval of a proportion (Wilson 1927)."""
-    z = 1.959963984540054
-    centre, spread = p + z**2 / (2 * n), z * math.sqrt(p * (1 - p) / n + z**2 / (4 * n**2))
-    return (centre - spread) / (1 + z**2 / n), (centre + spread) / (1 + z**2 / n)
-
-
-def mcnemar(first: Predictions, second: Predictions) -> tuple[int, int, float]:
-    """Compare two decisions on the same images exactly (McNemar 1947, binomial form).
-
-    Returns:
-        the images that only the first gets right, those that only the second gets right, and the two-sided p.
-
-    """
-    from scipy.stats import binomtest  # noqa: PLC0415  # train and finetune must not pay a second for it
-
-    _, only_first, only_second, _ = _paired_table(first, second)
-    discordant = only_first + only_second
-    p = float(binomtest(only_first, discordant).pvalue) if discordant else 1.0
-    return only_first, only_second, p
+def score_by_class(predictions: Predictions) -> dict[str, dict[str, float]]:
+    """Return each metric of BY_CLASS for every class."""
+    judged = Judged.of(predictions)
+    once = np.ones((1, len(judged.truth)))
+    return {
+        name: dict(zip(predictions.classes, metric(once, judged)[0].tolist(), strict=True))
+        for name, metric in BY_CLASS.items()
+    }

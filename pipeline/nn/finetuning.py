@@ -18,9 +18,9 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from pipeline import evaluation
 from pipeline.atomic import replacing
 from pipeline.errors import InputError, StateError
+from pipeline.evaluation import metrics
 from pipeline.images import Framing
 from pipeline.nn import runtime
 from pipeline.nn.embedding import Item, load
@@ -213,7 +213,7 @@ def _train(
             bar.update()
             bar.set_postfix(loss=f"{loss:.3f}", validation=f"{best_score:.3f}" if epochs else "-", refresh=False)
         probability = _predict(network, examples, task.val, plan.batch_size)
-        score = evaluation.value(metric, task.targets[task.val], probability)
+        score = metrics.value(metric, task.targets[task.val], probability.argmax(axis=1), task.classes)
         images += steps * plan.batch_size + len(task.val)
         epochs.append(Epoch(float(np.mean(losses)), score))
         if score > best_score:

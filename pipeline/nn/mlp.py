@@ -1,6 +1,6 @@
 """The small MLP head as a scikit-learn classifier: trained by PyTorch, kept and evaluated as NumPy arrays.
 
-Because the fitted state is plain arrays, it is saved like any other head, and predicting needs no PyTorch.
+Because the fitted state is plain arrays, it is saved without code, and predicting needs no PyTorch.
 """
 
 import math
@@ -11,17 +11,66 @@ import numpy.typing as npt
 import torch
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.model_selection import train_test_split
+from sklearn.utils.class_weight import compute_class_weight
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor, nn
 
 Floats = npt.NDArray[np.float32]
+Ints = npt.NDArray[np.intp]
 
 HELD_OUT = 0.15
 """Fraction of the training data that early stopping looks at."""
 
 
-class MLPHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
+class DenseHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
+    """What a trained network of at most one hidden layer knows: its arrays, and how they predict.
+
+    `weights_` holds output_weight (K, H), output_bias (K,) and, with a hidden layer, hidden_weight (H, D) and
+    hidden_bias (H,).
+    """
+
+    weights_: dict[str, Floats]
+
+    def predict_proba(self, X: Floats) -> npt.NDArray[np.float64]:
+        """Return the class probabilities of X (n, D): (n, K), columns in the order of `classes_`."""
+        check_is_fitted(self)
+        hidden = validate_data(self, X, dtype=np.float32, reset=False)
+        if "hidden_weight" in self.weights_:
+            hidden = np.maximum(hidden @ self.weights_["hidden_weight"].T + self.weights_["hidden_bias"], 0)
+        logits = (hidden @ self.weights_["output_weight"].T + self.weights_["output_bias"]).astype(np.float64)
+        exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
+        return np.asarray(exponentials / exponentials.sum(axis=1, keepdims=True))
+
+    def predict(self, X: Floats) -> npt.NDArray[np.str_]:
+        """Return the most probable class of each row of X (n, D): (n,)."""
+        return np.asarray(self.classes_[self.predict_proba(X).argmax(axis=1)])
+
+    def _keep(self, network: nn.Sequential) -> None:
+        names = {0: "output"} if len(network) == 1 else {0: "hidden", 3: "output"}
+        self.weights_ = {
+            f"{name}_{part}": getattr(network[place], part).detach().numpy().copy()
+            for place, name in names.items()
+            for part in ("weight", "bias")
+        }
+
+
+def dense(width: int, hidden: int, classes: int, dropout: float) -> nn.Sequential:
+    """Return a network from `width` features to `classes` logits, with one hidden layer unless `hidden` is 0."""
+    if not hidden:
+        return nn.Sequential(nn.Linear(width, classes))
+    return nn.Sequential(nn.Linear(width, hidden), nn.ReLU(), nn.Dropout(dropout), nn.Linear(hidden, classes))
+
+
+def loss_of(class_weight: str | None, targets: Ints) -> nn.CrossEntropyLoss:
+    """Return the log-loss; classes weigh alike if `class_weight` is "balanced", else by their number of rows."""
+    if class_weight not in {None, "balanced"}:
+        raise ValueError(f"class_weight: got {class_weight!r}, expected one of: null, balanced")
+    weight = compute_class_weight(class_weight, classes=np.unique(targets), y=targets)
+    return nn.CrossEntropyLoss(torch.from_numpy(weight.astype(np.float32)))
+
+
+class MLPHead(DenseHead):
     """One hidden layer with ReLU and dropout, AdamW, stopped early on a part held out of the training data.
 
     Args:
@@ -32,6 +81,7 @@ class MLPHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-l
         epochs: at most.
         patience: epochs without a lower held-out loss before stopping.
         batch_size: rows per step.
+        class_weight: None, or "balanced" for weights inverse to the classes' frequencies.
         random_state: seed of the initial weights, the order and the dropout.
 
     """
@@ -46,6 +96,7 @@ class MLPHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-l
         epochs: int = 100,
         patience: int = 10,
         batch_size: int = 64,
+        class_weight: str | None = None,
         random_state: int | None = None,
     ) -> None:
         self.hidden = hidden
@@ -55,6 +106,7 @@ class MLPHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-l
         self.epochs = epochs
         self.patience = patience
         self.batch_size = batch_size
+        self.class_weight = class_weight
         self.random_state = random_state
 
     def fit(self, X: Floats, y: npt.NDArray[np.str_]) -> Self:
@@ -69,18 +121,13 @@ class MLPHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-l
         rows, labels = torch.from_numpy(np.ascontiguousarray(X)), torch.from_numpy(targets)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0 if self.random_state is None else self.random_state)
-            network = nn.Sequential(
-                nn.Linear(X.shape[1], self.hidden),
-                nn.ReLU(),
-                nn.Dropout(self.dropout),
-                nn.Linear(self.hidden, len(self.classes_)),
-            )
-            best = self._train(network, rows[fitted], labels[fitted], rows[held], labels[held])
-        self.hidden_weight_, self.hidden_bias_ = best["0.weight"].numpy(), best["0.bias"].numpy()
-        self.output_weight_, self.output_bias_ = best["3.weight"].numpy(), best["3.bias"].numpy()
+            network = dense(X.shape[1], self.hidden, len(self.classes_), self.dropout)
+            loss = loss_of(self.class_weight, targets)
+            self._train(network, loss, rows[fitted], labels[fitted], rows[held], labels[held])
+        self._keep(network)
         return self
 
-    def _hold_out(self, targets: npt.NDArray[np.intp]) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
+    def _hold_out(self, targets: Ints) -> tuple[Ints, Ints]:
         """Split rows for early stopping; data too small to spare a row of each class is judged on itself."""
         rows = np.arange(len(targets))
         smallest = np.bincount(targets).min()
@@ -89,9 +136,10 @@ class MLPHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-l
         fitted, held = train_test_split(rows, test_size=HELD_OUT, stratify=targets, random_state=self.random_state)
         return fitted, held
 
-    def _train(self, network: nn.Sequential, X: Tensor, y: Tensor, X_held: Tensor, y_held: Tensor) -> dict[str, Tensor]:
-        """Return the state with the lowest held-out loss."""
-        loss = nn.CrossEntropyLoss()
+    def _train(
+        self, network: nn.Sequential, loss: nn.Module, X: Tensor, y: Tensor, X_held: Tensor, y_held: Tensor
+    ) -> None:
+        """Train, and leave the network in the state with the lowest held-out loss."""
         optimiser = torch.optim.AdamW(network.parameters(), lr=self.learning_rate, weight_decay=self.weight_decay)
         lowest, waited = float("inf"), 0
         best = _copy(network)
@@ -112,20 +160,7 @@ class MLPHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-l
                 waited += 1
                 if waited >= self.patience:
                     break
-        return best
-
-    def predict_proba(self, X: Floats) -> npt.NDArray[np.float64]:
-        """Return the class probabilities of X (n, D): (n, K), columns in the order of `classes_`."""
-        check_is_fitted(self)
-        X = validate_data(self, X, dtype=np.float32, reset=False)
-        hidden = np.maximum(X @ self.hidden_weight_.T + self.hidden_bias_, 0)
-        logits = (hidden @ self.output_weight_.T + self.output_bias_).astype(np.float64)
-        exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
-        return np.asarray(exponentials / exponentials.sum(axis=1, keepdims=True))
-
-    def predict(self, X: Floats) -> npt.NDArray[np.str_]:
-        """Return the most probable class of each row of X (n, D): (n,)."""
-        return np.asarray(self.classes_[self.predict_proba(X).argmax(axis=1)])
+        network.load_state_dict(best)
 
 
 def _copy(network: nn.Module) -> dict[str, Tensor]:

@@ -6,7 +6,8 @@ import altair as alt
 import vl_convert
 from markupsafe import Markup
 
-from pipeline.verdict import Estimate, Result, Verdict
+from pipeline.evaluation.comparison import Estimate
+from pipeline.verdict import Result, Verdict
 
 # Okabe & Ito's palette: told apart by colour-blind readers, on light and on dark ground.
 COLOURS = alt.Scale(domain=["frozen head", "fine-tuned"], range=["#0072b2", "#d55e00"])

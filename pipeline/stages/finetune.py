@@ -9,7 +9,7 @@ from pipeline import manifest, runs, stamps
 from pipeline.atomic import write_json
 from pipeline.cost import measured
 from pipeline.embeddings import matrix
-from pipeline.evaluation import Predictions
+from pipeline.evaluation.predictions import Predictions
 from pipeline.manifest import Manifest
 from pipeline.nn import backbones, finetuning
 from pipeline.nn.embedding import Item
@@ -46,7 +46,7 @@ def main(params: Params, backbone: str, plan: str) -> str:
         "seed": params.seed,
     }
     inputs = {**stamps.read(manifest.STAMP).outputs, loaded.weights: str(loaded.identity["weights_sha256"])}
-    metrics = runs.record(backbone, plan, "plan", predictions, files, inputs, cost, facts)
+    metrics = runs.record(backbone, plan, "plan", runs.Made(predictions, files, cost), inputs, facts)
     return f"{len(done.epochs)} epochs: validation {metric} {metrics[metric]:.3f}, {cost.seconds:.0f} s"
 
 

@@ -18,10 +18,9 @@ def test_it_learns_what_no_linear_head_can() -> None:
 def test_numpy_predicts_what_torch_trained() -> None:
     X, y = data()
     head = MLPHead(random_state=0).fit(X, y)
-    hidden = torch.relu(
-        torch.from_numpy(X) @ torch.from_numpy(head.hidden_weight_).T + torch.from_numpy(head.hidden_bias_)
-    )
-    logits = hidden @ torch.from_numpy(head.output_weight_).T + torch.from_numpy(head.output_bias_)
+    weights = {name: torch.from_numpy(array) for name, array in head.weights_.items()}
+    hidden = torch.relu(torch.from_numpy(X) @ weights["hidden_weight"].T + weights["hidden_bias"])
+    logits = hidden @ weights["output_weight"].T + weights["output_bias"]
     np.testing.assert_allclose(head.predict_proba(X), logits.softmax(dim=1).numpy(), atol=1e-6)
 
 
@@ -32,3 +31,13 @@ def test_fitting_leaves_torchs_own_random_state_alone() -> None:
     torch.manual_seed(5)
     MLPHead(random_state=0, epochs=1).fit(X, y)
     torch.testing.assert_close(torch.rand(1), expected)
+
+
+def test_balanced_weights_find_more_of_a_rare_class() -> None:
+    X, _ = data()
+    rare = X[:, 0] + np.random.default_rng(1).normal(size=200) > 1.8
+    found = [
+        MLPHead(class_weight=weight, random_state=0).fit(X, rare).predict(X)[rare].mean()
+        for weight in (None, "balanced")
+    ]
+    assert found[1] > found[0] + 0.2

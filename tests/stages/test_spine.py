@@ -11,10 +11,11 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline import evaluation, lineage, manifest, runs, stamps, verdict
+from pipeline import heads, lineage, manifest, runs, stamps, verdict
 from pipeline.cost import Cost
 from pipeline.embeddings import matrix
 from pipeline.errors import CheckFailed, InputError, StateError
+from pipeline.evaluation import metrics
 from pipeline.stages import audit, compare, embed, finetune, prepare, train
 from tests.conftest import Project
 
@@ -109,7 +110,7 @@ def test_the_best_head_is_the_one_with_the_best_validation_score_whatever_the_te
         probability = np.where(good, truth, np.roll(truth, 1, axis=1))
         predictions = dataclasses.replace(one.predictions, probability=probability)
         files = [runs.folder("tiny", name) / "model.skops"]
-        runs.record("tiny", name, "head", predictions, files, {}, Cost(), {})
+        runs.record("tiny", name, "head", runs.Made(predictions, files, Cost()), {}, {})
         finished.append(runs.read("tiny", name))
     judged = verdict.judge(finished, {"tiny": Cost()}, {"tiny": {}}, params)
     assert judged.best_head == "tiny/logreg"
@@ -127,7 +128,7 @@ def test_the_verdict_has_every_run_with_intervals_differences_and_cost(project: 
     judged = run(project, run={"heads": ["logreg", "knn"]})
     assert [result["name"] for result in judged["results"]] == ["logreg", "knn", "last"]
     for result in judged["results"]:
-        assert set(result["test"]) == {"accuracy", "balanced_accuracy", "macro_f1", "roc_auc"}
+        assert set(result["test"]) == set(metrics.METRICS)
         assert all(one["low"] <= one["value"] <= one["high"] for one in result["test"].values())
         assert 0 <= result["difference"]["mcnemar_p"] <= 1
         assert result["cost"]["images"] >= 36
@@ -284,9 +285,77 @@ def test_adding_a_head_computes_no_forward_pass(project: Project, forwards: Call
 
 def test_heads_train_on_further_views_and_judge_the_images_as_they_are(project: Project) -> None:
     run(project)
-    plain = evaluation.read(evaluation.path_of("tiny", "logreg"), runs.read("tiny", "logreg").stamp)
+    plain = runs.read("tiny", "logreg").predictions
     project.write(embed={"copies": 3, "augment": {"flips": "both", "crop": 0.6}})
     run(project)
-    trained = evaluation.read(evaluation.path_of("tiny", "logreg"), runs.read("tiny", "logreg").stamp)
+    trained = runs.read("tiny", "logreg").predictions
     assert trained.image_id == plain.image_id
     assert (trained.probability != plain.probability).any()
+
+
+@pytest.mark.parametrize("head", ["streaming_linear", "voting", "mlp"])
+def test_every_way_to_train_ends_in_the_same_artifacts(project: Project, head: str) -> None:
+    entries = {"streaming_linear": {"epochs": 2}, "mlp": {"epochs": 2, "calibrate": "temperature"},
+               "voting": {"members": {"knn": {"n_neighbors": 3}, "lda": {}}}}  # fmt: skip
+    run(project, heads={head: entries[head]}, run={"heads": [head], "plans": []}, embed={"copies": 1})
+    model = heads.load(runs.folder("tiny", head), runs.read("tiny", head).stamp)
+    embedded, predictions = matrix.read("tiny"), runs.read("tiny", head).predictions.of("test")
+    rows = [list(embedded.image_id).index(name) for name in predictions.image_id]
+    expected = heads.predict(model, embedded.features[rows].astype(np.float32))
+    np.testing.assert_allclose(predictions.probability, expected, atol=1e-6)
+
+
+def test_a_run_leaves_the_tables_that_dvc_plots(project: Project) -> None:
+    run(project)
+    for name in ("logreg", "last"):
+        validation = runs.read("tiny", name).predictions.of("val")
+        decided = [validation.classes[number] for number in validation.decision()]
+        lines = Path(f"plots/tiny/{name}/confusion.csv").read_text().splitlines()
+        assert lines == ["true,decided", *map(",".join, zip(validation.label, decided, strict=True))]
+        calibration = Path(f"plots/tiny/{name}/calibration.csv").read_text().splitlines()
+        assert calibration[0] == "confidence,accuracy,images"
+        assert sum(int(line.split(",")[2]) for line in calibration[1:]) == len(decided)
+
+
+def test_metrics_hold_calibration_and_repeated_folds_where_they_were_asked_for(project: Project) -> None:
+    run(project, heads={"logreg": {"calibrate": "temperature"}}, selection={"repeats": 2}, run={"plans": []})
+    content = json.loads(Path("metrics/tiny/logreg.json").read_text())
+    assert set(content) == {"validation", "calibration", "repeated"}
+    assert len(content["repeated"]["accuracy"]["values"]) == 4
+    assert set(content["validation"]["recall"]) == {"blue", "green", "red"}
+
+
+def test_costs_of_decisions_reach_the_verdict_and_rerun_no_head(project: Project) -> None:
+    run(project, run={"plans": []})
+    params = project.write(compare={"costs": {"blue": {"red": 0}, "green": {"red": 0}}})
+    compare.main(params)
+    (result,) = json.loads(verdict.VERDICT.read_text())["results"]
+    assert {cell["decided"] for cell in result["detail"]["confusion"]} == {"red"}  # which costs nothing
+    assert result["test"]["cost"]["value"] == 0
+
+
+def test_embeddings_made_by_other_settings_are_refused(project: Project) -> None:
+    run(project, run={"plans": []})
+    content = {"tiny": {**project.content["backbones"]["tiny"], "image_size": 64, "pooling": "max"}}
+    params = project.write(backbones=content, embed={"dtype": "float32"})
+    with pytest.raises(StateError) as caught:
+        train.main(params, "tiny", "logreg")
+    assert caught.value.problems == (
+        "data/embeddings/tiny.h5: pooling: got ['average'], expected ['max'] as in params.yaml; run `dvc repro`",
+        "data/embeddings/tiny.h5: image_size: got 32, expected 64 as in params.yaml; run `dvc repro`",
+        "data/embeddings/tiny.h5: dtype: got 'float16', expected 'float32' as in params.yaml; run `dvc repro`",
+    )
+
+
+def test_a_feature_that_is_not_a_number_is_named(project: Project) -> None:
+    run(project, run={"plans": []})
+    embedded = matrix.read("tiny")
+    features = np.array(embedded.features)
+    row = next(row for row, split in enumerate(manifest.read().split) if split == "train")
+    features[row, 3] = np.nan
+    rows = matrix.Rows(features.shape, features.dtype, embedded.recipe, [(np.arange(36), features)])
+    path, stamp = matrix.matrix_path("tiny"), stamps.read(matrix.stamp_path("tiny"))
+    matrix.write(path, embedded.sha256, embedded.image_id, embedded.manifest_sha256, rows)
+    stamps.write(matrix.stamp_path("tiny"), dataclasses.replace(stamp, outputs=stamps.hashes([path])))
+    with pytest.raises(InputError, match="heads.logreg: features: row 0: got NaN or infinity"):
+        train.main(project.write(), "tiny", "logreg")

@@ -1,0 +1,54 @@
+"""Rows of a mapped matrix that is larger than memory."""
+
+import mmap
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.floating[Any]]
+Ints = npt.NDArray[np.integer[Any]]
+
+
+class Stored:
+    """Chosen rows of mapped features, copied out when asked for, after which their pages are let go of.
+
+    `stored[rows]`, with a slice or an array of row numbers, is an array of float32; only that much is in memory.
+    """
+
+    def __init__(self, parts: Sequence[Floats], rows: Ints) -> None:
+        """Choose `rows` of the `parts` put below one another."""
+        self.parts = parts
+        self.rows = rows
+        self.starts = np.cumsum([0, *(len(part) for part in parts)])
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(n, D)."""
+        return len(self.rows), int(self.parts[0].shape[1])
+
+    def chosen(self, rows: Ints) -> "Stored":
+        """Return some of these rows, still unread."""
+        return Stored(self.parts, self.rows[rows])
+
+    def __getitem__(self, rows: Ints | slice) -> npt.NDArray[np.float32]:
+        wanted = self.rows[rows]
+        found = np.empty((len(wanted), self.shape[1]), np.float32)
+        for part, start in zip(self.parts, self.starts[:-1], strict=True):
+            inside = (wanted >= start) & (wanted < start + len(part))
+            found[inside] = part[wanted[inside] - start]
+            _let_go(part)
+        return found
+
+
+def _let_go(part: Floats) -> None:
+    """Let the pages of a mapped array leave memory; they are read from the file again if asked for."""
+    base: Any = part
+    while base is not None and not isinstance(base, mmap.mmap):
+        base = getattr(base, "base", None)
+    if base is not None and hasattr(mmap, "MADV_DONTNEED"):
+        base.madvise(mmap.MADV_DONTNEED)

@@ -1,0 +1,1 @@
+"""Predictions, metrics, decisions, and the comparison of runs."""

@@ -1,0 +1,181 @@
+"""Uncertainty: resampled metrics, intervals, and the paired comparison of two runs on the same images."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from pipeline.errors import StateError
+from pipeline.evaluation import metrics
+from pipeline.evaluation.metrics import Judged, Metric
+from pipeline.evaluation.predictions import Floats, Ints, Predictions, require_same_images
+
+# Resamples handled at once: bounds the memory of a bootstrap to this many rows of counts.
+_CHUNK = 256
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A value with its 95% interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Resampled:
+    """Metrics on resamples of the same images for every run: R runs, B resamples, K classes."""
+
+    metrics: Mapping[str, Floats]
+    """name -> (R, B)."""
+    by_class: Mapping[str, Floats]
+    """name -> (R, B, K)."""
+    confusion: Sequence[tuple[Ints, Floats]]
+    """For each run the pairs (true, decided) that occur, (P, 2), and the share of the true class, (B, P)."""
+    bins: Sequence[Floats]
+    """For each run the accuracy by bin of confidence, (B, BINS); NaN where a bin is empty."""
+
+
+def bootstrap(
+    runs: Sequence[Predictions], resamples: int, seed: int, extra: Mapping[str, Metric] | None = None
+) -> Resampled:
+    """Recompute every metric, and extra ones, on resamples of the test images, the same images for every run.
+
+    Nonparametric bootstrap over images (Efron & Tibshirani 1993, ch. 13); using the same resamples for all runs is
+    what makes differences between runs paired.
+
+    Raises:
+        StateError: if the runs were not made on the same images.
+
+    """
+    require_same_images(runs)
+    n, judged = len(runs[0].image_id), [Judged.of(run) for run in runs]
+    generator = np.random.default_rng(seed)
+    wanted = {**metrics.METRICS, **(extra or {})}
+    values = {name: np.empty((len(runs), resamples)) for name in wanted}
+    by_class = {name: np.empty((len(runs), resamples, judged[0].classes)) for name in metrics.BY_CLASS}
+    pairs = [np.unique(np.column_stack([one.truth, one.decided]), axis=0) for one in judged]
+    confusion = [np.empty((resamples, len(some))) for some in pairs]
+    bins = [np.empty((resamples, metrics.BINS)) for _ in judged]
+    for start in tqdm(range(0, resamples, _CHUNK), desc="bootstrap", unit="chunk", disable=None):
+        chunk = slice(start, min(start + _CHUNK, resamples))
+        counts = generator.multinomial(n, np.full(n, 1 / n), size=chunk.stop - chunk.start).astype(np.float64)
+        for row, one in enumerate(judged):
+            for name, metric in wanted.items():
+                values[name][row, chunk] = metric(counts, one)
+            for name, metric in metrics.BY_CLASS.items():
+                by_class[name][row, chunk] = metric(counts, one)
+            confusion[row][chunk] = metrics.confusion_shares(counts, one, pairs[row])
+            images, _, right = metrics.calibration_bins(counts, one)
+            bins[row][chunk] = np.where(images > 0, right / np.maximum(images, 1), np.nan)
+    return Resampled(values, by_class, list(zip(pairs, confusion, strict=True)), bins)
+
+
+def interval(samples: Floats) -> tuple[float, float]:
+    """Return the central 95% of bootstrap values (percentile method).
+
+    Raises:
+        StateError: if the values are mostly undefined, for then there are too few images to say anything.
+
+    """
+    if np.isfinite(samples).mean() < 0.5:
+        raise StateError("too few test images for an interval: most resamples hold a single class; add images")
+    low, high = np.nanpercentile(samples, [2.5, 97.5])
+    return float(low), float(high)
+
+
+def describe(predictions: Predictions, resampled: Resampled, run: int) -> dict[str, Any]:
+    """Return what one number cannot say of a run, each part with its interval: by class, confusion, calibration."""
+    judged, classes = Judged.of(predictions), predictions.classes
+    once = np.ones((1, len(judged.truth)))
+    images, confidence, right = (part[0] for part in metrics.calibration_bins(once, judged))
+    pairs, shares = resampled.confusion[run]
+    plain = metrics.confusion_shares(once, judged, pairs)[0]
+    return {
+        "by_class": {
+            classes[k]: {
+                name: Estimate(float(metric(once, judged)[0, k]), *interval(resampled.by_class[name][run, :, k]))
+                for name, metric in metrics.BY_CLASS.items()
+            }
+            for k in range(len(classes))
+        },
+        "confusion": [
+            {
+                "true": classes[true],
+                "decided": classes[decided],
+                "images": int(((judged.truth == true) & (judged.decided == decided)).sum()),
+                "share": Estimate(float(plain[place]), *interval(shares[:, place])),
+            }
+            for place, (true, decided) in enumerate(pairs)
+        ],
+        "calibration": [
+            {
+                "images": int(images[number]),
+                "confidence": float(confidence[number] / images[number]),
+                "accuracy": Estimate(
+                    float(right[number] / images[number]), *interval_of_defined(resampled.bins[run][:, number])
+                ),
+            }
+            for number in np.flatnonzero(images)
+        ],
+    }
+
+
+def interval_of_defined(samples: Floats) -> tuple[float, float]:
+    """Return the central 95% of the resamples in which a value is defined at all."""
+    low, high = np.nanpercentile(samples, [2.5, 97.5])
+    return float(low), float(high)
+
+
+def _paired_table(first: Predictions, second: Predictions) -> tuple[int, int, int, int]:
+    """Count the images that both get right, only the first, only the second, neither."""
+    one, two = first.decision() == first.truth(), second.decision() == second.truth()
+    return int((one & two).sum()), int((one & ~two).sum()), int((~one & two).sum()), int((~one & ~two).sum())
+
+
+def paired_accuracy_interval(first: Predictions, second: Predictions) -> tuple[float, float]:
+    """Return the 95% interval of accuracy(first) - accuracy(second) on the same images.
+
+    The hybrid score interval for paired proportions (Newcombe 1998, Statistics in Medicine 17:2635, method 10). Unlike
+    a bootstrap it does not shrink to nothing when the two runs hardly differ on few images.
+    """
+    both, only_first, only_second, neither = _paired_table(first, second)
+    n = both + only_first + only_second + neither
+    p1, p2 = (both + only_first) / n, (both + only_second) / n
+    (low1, high1), (low2, high2) = _wilson(p1, n), _wilson(p2, n)
+    margins = (both + only_first) * (only_second + neither) * (both + only_second) * (only_first + neither)
+    cross = float(both * neither - only_first * only_second)
+    if cross > 0:  # the method's continuity correction of the correlation
+        cross = max(cross - n / 2, 0.0)
+    phi = cross / math.sqrt(margins) if margins else 0.0
+
+    def reach(one: float, other: float) -> float:
+        return math.sqrt(max(one**2 - 2 * phi * one * other + other**2, 0))
+
+    return p1 - p2 - reach(p1 - low1, high2 - p2), p1 - p2 + reach(high1 - p1, p2 - low2)
+
+
+def _wilson(p: float, n: int) -> tuple[float, float]:
+    """Return the 95% score interval of a proportion (Wilson 1927)."""
+    z = 1.959963984540054
+    centre, spread = p + z**2 / (2 * n), z * math.sqrt(p * (1 - p) / n + z**2 / (4 * n**2))
+    return (centre - spread) / (1 + z**2 / n), (centre + spread) / (1 + z**2 / n)
+
+
+def mcnemar(first: Predictions, second: Predictions) -> tuple[int, int, float]:
+    """Compare two decisions on the same images exactly (McNemar 1947, binomial form).
+
+    Returns:
+        the images that only the first gets right, those that only the second gets right, and the two-sided p.
+
+    """
+    from scipy.stats import binomtest  # noqa: PLC0415  # train and finetune must not pay a second for it
+
+    _, only_first, only_second, _ = _paired_table(first, second)
+    discordant = only_first + only_second
+    p = float(binomtest(only_first, discordant).pvalue) if discordant else 1.0
+    return only_first, only_second, p

@@ -1,0 +1,9 @@
+"""Heads: a catalogue, preprocessing as a part of them, choice of hyper-parameters, calibration, and safe files."""
+
+from pipeline.heads.catalogue import HEADS
+from pipeline.heads.entries import check, streams
+from pipeline.heads.fitting import fit, predict
+from pipeline.heads.saving import load, save
+from pipeline.heads.types import Rows
+
+__all__ = ["HEADS", "Rows", "check", "fit", "load", "predict", "save", "streams"]

@@ -1,0 +1,97 @@
+"""Probabilities that mean what they say: fitted on validation images, by scikit-learn's calibrators."""
+
+from collections.abc import Mapping
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+from sklearn.base import BaseEstimator, ClassifierMixin
+
+from pipeline.errors import InputError
+from pipeline.evaluation import metrics
+from pipeline.evaluation.metrics import Judged
+from pipeline.heads.types import Classifier, Floats, Labels
+
+Probabilities = npt.NDArray[np.float64]
+
+FOLDS = 5
+"""Of the validation images: each is scored by a calibrator that did not see it."""
+
+
+class Uncalibrated(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
+    """A classifier whose features are probabilities already: what scikit-learn's calibrators are put around."""
+
+    def fit(self, probability: Probabilities, y: Labels) -> Self:
+        """Learn the names of the columns of `probability` (n, K)."""
+        self.n_features_in_, self.classes_ = probability.shape[1], np.unique(y)
+        return self
+
+    def predict_proba(self, probability: Probabilities) -> Probabilities:
+        """Return (n, K) as it is."""
+        return probability
+
+    def predict(self, probability: Probabilities) -> Labels:
+        """Return the most probable class of each row of (n, K): (n,)."""
+        return np.asarray(self.classes_[probability.argmax(axis=1)])
+
+
+class Calibrated(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
+    """A fitted classifier with a fitted calibrator behind it.
+
+    Args:
+        model: gives probabilities (n, K) of features.
+        calibrator: gives calibrated probabilities (n, K) of these.
+
+    """
+
+    def __init__(self, model: Classifier, calibrator: Classifier) -> None:
+        self.model = model
+        self.calibrator = calibrator
+
+    @property
+    def classes_(self) -> Labels:
+        """The classes, (K,), in the order of the columns."""
+        return np.asarray(self.model.classes_)
+
+    def predict_proba(self, X: Floats) -> Probabilities:
+        """Return calibrated probabilities of X (n, D): (n, K)."""
+        return np.asarray(self.calibrator.predict_proba(np.asarray(self.model.predict_proba(X), dtype=np.float64)))
+
+    def predict(self, X: Floats) -> Labels:
+        """Return the most probable class of each row of X (n, D): (n,)."""
+        return np.asarray(self.classes_[self.predict_proba(X).argmax(axis=1)])
+
+
+def calibrator_of(method: str, probability: Probabilities, y: Labels) -> Classifier:
+    """Fit "temperature" (Guo et al. 2017), "sigmoid" (Platt 1999) or "isotonic" (Zadrozny & Elkan 2002)."""
+    from sklearn.calibration import CalibratedClassifierCV  # noqa: PLC0415
+    from sklearn.frozen import FrozenEstimator  # noqa: PLC0415
+
+    everything = np.arange(len(y))
+    fitted = FrozenEstimator(Uncalibrated().fit(probability, y))
+    calibrator = CalibratedClassifierCV(fitted, method=method, cv=[(everything, everything)]).fit(probability, y)
+    return calibrator.set_params(cv=None)  # what is saved need not hold every row
+
+
+def cross_fitted(method: str, probability: Probabilities, y: Labels, seed: int) -> Probabilities:
+    """Calibrate each of the rows (n, K) by a calibrator fitted on the others; so that scores of them are honest."""
+    from sklearn.model_selection import StratifiedKFold  # noqa: PLC0415
+
+    names, counts = np.unique(y, return_counts=True)
+    if counts.min() < 2 or len(names) < probability.shape[1]:
+        raise InputError(
+            f"calibrate: {method} needs at least 2 validation images of each of {probability.shape[1]} classes, got "
+            + ", ".join(f"{count} of {name!s}" for name, count in zip(names, counts, strict=True) if count < 2)
+        )
+    calibrated = np.empty_like(probability)
+    folds = StratifiedKFold(min(FOLDS, counts.min()), shuffle=True, random_state=seed)
+    for others, held in folds.split(probability, y):
+        calibrated[held] = calibrator_of(method, probability[others], y[others]).predict_proba(probability[held])
+    return calibrated
+
+
+def scores(probability: Probabilities, y: Labels, classes: Labels) -> Mapping[str, Any]:
+    """Return expected calibration error, Brier score and log-loss of probabilities (n, K)."""
+    judged = Judged(np.searchsorted(classes, y), probability.argmax(axis=1), probability)
+    once = np.ones((1, len(y)))
+    return {name: float(metrics.METRICS[name](once, judged)[0]) for name in metrics.OF_PROBABILITIES}

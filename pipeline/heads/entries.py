@@ -1,0 +1,102 @@
+"""An entry under `heads:` in params.yaml: what is wrong with it, and the classifiers it stands for.
+
+Settings of the head's kind: a single value is fixed, a list is searched. Beside them an entry may say how the choice
+is made (`search`, `candidates`) and how probabilities are calibrated (`calibrate`).
+"""
+
+import itertools
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from pipeline.errors import InputError, unknown
+from pipeline.heads import catalogue
+from pipeline.heads.catalogue import HEADS
+from pipeline.heads.types import Classifier
+from pipeline.params import HeadEntry
+
+SEARCHES = ("grid", "halving", "validation")
+"""grid: every combination, k-fold; halving: random combinations, k-fold, the better half on more and more rows;
+validation: every combination on the validation split, then the best refitted on training and validation images."""
+CALIBRATIONS = ("none", "temperature", "sigmoid", "isotonic")
+CANDIDATES = 32
+"""Random combinations that `search: halving` begins with."""
+_OF_THE_ENTRY = ("kind", "search", "candidates", "calibrate")
+_ONE_VALUE = ("members",)
+"""Settings whose value is itself a collection."""
+
+
+def kind_of(name: str, entry: Mapping[str, object]) -> str:
+    """Return an entry's name in the code's catalogue."""
+    return str(entry.get("kind", name))
+
+
+def streams(name: str, entry: Mapping[str, object]) -> bool:
+    """Return whether a head trains from the file, block by block."""
+    return catalogue.streams(kind_of(name, entry))
+
+
+def check(name: str, entry: HeadEntry) -> list[str]:
+    """Return what is wrong with a head's entry in params.yaml, one line each."""
+    return list(_problems(f"params.yaml: heads.{name}", name, entry))
+
+
+def _problems(where: str, name: str, entry: Mapping[str, Any]) -> Iterator[str]:
+    kind = kind_of(name, entry)
+    if kind not in HEADS:
+        yield unknown(where, kind, HEADS)
+        return
+    try:
+        settings = catalogue.settings_of(kind, entry)
+    except ValueError as error:
+        yield f"{where}.{error}"
+        return
+    for key, value in entry.items():
+        if key not in settings and key not in _OF_THE_ENTRY:
+            yield unknown(f"{where}: unknown key", key, {*settings, *_OF_THE_ENTRY})
+        elif value == []:
+            yield f"{where}.{key}: got an empty list, expected values to choose from"
+    for key, valid in (("search", SEARCHES), ("calibrate", CALIBRATIONS)):
+        if (value := entry.get(key, valid[0])) not in valid:
+            yield unknown(f"{where}.{key}", str(value), valid)
+    candidates = entry.get("candidates", 2)
+    if not isinstance(candidates, int) or isinstance(candidates, bool) or candidates < 2:
+        yield f"{where}.candidates: got {candidates!r}, expected a whole number of at least 2"
+    if "members" in entry:
+        yield from _problems_of_members(where, entry["members"])
+
+
+def _problems_of_members(where: str, members: object) -> Iterator[str]:
+    if not isinstance(members, Mapping) or not members:
+        yield f"{where}.members: got {members!r}, expected a mapping of heads' names to their settings"
+        return
+    for name, entry in members.items():
+        yield from _problems(f"{where}.members.{name}", name, entry)
+        if bad := [key for key in ("search", "candidates", "calibrate") if key in entry]:
+            yield f"{where}.members.{name}.{bad[0]}: a member's settings are fixed; state it for the whole head"
+
+
+def settings_of_candidates(entry: HeadEntry) -> list[dict[str, Any]]:
+    """Expand an entry (a scalar is fixed, a list is searched) into every combination, in the file's order."""
+    choices = {key: _choices(key, value) for key, value in entry.items() if key not in _OF_THE_ENTRY}
+    return [dict(zip(choices, values, strict=True)) for values in itertools.product(*choices.values())]
+
+
+def _choices(key: str, value: Any) -> list[Any]:  # noqa: ANN401  # whatever params.yaml may hold
+    if key == "C" and value == "sweep":
+        from pipeline.heads.logistic import SWEEP  # noqa: PLC0415
+
+        return list(SWEEP)
+    return value if isinstance(value, list) and key not in _ONE_VALUE else [value]
+
+
+def build(name: str, entry: HeadEntry, seed: int) -> list[tuple[dict[str, Any], Classifier]]:
+    """Return every combination of settings and its unfitted classifier.
+
+    Raises:
+        InputError: if the entry is not valid.
+
+    """
+    if problems := check(name, entry):
+        raise InputError(*problems)
+    kind = kind_of(name, entry)
+    return [(settings, catalogue.build(kind, seed, settings)) for settings in settings_of_candidates(entry)]

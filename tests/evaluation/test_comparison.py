@@ -1,0 +1,101 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import binom
+
+from pipeline.errors import StateError
+from pipeline.evaluation import comparison
+from pipeline.evaluation.predictions import Predictions
+from tests.evaluation.examples import predictions
+
+
+def test_the_bootstrap_interval_covers_the_truth_as_often_as_it_says() -> None:
+    generator = np.random.default_rng(1)
+    covered = 0
+    for _ in range(200):
+        right = generator.random(120) < 0.8
+        p_first = np.where((np.arange(120) % 2 == 0) == right, 0.9, 0.1)
+        probability = np.column_stack([p_first, 1 - p_first])
+        one = Predictions(list(map(str, range(120))), ["test"] * 120, ["a", "b"] * 60, ["a", "b"], probability)
+        low, high = comparison.interval(comparison.bootstrap([one], 300, 0).metrics["accuracy"][0])
+        covered += low <= 0.8 <= high
+    assert 0.90 <= covered / 200 <= 0.98
+
+
+def test_a_resample_without_some_class_still_counts_towards_the_roc_auc() -> None:
+    one = predictions(n=24, classes=12)
+    samples = comparison.bootstrap([one], 200, 0).metrics["roc_auc"][0]
+    assert np.isfinite(samples).all()
+    assert samples.std() > 0
+
+
+@pytest.mark.parametrize(("n", "both", "gain"), [(30, 0.8, 0.05), (30, 0.9, 0.0), (120, 0.8, 0.03), (12, 0.95, 0.0)])
+def test_the_paired_interval_covers_the_true_difference_also_on_few_images(n: int, both: float, gain: float) -> None:
+    """Nominal 95%: the bootstrap, which shrinks to nothing where no image is decided differently, falls far below."""
+    generator = np.random.default_rng(0)
+    chances = [both, 0.03 + gain, 0.03, 1 - both - 0.06 - gain] if both < 0.9 else [both, 0.02, 0.02, 0.96 - both]
+    covered = 0
+    for _ in range(600):
+        drawn = generator.choice(4, size=n, p=chances)  # both right, only first, only second, neither
+        first, second = (_deciding(np.isin(drawn, right)) for right in ([0, 1], [0, 2]))
+        low, high = comparison.paired_accuracy_interval(first, second)
+        covered += low <= chances[1] - chances[2] <= high
+    assert covered / 600 >= 0.94
+
+
+def test_the_paired_interval_does_not_collapse_and_turns_round_with_its_arguments() -> None:
+    perfect = _deciding(np.ones(10, dtype=bool))
+    low, high = comparison.paired_accuracy_interval(perfect, perfect)
+    assert (low, high) == (pytest.approx(-0.2775, abs=1e-4), pytest.approx(0.2775, abs=1e-4))  # Wilson of 10 out of 10
+    one, two = predictions(0), predictions(1)
+    forth, back = comparison.paired_accuracy_interval(one, two), comparison.paired_accuracy_interval(two, one)
+    assert forth == pytest.approx((-back[1], -back[0]))
+
+
+def _deciding(right: np.ndarray) -> Predictions:
+    """Make predictions of class a, right where told."""
+    n = len(right)
+    probability = np.where(right, 0.9, 0.1)[:, None] * [1, -1] + [0, 1]
+    return Predictions(list(map(str, range(n))), ["test"] * n, ["a"] * n, ["a", "b"], probability)
+
+
+def test_all_runs_see_the_same_resamples() -> None:
+    one = predictions()
+    samples = comparison.bootstrap([one, one], 50, seed=3)
+    assert all((values[0] == values[1]).all() for values in samples.metrics.values())
+    np.testing.assert_array_equal(samples.by_class["recall"][0], samples.by_class["recall"][1])
+
+
+def test_what_one_number_cannot_say_comes_with_intervals() -> None:
+    one = predictions(n=90)
+    detail = comparison.describe(one, comparison.bootstrap([one], 100, 0), 0)
+    assert set(detail["by_class"]) == {"c0", "c1", "c2"}
+    assert sum(cell["images"] for cell in detail["confusion"]) == 90
+    assert sum(part["images"] for part in detail["calibration"]) == 90
+    estimates = [
+        *(one for by_name in detail["by_class"].values() for one in by_name.values()),
+        *(cell["share"] for cell in detail["confusion"]),
+        *(part["accuracy"] for part in detail["calibration"]),
+    ]
+    assert all(0 <= one.low <= one.value <= one.high <= 1 for one in estimates)
+
+
+def test_runs_on_different_images_are_not_compared() -> None:
+    with pytest.raises(StateError, match="different images"):
+        comparison.bootstrap([predictions(n=60), predictions(n=59)], 10, 0)
+
+
+@given(st.integers(0, 500), st.integers(1, 500))
+@settings(max_examples=20)
+def test_mcnemar_is_the_exact_binomial_of_the_discordant_images(first: int, second: int) -> None:
+    one, two = predictions(first), predictions(second + 1000)
+    only_first, only_second, p = comparison.mcnemar(one, two)
+    right_one, right_two = one.decision() == one.truth(), two.decision() == two.truth()
+    assert (only_first, only_second) == ((right_one > right_two).sum(), (right_two > right_one).sum())
+    tail = 2 * binom.cdf(min(only_first, only_second), only_first + only_second, 0.5)
+    assert p == pytest.approx(min(1.0, tail))
+
+
+def test_mcnemar_of_equal_decisions_is_one() -> None:
+    assert comparison.mcnemar(predictions(), predictions()) == (0, 0, 1.0)

@@ -1,0 +1,129 @@
+"""One contract for every head of the catalogue."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline import heads, stamps
+from pipeline.errors import InputError
+from pipeline.heads import HEADS, Rows
+from tests.heads.examples import NEEDS_FOLDS, QUICK, data, fitted, selection
+
+every_head = pytest.mark.parametrize("name", list(HEADS))
+
+
+@every_head
+@pytest.mark.parametrize("classes", [2, 4])
+def test_probabilities_are_rows_that_sum_to_one_in_the_order_of_the_classes(name: str, classes: int) -> None:
+    X, y = data(classes)
+    model = fitted(name, X, y).model
+    probability = heads.predict(model, X)
+    assert probability.shape == (60, classes)
+    assert (probability >= 0).all()
+    np.testing.assert_allclose(probability.sum(axis=1), 1)
+    assert list(model.classes_) == sorted(set(y))
+    assert (model.classes_[probability.argmax(axis=1)] == y).mean() > 0.6
+
+
+@every_head
+def test_a_seeded_fit_repeats(name: str) -> None:
+    X, y = data()
+    one, two = (heads.predict(fitted(name, X, y).model, X) for _ in range(2))
+    np.testing.assert_array_equal(one, two)
+
+
+@every_head
+def test_a_head_predicts_the_same_after_save_and_load(name: str, tmp_path: Path) -> None:
+    X, y = data()
+    model = fitted(name, X, y).model
+    before = heads.predict(model, X)
+    files = heads.save(tmp_path, model)
+    loaded = heads.load(tmp_path, stamps.Stamp("train", stamps.hashes(files), {}))
+    np.testing.assert_array_equal(heads.predict(loaded, X), before)
+    np.testing.assert_array_equal(heads.predict(model, X), before)
+
+
+@every_head
+@given(n=st.integers(12, 30), width=st.integers(1, 12), classes=st.integers(2, 3))
+@settings(max_examples=3)
+def test_any_shape_is_taken(name: str, n: int, width: int, classes: int) -> None:
+    X, y = data(classes, n, width)
+    assert heads.predict(fitted(name, X, y).model, X).shape == (n, classes)
+
+
+@every_head
+def test_a_single_feature_is_enough(name: str) -> None:
+    X, y = data(classes=2)
+    X = np.where(y == "class 0", 3.0, -3.0)[:, None] + X[:, 2:3]
+    model = fitted(name, X.astype(np.float32), y).model
+    assert (model.classes_[heads.predict(model, X).argmax(axis=1)] == y).mean() > 0.9
+
+
+@every_head
+def test_constant_features_are_no_obstacle(name: str) -> None:
+    X, y = data()
+    X[:, 1] = 7
+    assert np.isfinite(heads.predict(fitted(name, X, y).model, X)).all()
+
+
+@every_head
+def test_features_that_are_all_the_same_give_finite_probabilities_or_one_line(name: str) -> None:
+    _, y = data()
+    X = np.full((60, 4), 0.5, np.float32)
+    try:
+        model = fitted(name, X, y).model
+    except InputError as error:
+        assert str(error) in {  # noqa: PT017  # either is right
+            f"params.yaml: heads.{name}: All features have zero variance. Division by zero.",
+            f"params.yaml: heads.{name}: gives probabilities that are not numbers; do the features differ from one "
+            "another at all?",
+        }
+    else:
+        assert np.isfinite(heads.predict(model, X)).all()
+
+
+@every_head
+def test_half_precision_is_taken(name: str) -> None:
+    X, y = data()
+    model = fitted(name, X.astype(np.float16), y).model
+    assert (model.classes_[heads.predict(model, X.astype(np.float16)).argmax(axis=1)] == y).mean() > 0.6
+
+
+@every_head
+def test_a_class_with_one_sample_is_learnt_or_refused_by_name(name: str) -> None:
+    X, y = data(classes=2, n=41)
+    y[40], X[40] = "rare", 9
+    if name in NEEDS_FOLDS:
+        with pytest.raises(InputError, match="class 'rare': got 1 training images"):
+            fitted(name, X, y)
+    else:
+        assert heads.predict(fitted(name, X, y).model, X).shape == (41, 3)
+
+
+@every_head
+def test_a_row_that_is_not_a_number_is_named(name: str) -> None:
+    X, y = data()
+    X[17, 2] = np.nan
+    with pytest.raises(InputError, match=rf"heads.{name}: features: row 17: got NaN"):
+        fitted(name, X, y)
+
+
+@every_head
+def test_every_head_trains_on_further_views(name: str) -> None:
+    X, y = data()
+    image = np.concatenate([np.arange(60), np.arange(60)])
+    views = Rows.of(np.concatenate([X, X + 0.01]), y[image], image)
+    chosen = heads.fit(name, QUICK.get(name, {}), views, Rows.of(X, y), selection(folds=2), 0)
+    assert (chosen.model.classes_[heads.predict(chosen.model, X).argmax(axis=1)] == y).mean() > 0.6
+
+
+@every_head
+def test_every_head_can_be_calibrated(name: str) -> None:
+    X, y = data()
+    entry = {**QUICK.get(name, {}), "calibrate": "temperature"}
+    chosen = heads.fit(name, entry, Rows.of(X[:40], y[:40]), Rows.of(X[40:], y[40:]), selection(folds=2), 0)
+    np.testing.assert_allclose(heads.predict(chosen.model, X).sum(axis=1), 1)
+    assert set(chosen.calibration) == {"method", "before", "after"}

@@ -1,0 +1,74 @@
+"""The fast sweep against scikit-learn's own solver."""
+
+import warnings
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.linear_model import LogisticRegression
+from sklearn.utils.class_weight import compute_sample_weight
+
+from pipeline.heads.logistic import SWEEP, Logistic
+
+
+def data(n: int, width: int, classes: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    generator = np.random.default_rng(seed)
+    X = generator.normal(size=(n, width)) * generator.choice([0.1, 1, 30], size=width) + 5
+    scores = X @ generator.normal(size=(width, classes)) + generator.gumbel(size=(n, classes)) * 20
+    y = scores.argmax(axis=1)
+    y[:classes] = np.arange(classes)
+    return X, np.array([f"class {k}" for k in range(classes)])[y]
+
+
+def objective(model: Logistic | LogisticRegression, X: np.ndarray, y: np.ndarray, weight: np.ndarray) -> float:
+    """Return what scikit-learn documents that it minimises."""
+    p = model.predict_proba(X)[np.arange(len(y)), np.searchsorted(model.classes_, y)]
+    return float(model.C * (weight * -np.log(p)).sum() + (model.coef_**2).sum() / 2)
+
+
+@pytest.mark.parametrize(("n", "width"), [(200, 12), (40, 60)])
+@pytest.mark.parametrize("classes", [2, 4])
+@pytest.mark.parametrize("class_weight", [None, "balanced"])
+def test_every_value_of_the_path_is_scikit_learns_solution(
+    n: int, width: int, classes: int, class_weight: str | None
+) -> None:
+    X, y = data(n, width, classes)
+    values = [1e-5, 1e-2, 1.0, 10.0]
+    path = Logistic(tol=1e-9, max_iter=10_000, class_weight=class_weight).path(X, y, values)
+    for C, ours in zip(values, path, strict=True):
+        reference = LogisticRegression(C=C, tol=1e-10, max_iter=100_000, class_weight=class_weight).fit(X, y)
+        np.testing.assert_allclose(ours.predict_proba(X), reference.predict_proba(X), atol=2e-4)
+        weight = compute_sample_weight(class_weight, y)
+        assert objective(ours, X, y, weight) <= objective(reference, X, y, weight) * (1 + 1e-9)
+
+
+@given(n=st.integers(4, 30), width=st.integers(1, 40), classes=st.integers(2, 4), single=st.booleans())
+@settings(max_examples=30)
+def test_any_shape_and_precision_gives_probabilities(n: int, width: int, classes: int, single: bool) -> None:
+    X, y = data(max(n, classes), width, classes)
+    X[:, 0] = 7  # constant
+    model = Logistic(C=1.0).fit(X.astype(np.float32 if single else np.float64), y)
+    np.testing.assert_allclose(model.predict_proba(X).sum(axis=1), 1)
+    assert model.coef_.shape == (1 if classes == 2 else classes, width)
+
+
+def test_the_sweep_is_the_published_one() -> None:
+    assert len(SWEEP) == 45
+    assert (SWEEP[0], SWEEP[-1]) == (1e-6, 1e5)
+    np.testing.assert_allclose(np.diff(np.log10(SWEEP)), 0.25, atol=1e-3)
+
+
+def test_stopping_at_the_limit_is_warned_of() -> None:
+    with pytest.warns(UserWarning, match="C=1: stopped at max_iter=2"):
+        Logistic(max_iter=2).fit(*data(100, 5, 3))
+
+
+def test_a_separable_problem_stays_finite_over_the_whole_sweep() -> None:
+    X = np.concatenate([np.full((20, 3), -1.0), np.full((20, 3), 1.0)])
+    y = np.repeat(["a", "b"], 20)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        fitted = list(Logistic().path(X, y, SWEEP))
+    assert all(np.isfinite(model.coef_).all() for model in fitted)
+    assert (fitted[-1].predict(X) == y).all()

@@ -1,0 +1,96 @@
+"""Saved heads: without code, with the recorded bytes."""
+
+import pickle
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from pipeline import heads, stamps
+from pipeline.errors import StateError
+from pipeline.heads import HEADS
+from tests.conftest import REPOSITORY
+from tests.heads.examples import data, fit, fitted
+
+NETWORKS = ["mlp", "streaming_linear", "streaming_mlp"]
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_networks_weights_are_kept_as_safetensors(name: str, tmp_path: Path) -> None:
+    X, y = data()
+    files = heads.save(tmp_path, fitted(name, X, y).model)
+    assert [path.name for path in files] == ["model.skops", "weights.safetensors"]
+    assert {"0.output_weight", "0.output_bias"} <= set(load_file(files[1]))
+
+
+def test_altered_weights_are_refused(tmp_path: Path) -> None:
+    X, y = data()
+    files = heads.save(tmp_path, fitted("mlp", X, y).model)
+    stamp = stamps.Stamp("train", stamps.hashes(files), {})
+    save_file({name: array + 1 for name, array in load_file(files[1]).items()}, files[1])
+    with pytest.raises(StateError, match="weights.safetensors.*as stamped"):
+        heads.load(tmp_path, stamp)
+
+
+def test_networks_within_an_ensemble_are_kept_apart_from_one_another(tmp_path: Path) -> None:
+    X, y = data()
+    members = {"one": {"kind": "mlp", "hidden": 4, "epochs": 3}, "two": {"kind": "mlp", "hidden": 8, "epochs": 3}}
+    model = fit("voting", {"members": members, "calibrate": "sigmoid"}, X, y).model
+    files = heads.save(tmp_path, model)
+    loaded = heads.load(tmp_path, stamps.Stamp("train", stamps.hashes(files), {}))
+    np.testing.assert_array_equal(heads.predict(loaded, X), heads.predict(model, X))
+
+
+class Malicious:
+    def __reduce__(self) -> Any:
+        return (Path.touch, (Path("executed"),))
+
+
+def test_a_file_with_other_bytes_than_recorded_is_not_opened(tmp_path: Path) -> None:
+    path = tmp_path / "model.skops"
+    path.write_bytes(pickle.dumps(Malicious()))
+    with pytest.raises(StateError, match="as stamped"):
+        heads.load(tmp_path, stamps.Stamp("train", {path.as_posix(): "0" * 64}, {}))
+
+
+def test_a_stamped_file_with_foreign_types_is_refused_unexecuted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "model.skops"
+    X, y = data()
+    heads.save(tmp_path, fitted("logreg", X, y).model)
+    with zipfile.ZipFile(path) as archive:
+        files = {name: archive.read(name) for name in archive.namelist()}
+    files["schema.json"] = (
+        files["schema.json"].replace(b"StandardScaler", b"Popen").replace(b"sklearn.preprocessing._data", b"subprocess")
+    )
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in files.items():
+            archive.writestr(name, content)
+    with pytest.raises(StateError, match=r"no head of ours has: subprocess\.Popen"):
+        heads.load(tmp_path, stamps.Stamp("train", stamps.hashes([path]), {}))
+    assert not Path("executed").exists()
+
+
+def test_a_scikit_learn_head_never_loads_torch(tmp_path: Path) -> None:
+    script = f"""
+import sys
+from pathlib import Path
+import numpy as np
+import pipeline.cli, pipeline.stages.train
+from pipeline import heads
+from pipeline.params import Selection
+rows = heads.Rows.of(np.random.default_rng(0).normal(size=(40, 3)), np.array(["a", "b"] * 20))
+for name in {[name for name in HEADS if name not in NETWORKS]!r}:
+    chosen = heads.fit(name, {{"calibrate": "temperature"}}, rows, rows, Selection(metric="accuracy"), 0)
+    heads.save(Path({str(tmp_path)!r}) / name, chosen.model)
+sys.exit("torch was loaded" if "torch" in sys.modules else 0)
+"""
+    done = subprocess.run([sys.executable, "-c", script], cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
