@@ -5,10 +5,11 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline import cli
+from pipeline import cli, heads
 from pipeline.embeddings import matrix
 from pipeline.embeddings.cache import EmbeddingCache, Keys, sha256_of
 from pipeline.embeddings.matrix import Rows
+from pipeline.embeddings.stored import Stored
 
 
 def keys(number: int) -> Keys:
@@ -33,6 +34,15 @@ def materialise(folder: str, number: str, width: str) -> None:
     matrix.write(Path(folder) / "matrix.h5", sha256_of(wanted), names, "", rows)
 
 
+def stream(kind: str, folder: str, rows: str, judged: str) -> None:
+    """Train a streaming head on the first rows of a stored matrix; print its accuracy on the last ones."""
+    y, width = np.load(Path(folder) / "y.npy"), int(np.load(Path(folder) / "width.npy"))
+    mapped = np.asarray(np.memmap(Path(folder) / "X", np.float16, "r", shape=(len(y), width)))
+    head = heads.HEADS[kind]().fit(Stored([mapped], np.arange(int(rows))), y[: int(rows)])
+    last = np.arange(len(y) - int(judged), len(y))
+    sys.stdout.write(f"{(head.predict(Stored([mapped], last)) == y[last]).mean()}\n")
+
+
 def peak() -> float:
     """Return this process's peak in MB; `ru_maxrss` would tell that of the process it was forked from, if larger."""
     lines = Path("/proc/self/status").read_text().splitlines()
@@ -40,8 +50,5 @@ def peak() -> float:
 
 
 if __name__ == "__main__":
-    if sys.argv[1] == "embed":
-        embed(*sys.argv[2:])
-    else:
-        materialise(*sys.argv[2:])
+    {"embed": embed, "materialise": materialise, "stream": stream}[sys.argv[1]](*sys.argv[2:])
     sys.stdout.write(f"\n{peak():.1f}")

@@ -21,13 +21,19 @@ Labels = npt.NDArray[np.intp]
 
 
 def features(rows: int, width: int, classes: int, seed: int = 0) -> tuple[Floats, Labels]:
-    """Make rows that look like a CNN's: few directions carry most of the variance, nothing is below zero."""
-    generator = np.random.default_rng(seed)
-    mixing = generator.normal(size=(width // 4, width)).astype(np.float32) / np.arange(1, width // 4 + 1)[:, None] ** 0.5
-    means = np.random.default_rng(1).normal(size=(classes, width // 4)).astype(np.float32) * 0.45
-    y = generator.integers(0, classes, rows)
-    latent = means[y] + generator.normal(size=(rows, width // 4)).astype(np.float32)
-    X = np.maximum(latent @ mixing.astype(np.float32) + generator.normal(size=(rows, width)).astype(np.float32) * 0.3, 0)
+    """Make rows that look like a CNN's: few directions carry most of the variance, nothing is below zero.
+
+    One label in twenty is wrong, so that too large a C overfits, as it does on real features.
+    """
+    latent = width // 4
+    shared, own = np.random.default_rng(1), np.random.default_rng([2, seed])
+    mixing = shared.normal(size=(latent, width)) / np.arange(1, latent + 1)[:, None] ** 0.5
+    means = 0.2 * shared.normal(size=(classes, latent))
+    y = own.integers(0, classes, rows)
+    inner = (means[y] + own.normal(size=(rows, latent))).astype(np.float32)
+    X = np.maximum(inner @ mixing.astype(np.float32) + 0.3 * own.normal(size=(rows, width)).astype(np.float32), 0)
+    wrong = own.random(rows) < 0.05
+    y[wrong] = own.integers(0, classes, wrong.sum())
     return X, y
 
 

@@ -14,7 +14,7 @@ Ints = npt.NDArray[np.integer[Any]]
 class Stored:
     """Chosen rows of mapped features, copied out when asked for, after which their pages are let go of.
 
-    `stored[rows]`, with a slice or an array of row numbers, is an array of float32; only that much is in memory.
+    `stored[rows]`, with a slice or an array of row numbers, is an array of the stored type; only that much is in memory.
     """
 
     def __init__(self, parts: Sequence[Floats], rows: Ints) -> None:
@@ -35,9 +35,13 @@ class Stored:
         """Return some of these rows, still unread."""
         return Stored(self.parts, self.rows[rows])
 
-    def __getitem__(self, rows: Ints | slice) -> npt.NDArray[np.float32]:
+    def __getitem__(self, rows: Ints | slice) -> Floats:
         wanted = self.rows[rows]
-        found = np.empty((len(wanted), self.shape[1]), np.float32)
+        if len(self.parts) == 1:
+            found = self.parts[0].take(wanted, axis=0)
+            _let_go(self.parts[0])
+            return found
+        found = np.empty((len(wanted), self.shape[1]), self.parts[0].dtype)
         for part, start in zip(self.parts, self.starts[:-1], strict=True):
             inside = (wanted >= start) & (wanted < start + len(part))
             found[inside] = part[wanted[inside] - start]

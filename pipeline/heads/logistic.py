@@ -47,7 +47,7 @@ class Logistic(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-
     """(K,), or (1,)."""
 
     def __init__(
-        self, *, C: float = 1.0, max_iter: int = 1000, tol: float = 1e-4, class_weight: str | None = None
+        self, *, C: float = 1.0, max_iter: int = 1000, tol: float = 3e-4, class_weight: str | None = None
     ) -> None:
         self.C = C
         self.max_iter = max_iter

@@ -17,9 +17,9 @@ from torch import nn
 
 from pipeline.nn.mlp import DenseHead, Floats, Ints, dense, loss_of
 
-RUN, BUFFER = 64, 512
-"""Neighbouring rows read at once, and runs shuffled together: 84 MB of float16 rows of 1,280."""
-BLOCK = 8192
+RUN, BUFFER = 64, 256
+"""Neighbouring rows read at once, and runs shuffled together: 42 MB of float16 rows of 1,280."""
+BLOCK = 4096
 """Rows at a time where order does not matter."""
 STEPS = 1000
 """At least so many: few rows are passed over more often than `epochs` says."""
@@ -112,8 +112,8 @@ class StreamingHead(DenseHead):
                 value.backward()
                 optimiser.step()
                 schedule.step()
-            if not math.isfinite(float(value)):
-                raise ValueError(f"training diverged: the loss is {float(value)}; lower learning_rate")
+            if not math.isfinite(float(value.detach())):
+                raise ValueError(f"training diverged: the loss is {float(value.detach())}; lower learning_rate")
         network.eval()
 
     def _fold_in(self, mean: Floats, spread: Floats) -> None:
@@ -172,3 +172,4 @@ def _mixed(X: RowSource, batch_size: int, order: np.random.Generator) -> Iterato
             batch = shuffled[begin : begin + batch_size]
             yield rows[batch], features[batch]
         left = (rows[shuffled[whole:]], features[shuffled[whole:]])
+        del features  # before the next buffer is read beside it
