@@ -2,7 +2,7 @@
 PYTHON ?= python3
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: run test soak lint bench
+.PHONY: run test soak lint bench study
 
 run: .venv/.installed ## the main job: from images to reports/index.html
 	headswap demo
@@ -25,6 +25,9 @@ lint: .venv/.installed ## style, types and the direction of imports
 bench: .venv/.installed ## measurements, side by side; ONLY=embed for one group
 	python -m pip install --quiet --editable '.[demo,dev,bench]'
 	python -m benchmarks $(ONLY)
+
+study: .venv/.installed ## every head's accuracy over seeded splits of three data sets, over an hour; ONLY=elpv for one
+	python -m benchmarks.study $(ONLY)
 
 .venv/.installed: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python >= 3.11 is needed, this is " + sys.version.split()[0] + "; try: make PYTHON=python3.11")'

@@ -372,5 +372,5 @@ def _public_classifiers() -> list[str]:
     from sklearn.utils import all_estimators  # noqa: PLC0415
 
     return [
-        re.sub(r"\._\w+", "", found.__module__) + "." + name for name, found in all_estimators(type_filter="classifier")
+        re.sub(r"\._.*", "", found.__module__) + "." + name for name, found in all_estimators(type_filter="classifier")
     ]

@@ -25,6 +25,8 @@ TRUSTED = (
     "sklearn.calibration._TemperatureScaling",
     "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor",
     "sklearn.model_selection._split.StratifiedKFold",
+    "sklearn.neural_network._stochastic_optimizers.AdamOptimizer",
+    "sklearn.neural_network._stochastic_optimizers.SGDOptimizer",
     "sklearn.tree._tree.Tree",
     "sklearn.utils._bunch.Bunch",
 )
@@ -50,7 +52,7 @@ def save(folder: Path, model: Classifier) -> Sequence[Path]:
             network.weights_ = {}
         with replacing(path) as temporary:
             _skops().dump(model, temporary)
-            _require_trusted(path, temporary.read_bytes())
+            _require_trusted(path, temporary.read_bytes(), "saved")
     finally:
         for network, arrays in zip(networks, learnt, strict=True):
             network.weights_ = arrays
@@ -73,7 +75,7 @@ def load(folder: Path, stamp: stamps.Stamp) -> Classifier:
     """
     path, weights = folder / MODEL, folder / WEIGHTS
     content = stamps.check(path, stamp)
-    _require_trusted(path, content)
+    _require_trusted(path, content, "loaded")
     model = _skops().loads(content, trusted=list(TRUSTED))
     networks = list(_networks(model))
     if networks:
@@ -98,7 +100,7 @@ def _networks(part: object) -> Iterator[Any]:
         yield from _networks(list(vars(part).values()))
 
 
-def _require_trusted(path: Path, content: bytes) -> None:
+def _require_trusted(path: Path, content: bytes, done: str) -> None:
     strange = sorted(set(_skops().get_untrusted_types(data=content)) - set(TRUSTED))
     if strange:
-        raise StateError(f"{path}: holds types that no head of ours has: {', '.join(strange)}; not loaded")
+        raise StateError(f"{path}: holds types that no head of ours has: {', '.join(strange)}; not {done}")

@@ -46,6 +46,24 @@ def test_networks_within_an_ensemble_are_kept_apart_from_one_another(tmp_path: P
     np.testing.assert_array_equal(heads.predict(loaded, X), heads.predict(model, X))
 
 
+@pytest.mark.parametrize("class_name", ["ensemble.GradientBoostingClassifier", "neural_network.MLPClassifier"])
+def test_other_classifiers_of_scikit_learn_survive_save_and_load(class_name: str, tmp_path: Path) -> None:
+    X, y = data()
+    entry = {"class_name": f"sklearn.{class_name}", "scale": "standard"}
+    model = fit("sklearn_class", entry, X, y).model
+    files = heads.save(tmp_path, model)
+    loaded = heads.load(tmp_path, stamps.Stamp("train", stamps.hashes(files), {}))
+    np.testing.assert_array_equal(heads.predict(loaded, X), heads.predict(model, X))
+
+
+def test_what_would_not_load_is_not_saved(tmp_path: Path) -> None:
+    X, y = data()
+    model = fit("sklearn_class", {"class_name": "sklearn.neighbors.RadiusNeighborsClassifier", "radius": 99.0}, X, y)
+    with pytest.raises(StateError, match=r"no head of ours has: .*KDTree; not saved"):
+        heads.save(tmp_path, model.model)
+    assert not list(tmp_path.iterdir())
+
+
 class Malicious:
     def __reduce__(self) -> Any:
         return (Path.touch, (Path("executed"),))
