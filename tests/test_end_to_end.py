@@ -160,15 +160,15 @@ def test_new_images_are_the_only_ones_embedded(clone: SmallClone) -> None:
 def test_dvcs_own_commands_show_metrics_plots_and_experiments(clone: SmallClone) -> None:
     clone.run("git", "add", ".")
     clone.run("git", "-c", "user.name=a", "-c", "user.email=a@b", "commit", "--quiet", "-m", "before")
-    path = f"metrics/{BACKBONE}/knn.json"
+    path = f"metrics/{BACKBONE}/logreg.json"
     assert "validation.accuracy" in clone.run("dvc", "metrics", "show", path, "--md")
 
-    ran = clone.run("dvc", "exp", "run", "-S", "heads.knn.n_neighbors=1", "--name", "one-neighbour")
-    assert f"Running stage 'train@{BACKBONE}-knn'" in ran
-    assert f"Running stage 'train@{BACKBONE}-logreg'" not in ran
-    assert "n_neighbors: 1" in (clone.root / "params.yaml").read_text()
+    ran = clone.run("dvc", "exp", "run", "-S", "heads.logreg.C=0.0003", "--name", "small-c")
+    assert f"Running stage 'train@{BACKBONE}-logreg'" in ran
+    assert f"Running stage 'train@{BACKBONE}-knn'" not in ran
+    assert "C: 0.0003" in (clone.root / "params.yaml").read_text()
     assert "validation.log_loss" in clone.run("dvc", "metrics", "diff", "--md")
-    assert "one-neighbour" in clone.run("dvc", "exp", "show", "--md")
+    assert "small-c" in clone.run("dvc", "exp", "show", "--md")
 
     assert "index.html" in clone.run("dvc", "plots", "show")
     page = (clone.root / "dvc_plots/index.html").read_text()
