@@ -1,6 +1,7 @@
 """Peak memory of one piece of work in a process of its own: prints megabytes."""
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -50,5 +51,6 @@ def peak() -> float:
 
 
 if __name__ == "__main__":
-    {"embed": embed, "materialise": materialise, "stream": stream}[sys.argv[1]](*sys.argv[2:])
+    work: dict[str, Callable[..., None]] = {"embed": embed, "materialise": materialise, "stream": stream}
+    work[sys.argv[1]](*sys.argv[2:])
     sys.stdout.write(f"\n{peak():.1f}")

@@ -14,7 +14,7 @@ Ints = npt.NDArray[np.integer[Any]]
 class Stored:
     """Chosen rows of mapped features, copied out when asked for, after which their pages are let go of.
 
-    `stored[rows]`, with a slice or an array of row numbers, is an array of the stored type; only that much is in memory.
+    `stored[rows]`, with a slice or an array of row numbers, is an array of the stored type; only so much is in memory.
     """
 
     def __init__(self, parts: Sequence[Floats], rows: Ints) -> None:

@@ -23,6 +23,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 Matrix = npt.NDArray[np.floating[Any]]
+Labels = npt.NDArray[Any]
 
 SWEEP = tuple(float(f"{C:.4g}") for C in np.logspace(-6, 5, 45))
 """The published probe protocol's values (DINOv2, Oquab et al. 2023; ssl-transfer, Ericsson et al. 2021)."""
@@ -39,7 +40,7 @@ class Logistic(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-
 
     """
 
-    classes_: npt.NDArray[np.str_]
+    classes_: Labels
     n_features_in_: int
     coef_: Matrix
     """(K, D); (1, D) of the second class where there are two."""
@@ -54,14 +55,14 @@ class Logistic(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-
         self.tol = tol
         self.class_weight = class_weight
 
-    def fit(self, X: Matrix, y: npt.NDArray[np.str_]) -> Self:
+    def fit(self, X: Matrix, y: Labels) -> Self:
         """Fit X (n, D) with labels y (n,)."""
         (fitted,) = self.path(X, y, [self.C])
         self.classes_, self.n_features_in_ = fitted.classes_, fitted.n_features_in_
         self.coef_, self.intercept_ = fitted.coef_, fitted.intercept_
         return self
 
-    def path(self, X: Matrix, y: npt.NDArray[np.str_], values: Sequence[float]) -> Iterator[Self]:
+    def path(self, X: Matrix, y: Labels, values: Sequence[float]) -> Iterator[Self]:
         """Yield one fitted classifier for each value of C, in ascending order of the values."""
         for C in values:
             if not C > 0:
