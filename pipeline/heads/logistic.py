@@ -27,6 +27,8 @@ Labels = npt.NDArray[Any]
 
 SWEEP = tuple(float(f"{C:.4g}") for C in np.logspace(-6, 5, 45))
 """The published probe protocol's values (DINOv2, Oquab et al. 2023; ssl-transfer, Ericsson et al. 2021)."""
+_BLOCK = 4096
+"""Rows held in double precision at a time."""
 
 
 class Logistic(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
@@ -144,13 +146,13 @@ class _Problem:
             return value, np.concatenate([(root * (slope + penalty * W)).ravel(), root_b * slope_b])
 
         start = np.concatenate([(self.W / root).ravel(), self.b / root_b])
-        # As many corrections as pay at this size; the function's own tolerance would stop a float32 sum too early.
         found = minimize(
             loss,
             start,
             jac=True,
             method="L-BFGS-B",
-            options={"maxiter": max_iter, "maxfun": 2 * max_iter, "gtol": tol, "ftol": 0, "maxcor": 10},
+            # ftol: what a float32 sum cannot show is no reason to stop.
+            options={"maxiter": max_iter, "maxfun": 2 * max_iter, "gtol": tol, "ftol": 0},
         )
         if found.status == 1:
             warnings.warn(f"C={C:g}: stopped at max_iter={max_iter}", ConvergenceWarning, stacklevel=3)
@@ -180,12 +182,26 @@ class _Problem:
 
 
 def _rotated(X: Matrix, weight: Matrix) -> tuple[Matrix, Matrix, Matrix]:
-    """Return principal axes (D, r), variances along them (r,), and centred X (n, D) in these axes: (n, r)."""
+    """Return principal axes (D, r), variances along them (r,), and centred X (n, D) in these axes: (n, r).
+
+    Double precision throughout: in float32 small variances would be rounding errors, and they matter at large C.
+    """
     n, width = X.shape
-    root = np.sqrt(weight) * X
-    gram = (root @ root.T if n < width else root.T @ root).astype(np.float64)
-    variance, vectors = np.linalg.eigh(gram)
-    kept = variance > variance[-1] * max(n, width) * np.finfo(X.dtype).eps / 8 + np.finfo(X.dtype).tiny
-    variance, vectors = variance[kept], vectors[:, kept].astype(X.dtype)
-    axes = vectors if n >= width else (root.T @ vectors) / np.sqrt(variance).astype(X.dtype)
+    if n < width:
+        root = np.sqrt(weight) * X.astype(np.float64)
+        variance, vectors = np.linalg.eigh(root @ root.T)
+    else:
+        variance, vectors = np.linalg.eigh(_gram(X, weight))
+    kept = variance > variance[-1] * max(n, width) * np.finfo(np.float64).eps + np.finfo(np.float64).tiny
+    variance, vectors = variance[kept], vectors[:, kept]
+    axes = (vectors if n >= width else (root.T @ vectors) / np.sqrt(variance)).astype(X.dtype)
     return axes, variance, X @ axes
+
+
+def _gram(X: Matrix, weight: Matrix) -> npt.NDArray[np.float64]:
+    """Return the sum of weighted outer products of the rows of X (n, D): (D, D), a block of rows at a time."""
+    gram = np.zeros((X.shape[1], X.shape[1]))
+    for start in range(0, len(X), _BLOCK):
+        block = X[start : start + _BLOCK].astype(np.float64)
+        gram += (weight[start : start + _BLOCK] * block).T @ block
+    return gram

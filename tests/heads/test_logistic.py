@@ -43,6 +43,17 @@ def test_every_value_of_the_path_is_scikit_learns_solution(
         assert objective(ours, X, y, weight) <= objective(reference, X, y, weight) * (1 + 1e-9)
 
 
+# With more features than rows the loss itself is nearly zero, and so is what single precision can tell of it.
+@pytest.mark.parametrize(("n", "width", "off"), [(3000, 12, 1e-4), (40, 60, 1e-2)])
+def test_single_precision_loses_no_direction_of_small_variance(n: int, width: int, off: float) -> None:
+    X, y = data(n, width, 3)
+    X = X.astype(np.float32)
+    ours = Logistic(C=10.0, tol=1e-6, max_iter=10_000).fit(X, y)
+    reference = LogisticRegression(C=10.0, tol=1e-10, max_iter=100_000).fit(X.astype(np.float64), y)
+    weight = np.ones(n)
+    assert objective(ours, X, y, weight) <= objective(reference, X, y, weight) * (1 + off)
+
+
 @given(n=st.integers(4, 30), width=st.integers(1, 40), classes=st.integers(2, 4), single=st.booleans())
 @settings(max_examples=30)
 def test_any_shape_and_precision_gives_probabilities(n: int, width: int, classes: int, single: bool) -> None:
