@@ -17,9 +17,9 @@ from torch import nn
 
 from pipeline.nn.mlp import DenseHead, Floats, Ints, dense, loss_of
 
-RUN, BUFFER = 64, 256
-"""Neighbouring rows read at once, and runs shuffled together: 42 MB of float16 rows of 1,280."""
-BLOCK = 4096
+RUN, BUFFER = 64, 128
+"""Neighbouring rows read at once, and runs shuffled together: 21 MB of float16 rows of 1,280."""
+BLOCK = 2048
 """Rows at a time where order does not matter."""
 STEPS = 1000
 """At least so many: few rows are passed over more often than `epochs` says."""
