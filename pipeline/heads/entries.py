@@ -15,7 +15,7 @@ from pipeline.heads.types import Classifier
 from pipeline.params import HeadEntry
 
 SEARCHES = ("grid", "halving", "validation")
-"""grid: every combination, k-fold; halving: random combinations, k-fold, the better half on more and more rows;
+"""grid: every combination, k-fold; halving: random combinations, k-fold, the better third on more and more rows;
 validation: every combination on the validation split, then the best refitted on training and validation images."""
 CALIBRATIONS = ("none", "temperature", "sigmoid", "isotonic")
 CANDIDATES = 32
