@@ -4,6 +4,7 @@ Only elpv was looked at while the catalogue and these settings were chosen. "Ref
 validation images, as the published probe protocol does.
 """
 
+import gzip
 import os
 import sys
 import tempfile
@@ -69,8 +70,6 @@ def fashion_mnist(folder: Path) -> dict[str, Any]:
     source = Path("/usr/share/datasets/fashion-mnist")
     if not source.is_dir():
         sys.exit(f"study: {source}: no such folder; apt-get install dataset-fashion-mnist")
-    import gzip  # noqa: PLC0415
-
     raw = gzip.decompress((source / "train-images-idx3-ubyte.gz").read_bytes())
     labels = gzip.decompress((source / "train-labels-idx1-ubyte.gz").read_bytes())
     images = np.frombuffer(raw, np.uint8, offset=16).reshape(-1, 28, 28)

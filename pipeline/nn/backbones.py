@@ -251,12 +251,7 @@ def _cut_timm(model: Any) -> Blocks:  # noqa: ANN401
         for name, block in cut(model).items():
             try:
                 activations = block(activations)
-            except (
-                RuntimeError,
-                TypeError,
-                ValueError,
-                NotImplementedError,
-            ):  # whatever a part in the wrong place does
+            except (RuntimeError, TypeError, ValueError):  # whatever a part in the wrong place does
                 break
             chained[name] = block
             if torch.equal(activations, expected):
