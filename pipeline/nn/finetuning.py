@@ -6,7 +6,7 @@ The frozen blocks run once per image and view, and their activations are held in
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Protocol, cast
 
@@ -18,10 +18,12 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from pipeline.atomic import replacing
+from pipeline.cost import Clock, Cost
 from pipeline.errors import InputError, StateError
 from pipeline.evaluation import metrics
 from pipeline.images import Framing
-from pipeline.nn import optimisation, runtime
+from pipeline.nn import checkpoints, optimisation, runtime
+from pipeline.nn.checkpoints import Checkpoint, Saved
 from pipeline.nn.embedding import Item, load
 from pipeline.nn.network import Backbone, Prefix, average
 from pipeline.params import Plan
@@ -66,8 +68,8 @@ class Finetuned:
     test: npt.NDArray[np.float64]
     """(n, K) probabilities."""
     epochs: Sequence[Epoch]
-    images: int
-    """Passes of an image through the network or a part of it."""
+    cost: Cost
+    """Of all processes that had a part in it."""
 
 
 class Examples(Protocol):
@@ -161,7 +163,16 @@ class Trainable(nn.Module):
                     module.eval()
 
 
-def run(task: Task, backbone: Backbone, framing: Framing, plan: Plan, engine: str, metric: str, seed: int) -> Finetuned:
+def run(
+    task: Task,
+    backbone: Backbone,
+    framing: Framing,
+    plan: Plan,
+    engine: str,
+    metric: str,
+    seed: int,
+    checkpoint: Checkpoint,
+) -> Finetuned:
     """Train a plan; the best epoch is chosen by the validation metric, and test rows are only predicted at the end.
 
     Args:
@@ -172,6 +183,7 @@ def run(task: Task, backbone: Backbone, framing: Framing, plan: Plan, engine: st
         engine: the runtime of the frozen part.
         metric: the validation metric that early stopping looks at.
         seed: of the classifier's dropout, the order and the views.
+        checkpoint: where the state after each epoch is kept; what lies there is gone on with.
 
     Raises:
         InputError: if the block does not exist or the batch is larger than the training set.
@@ -181,6 +193,7 @@ def run(task: Task, backbone: Backbone, framing: Framing, plan: Plan, engine: st
     if len(task.train) < plan.batch_size:
         got, most = plan.batch_size, len(task.train)
         raise InputError(f"params.yaml: plans: batch_size: got {got}, expected at most the {most} training images")
+    clock = Clock()
     torch.manual_seed(seed)
     frozen, blocks = backbone.split_before(plan.unfreeze_from)
     backbone.requires_grad_(False)
@@ -191,52 +204,54 @@ def run(task: Task, backbone: Backbone, framing: Framing, plan: Plan, engine: st
     )
     width = backbone.blocks(torch.zeros(1, 3, framing.size, framing.size)).shape[1]
     network = Trainable(blocks, width, task.classes, plan).to(memory_format=torch.channels_last)
-    epochs, images = _train(network, examples, task, plan, metric, seed)
+    trainer = _Trainer(network, examples, task, plan, seed)
+    epochs = _train(trainer, checkpoint, metric, clock)
     val, test = (_predict(network, examples, rows, plan.batch_size) for rows in (task.val, task.test))
-    passes = examples.passes + images + len(task.val) + len(task.test)
+    cost = clock.read()
+    trained = len(epochs) * (trainer.batches * plan.batch_size + len(task.val))
+    cost.images += examples.passes + trained + len(task.val) + len(task.test)
     state = {
         **{f"backbone.{name}": value for name, value in backbone.state_dict().items()},
         **{f"classifier.{name}": value for name, value in network.classifier.state_dict().items()},
     }
-    return Finetuned(state, val, test, epochs, passes)
+    return Finetuned(state, val, test, epochs, cost)
 
 
-def _train(
-    network: Trainable, examples: Examples, task: Task, plan: Plan, metric: str, seed: int
-) -> tuple[list[Epoch], int]:
-    """Run the epochs and leave the best one's state in the network; return the curve and the images trained on."""
-    batches = len(task.train) // plan.batch_size
-    trainer = _Trainer(network, examples, task, plan, seed, batches)
-    epochs: list[Epoch] = []
-    best, best_score, waited, images = _copy(network), -math.inf, 0, 0
-    bar = tqdm(total=plan.epochs * batches, desc="fine-tune", unit="batch", disable=None)
-    for number in range(plan.epochs):
-        losses: list[float] = []
-        for loss in trainer.epoch(number):
-            losses.append(loss)
-            bar.update()
-            bar.set_postfix(loss=f"{loss:.3f}", validation=f"{best_score:.3f}" if epochs else "-", refresh=False)
-        probability = _predict(trainer.judged, examples, task.val, plan.batch_size)
-        score = metrics.value(metric, task.targets[task.val], probability.argmax(axis=1), task.classes)
-        images += batches * plan.batch_size + len(task.val)
-        epochs.append(Epoch(float(np.mean(losses)), score))
-        if score > best_score:
-            best, best_score, waited = _copy(trainer.judged), score, 0
-        else:
-            waited += 1
-            if waited >= plan.patience:
-                break
-    bar.close()
-    network.load_state_dict(best)
-    return epochs, images
+def _train(trainer: "_Trainer", checkpoint: Checkpoint, metric: str, clock: Clock) -> list[Epoch]:
+    """Run the epochs that are left and leave the best one's state in the network; return the curve."""
+    task, plan = trainer.task, trainer.plan
+    epochs, best = trainer.resume(checkpoint, clock)
+    total = plan.epochs * trainer.batches
+    with tqdm(total=total, initial=len(epochs) * trainer.batches, desc="fine-tune", unit="batch", disable=None) as bar:
+        while len(epochs) < plan.epochs and len(epochs) - best_epoch(epochs) < plan.patience:
+            losses: list[float] = []
+            for loss in trainer.epoch(len(epochs)):
+                losses.append(loss)
+                so_far = f"{epochs[best_epoch(epochs) - 1].validation:.3f}" if epochs else "-"
+                bar.set_postfix(loss=f"{loss:.3f}", validation=so_far, refresh=False)
+                bar.update()
+            probability = _predict(trainer.judged, trainer.examples, task.val, plan.batch_size)
+            score = metrics.value(metric, task.targets[task.val], probability.argmax(axis=1), task.classes)
+            epochs.append(Epoch(float(np.mean(losses)), score))
+            if best_epoch(epochs) == len(epochs):
+                best = _copy(trainer.judged)
+            trainer.keep(checkpoint, epochs, best, clock)
+    trainer.network.load_state_dict(best)
+    return epochs
+
+
+def best_epoch(epochs: Sequence[Epoch]) -> int:
+    """Return the number, from 1, of the first epoch with the highest validation score; 0 before there is one."""
+    scores = [epoch.validation for epoch in epochs]
+    return scores.index(max(scores)) + 1 if scores else 0
 
 
 class _Trainer:
     """Takes the steps. What is random in a batch follows from the seed, the epoch and the batch's number alone."""
 
-    def __init__(self, network: Trainable, examples: Examples, task: Task, plan: Plan, seed: int, batches: int) -> None:
+    def __init__(self, network: Trainable, examples: Examples, task: Task, plan: Plan, seed: int) -> None:
         self.network, self.examples, self.task, self.plan, self.seed = network, examples, task, plan, seed
-        self.batches = batches
+        self.batches = len(task.train) // plan.batch_size
         self.optimiser = optimisation.optimiser_of(network.blocks, network.classifier, plan)
         self.average = optimisation.averaged(network, plan)
         self.weight = _class_weight(plan, task)
@@ -245,6 +260,30 @@ class _Trainer:
     def judged(self) -> Trainable:
         """The network whose predictions count."""
         return self.network if self.average is None else cast("Trainable", self.average.module)
+
+    def keep(self, checkpoint: Checkpoint, epochs: Sequence[Epoch], best: Mapping[str, Tensor], clock: Clock) -> None:
+        """Write the state after an epoch."""
+        parts: dict[str, Mapping[str, Tensor]] = {
+            "network": self.network.state_dict(),
+            "best": best,
+            "optimiser": checkpoints.of_optimiser(self.optimiser),
+            "average": self.average.state_dict() if self.average is not None else {},
+        }
+        tensors = {f"{part}.{name}": value for part, values in parts.items() for name, value in values.items()}
+        facts = {"epochs": [asdict(epoch) for epoch in epochs], "cost": asdict(clock.read())}
+        checkpoint.write(Saved(tensors, facts))
+
+    def resume(self, checkpoint: Checkpoint, clock: Clock) -> tuple[list[Epoch], Mapping[str, Tensor]]:
+        """Take up the state that was kept, if there is one; return the epochs so far and the best one's state."""
+        saved = checkpoint.read()
+        if saved is None:
+            return [], _copy(self.network)
+        self.network.load_state_dict(checkpoints.part(saved.tensors, "network"))
+        checkpoints.into_optimiser(self.optimiser, checkpoints.part(saved.tensors, "optimiser"))
+        if self.average is not None:
+            self.average.load_state_dict(checkpoints.part(saved.tensors, "average"))
+        clock.before = Cost(**saved.facts["cost"])
+        return [Epoch(**epoch) for epoch in saved.facts["epochs"]], checkpoints.part(saved.tensors, "best")
 
     def epoch(self, number: int) -> Iterator[float]:
         """Train on every row once, in a new order, the remainder left for another epoch; yield each batch's loss."""

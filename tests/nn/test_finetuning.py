@@ -1,3 +1,5 @@
+import itertools
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +12,7 @@ from pipeline import manifest
 from pipeline.errors import InputError, StateError
 from pipeline.images import Framing
 from pipeline.nn import backbones, finetuning
+from pipeline.nn.checkpoints import Checkpoint
 from pipeline.nn.finetuning import Activations, Finetuned, Pixels, Task
 from pipeline.nn.network import Backbone, average
 from pipeline.params import Plan
@@ -17,6 +20,7 @@ from pipeline.stages import finetune, prepare
 from tests.conftest import SIZE, Project
 
 FRAMING = Framing(SIZE, 1.0)
+RUNS = itertools.count()
 
 
 @pytest.fixture
@@ -35,7 +39,8 @@ def plan(**changes: object) -> Plan:
 
 
 def run(task: Task, backbone: Backbone, chosen: Plan, seed: int = 0) -> Finetuned:
-    return finetuning.run(task, backbone, FRAMING, chosen, "torch", "accuracy", seed)
+    nowhere = Checkpoint({"run": next(RUNS)}, Path("checkpoints"))
+    return finetuning.run(task, backbone, FRAMING, chosen, "torch", "accuracy", seed, nowhere)
 
 
 def test_held_activations_equal_a_fresh_pass_in_every_view(project: Project, task: Task) -> None:
@@ -195,3 +200,33 @@ def test_a_saved_network_holds_what_predicted(project: Project, task: Task, tmp_
             average(fresh.blocks(pixels)), state["classifier.weight"], state["classifier.bias"]
         )
     np.testing.assert_allclose(logits.softmax(dim=1).numpy(), done.test, atol=2e-3)  # held in float16
+
+
+@pytest.mark.parametrize("settings", [{}, {"average": 0.5}, {"optimiser": "sgd"}, {"thaw_epochs": 1, "mixup": 0.2}])
+def test_killed_after_any_epoch_and_run_again_it_ends_as_if_nothing_had_happened(
+    project: Project, task: Task, settings: dict[str, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen = plan(epochs=4, learning_rate=0.01, **settings)
+    whole = run(task, network(project), chosen)
+    place = Checkpoint({"killed": True}, Path("checkpoints"))
+    for _ in range(3):
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(finetuning._Trainer, "_step", _killed_in_the_second_epoch(finetuning._Trainer._step))
+            finetuning.run(task, network(project), FRAMING, chosen, "torch", "accuracy", 0, place)
+    resumed = finetuning.run(task, network(project), FRAMING, chosen, "torch", "accuracy", 0, place)
+    assert resumed.epochs == whole.epochs
+    np.testing.assert_array_equal(resumed.test, whole.test)
+    assert all(torch.equal(resumed.state[name], value) for name, value in whole.state.items())
+
+
+def _killed_in_the_second_epoch(real: Callable[..., None]) -> Callable[..., None]:
+    """Let a process see one epoch through, and not the next."""
+    first: list[int] = []
+
+    def step(trainer: object, epoch: int, batch: int) -> None:
+        first.append(epoch)
+        if epoch > first[0] and batch:
+            raise KeyboardInterrupt
+        real(trainer, epoch, batch)
+
+    return step
