@@ -23,6 +23,18 @@ class Cost:
         return Cost(self.seconds * fraction, self.cpu_seconds * fraction)
 
 
+class Clock:
+    """Seconds since it was made, on top of what earlier processes took."""
+
+    def __init__(self) -> None:
+        self.before = Cost()
+        self.wall, self.cpu = time.perf_counter(), time.process_time()
+
+    def read(self) -> Cost:
+        """Return all seconds so far."""
+        return self.before + Cost(time.perf_counter() - self.wall, time.process_time() - self.cpu)
+
+
 @contextmanager
 def measured() -> Iterator[Cost]:
     """Measure wall and CPU seconds of the block into the Cost it yields."""

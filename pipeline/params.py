@@ -143,16 +143,37 @@ class BackboneEntry(_Section):
 
 
 class Plan(_Section):
-    """One way to fine-tune; `unfreeze_from` names the first block that trains (`stem` trains everything)."""
+    """One way to fine-tune; `unfreeze_from` names the first block that trains.
+
+    `stem` trains everything, `classifier` nothing but the classifier.
+    """
 
     unfreeze_from: str
+    thaw_epochs: Annotated[int, Field(ge=0)] = 0
+    """Epochs until one more block trains, from the last to `unfreeze_from`; 0: all of them from the start."""
     epochs: Positive = 12
     batch_size: Annotated[int, Field(ge=2)] = 32
+    accumulate: Positive = 1
+    """Batches whose gradients make one step."""
+    optimiser: Literal["adamw", "sgd"] = "adamw"
     learning_rate: Annotated[float, Field(gt=0)] = 5e-4
+    """Of the last block; each block before it has `layer_decay` times the next one's."""
+    layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
     classifier_learning_rate: Annotated[float, Field(gt=0)] = 3e-3
+    schedule: Literal["cosine", "one_cycle"] = "cosine"
+    warm_up: Annotated[float, Field(ge=0, lt=1)] = 0.2
+    """Fraction of the steps in which the learning rate rises."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.02
+    clip: Annotated[float, Field(gt=0)] | None = None
+    """The largest norm of all gradients together."""
+    average: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of the old in an exponential moving average of the weights, which is what is judged; 0: no average."""
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    mixup: Annotated[float, Field(ge=0)] = 0.0
+    """Alpha of the Beta distribution that two images are mixed by; 0: not at all."""
+    class_weight: Literal["balanced"] | None = None
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.2
+    batch_norm: Literal["frozen", "trained"] = "frozen"
     patience: Positive = 4
     flips: Literal["none", "horizontal", "both"] = "horizontal"
 

@@ -75,7 +75,11 @@ BAD: list[tuple[dict[str, Any], list[str], str]] = [
         "tiny.pth: weights: sha256: got",
     ),
     ({"heads": {"logreg": {"CC": 1}}}, ["doctor"], "heads.logreg: unknown key: got 'CC'"),
-    ({"plans": {"last": {"unfreeze_from": "blok"}}}, ["doctor"], "got 'blok', expected one of: first, second"),
+    (
+        {"plans": {"last": {"unfreeze_from": "blok"}}},
+        ["doctor"],
+        "got 'blok', expected one of: classifier, first, second",
+    ),
     ({"data": {"path": "data/raw/red"}}, ["prepare"], "got 0 images"),
     ({}, ["audit"], "reports/lineage.json: cannot be read"),
 ]

@@ -6,10 +6,9 @@ The frozen blocks run once per image and view, and their activations are held in
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -19,10 +18,12 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from pipeline.atomic import replacing
+from pipeline.cost import Clock, Cost
 from pipeline.errors import InputError, StateError
 from pipeline.evaluation import metrics
 from pipeline.images import Framing
-from pipeline.nn import runtime
+from pipeline.nn import checkpoints, optimisation, runtime
+from pipeline.nn.checkpoints import Checkpoint, Saved
 from pipeline.nn.embedding import Item, load
 from pipeline.nn.network import Backbone, Prefix, average
 from pipeline.params import Plan
@@ -67,8 +68,8 @@ class Finetuned:
     test: npt.NDArray[np.float64]
     """(n, K) probabilities."""
     epochs: Sequence[Epoch]
-    images: int
-    """Passes of an image through the network or a part of it."""
+    cost: Cost
+    """Of all processes that had a part in it."""
 
 
 class Examples(Protocol):
@@ -133,9 +134,10 @@ class Activations:
 class Trainable(nn.Module):
     """The unfrozen blocks, pooling and a new classifier: (B, C, h, w) -> logits (B, K)."""
 
-    def __init__(self, blocks: nn.Sequential, width: int, classes: int, dropout: float) -> None:
+    def __init__(self, blocks: nn.Sequential, width: int, classes: int, plan: Plan) -> None:
         super().__init__()
-        self.blocks, self.dropout, self.classifier = blocks, nn.Dropout(dropout), nn.Linear(width, classes)
+        self.blocks, self.dropout, self.classifier = blocks, nn.Dropout(plan.dropout), nn.Linear(width, classes)
+        self.plan = plan
         # Zero logits at first: the first steps then move the classifier, not the pre-trained features.
         nn.init.zeros_(self.classifier.weight)
         nn.init.zeros_(self.classifier.bias)
@@ -145,8 +147,32 @@ class Trainable(nn.Module):
         logits: Tensor = self.classifier(self.dropout(average(self.blocks(activations))))
         return logits
 
+    def prepare(self, epoch: int) -> None:
+        """Make ready for the training steps of an epoch, counted from 0: thaw the last blocks, keep the others still.
 
-def run(task: Task, backbone: Backbone, framing: Framing, plan: Plan, engine: str, metric: str, seed: int) -> Finetuned:
+        One more block every `thaw_epochs`, the classifier alone at first (Howard & Ruder 2018, section 3.3).
+        """
+        self.train()
+        thawed = epoch // self.plan.thaw_epochs if self.plan.thaw_epochs else len(self.blocks)
+        for depth, block in enumerate(reversed(list(self.blocks))):
+            block.requires_grad_(depth < thawed)
+            block.train(depth < thawed)
+        if self.plan.batch_norm == "frozen":  # batches are small: the pre-trained statistics are the better ones
+            for module in self.modules():
+                if isinstance(module, nn.modules.batchnorm._BatchNorm):  # the common base has no public name
+                    module.eval()
+
+
+def run(
+    task: Task,
+    backbone: Backbone,
+    framing: Framing,
+    plan: Plan,
+    engine: str,
+    metric: str,
+    seed: int,
+    checkpoint: Checkpoint,
+) -> Finetuned:
     """Train a plan; the best epoch is chosen by the validation metric, and test rows are only predicted at the end.
 
     Args:
@@ -157,6 +183,7 @@ def run(task: Task, backbone: Backbone, framing: Framing, plan: Plan, engine: st
         engine: the runtime of the frozen part.
         metric: the validation metric that early stopping looks at.
         seed: of the classifier's dropout, the order and the views.
+        checkpoint: where the state after each epoch is kept; what lies there is gone on with.
 
     Raises:
         InputError: if the block does not exist or the batch is larger than the training set.
@@ -166,100 +193,156 @@ def run(task: Task, backbone: Backbone, framing: Framing, plan: Plan, engine: st
     if len(task.train) < plan.batch_size:
         got, most = plan.batch_size, len(task.train)
         raise InputError(f"params.yaml: plans: batch_size: got {got}, expected at most the {most} training images")
+    clock = Clock()
     torch.manual_seed(seed)
     frozen, blocks = backbone.split_before(plan.unfreeze_from)
     backbone.requires_grad_(False)
-    blocks.requires_grad_(True)
     examples: Examples = (
         Activations(task, backbone.up_to(plan.unfreeze_from).eval(), framing, plan, engine)
         if len(frozen)
         else Pixels(task, backbone, framing, plan.flips)
     )
     width = backbone.blocks(torch.zeros(1, 3, framing.size, framing.size)).shape[1]
-    network = Trainable(blocks, width, task.classes, plan.dropout).to(memory_format=torch.channels_last)
-    epochs, images = _train(network, examples, task, plan, metric, seed)
+    network = Trainable(blocks, width, task.classes, plan).to(memory_format=torch.channels_last)
+    trainer = _Trainer(network, examples, task, plan, seed)
+    epochs = _train(trainer, checkpoint, metric, clock)
     val, test = (_predict(network, examples, rows, plan.batch_size) for rows in (task.val, task.test))
-    passes = examples.passes + images + len(task.val) + len(task.test)
+    cost = clock.read()
+    trained = len(epochs) * (trainer.batches * plan.batch_size + len(task.val))
+    cost.images += examples.passes + trained + len(task.val) + len(task.test)
     state = {
         **{f"backbone.{name}": value for name, value in backbone.state_dict().items()},
         **{f"classifier.{name}": value for name, value in network.classifier.state_dict().items()},
     }
-    return Finetuned(state, val, test, epochs, passes)
+    return Finetuned(state, val, test, epochs, cost)
 
 
-def _train(
-    network: Trainable, examples: Examples, task: Task, plan: Plan, metric: str, seed: int
-) -> tuple[list[Epoch], int]:
-    """Run the epochs and leave the best one's state in the network; return the curve and the images trained on."""
-    generator = np.random.default_rng(seed)
-    steps = len(task.train) // plan.batch_size
-    optimiser = _optimiser(network, plan)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, partial(_rate, total=plan.epochs * steps))
-    epochs: list[Epoch] = []
-    best, best_score, waited, images = _copy(network), -math.inf, 0, 0
-    bar = tqdm(total=plan.epochs * steps, desc="fine-tune", unit="step", disable=None)
-    for number in range(1, plan.epochs + 1):
-        losses: list[float] = []
-        for rows in _order(task.train, steps, plan.batch_size, generator):
-            views = generator.integers(len(VIEWS[plan.flips]), size=len(rows))
-            loss = _step(network, examples.batch(rows, views), torch.from_numpy(task.targets[rows]), plan, optimiser)
-            if not math.isfinite(loss):
-                raise StateError(
-                    f"loss: got {loss} in epoch {number}, step {len(losses) + 1}, at learning rate "
-                    f"{schedule.get_last_lr()[0]:.2g}; expected a number: lower plans.*.learning_rate"
-                )
-            schedule.step()
-            losses.append(loss)
-            bar.update()
-            bar.set_postfix(loss=f"{loss:.3f}", validation=f"{best_score:.3f}" if epochs else "-", refresh=False)
-        probability = _predict(network, examples, task.val, plan.batch_size)
-        score = metrics.value(metric, task.targets[task.val], probability.argmax(axis=1), task.classes)
-        images += steps * plan.batch_size + len(task.val)
-        epochs.append(Epoch(float(np.mean(losses)), score))
-        if score > best_score:
-            best, best_score, waited = _copy(network), score, 0
-        else:
-            waited += 1
-            if waited >= plan.patience:
-                break
-    bar.close()
-    network.load_state_dict(best)
-    return epochs, images
+def _train(trainer: "_Trainer", checkpoint: Checkpoint, metric: str, clock: Clock) -> list[Epoch]:
+    """Run the epochs that are left and leave the best one's state in the network; return the curve."""
+    task, plan = trainer.task, trainer.plan
+    epochs, best = trainer.resume(checkpoint, clock)
+    total = plan.epochs * trainer.batches
+    with tqdm(total=total, initial=len(epochs) * trainer.batches, desc="fine-tune", unit="batch", disable=None) as bar:
+        while len(epochs) < plan.epochs and len(epochs) - best_epoch(epochs) < plan.patience:
+            losses: list[float] = []
+            for loss in trainer.epoch(len(epochs)):
+                losses.append(loss)
+                so_far = f"{epochs[best_epoch(epochs) - 1].validation:.3f}" if epochs else "-"
+                bar.set_postfix(loss=f"{loss:.3f}", validation=so_far, refresh=False)
+                bar.update()
+            probability = _predict(trainer.judged, trainer.examples, task.val, plan.batch_size)
+            score = metrics.value(metric, task.targets[task.val], probability.argmax(axis=1), task.classes)
+            epochs.append(Epoch(float(np.mean(losses)), score))
+            if best_epoch(epochs) == len(epochs):
+                best = _copy(trainer.judged)
+            trainer.keep(checkpoint, epochs, best, clock)
+    trainer.network.load_state_dict(best)
+    return epochs
 
 
-def _rate(step: int, total: int) -> float:
-    """Return the fraction of the learning rate at a step: a linear warm-up over a fifth, then a cosine to zero."""
-    warm_up = max(1, total // 5)
-    if step < warm_up:
-        return (step + 1) / warm_up
-    return (1 + math.cos(math.pi * (step - warm_up + 1) / (total - warm_up + 1))) / 2
+def best_epoch(epochs: Sequence[Epoch]) -> int:
+    """Return the number, from 1, of the first epoch with the highest validation score; 0 before there is one."""
+    scores = [epoch.validation for epoch in epochs]
+    return scores.index(max(scores)) + 1 if scores else 0
 
 
-def _order(train: Ints, steps: int, batch_size: int, generator: np.random.Generator) -> Iterator[Ints]:
-    """Yield an epoch's batches: a new order each time, the remainder left for another epoch."""
-    shuffled = generator.permutation(train)
-    for step in range(steps):
-        yield shuffled[step * batch_size : (step + 1) * batch_size]
+class _Trainer:
+    """Takes the steps. What is random in a batch follows from the seed, the epoch and the batch's number alone."""
+
+    def __init__(self, network: Trainable, examples: Examples, task: Task, plan: Plan, seed: int) -> None:
+        self.network, self.examples, self.task, self.plan, self.seed = network, examples, task, plan, seed
+        self.batches = len(task.train) // plan.batch_size
+        self.optimiser = optimisation.optimiser_of(network.blocks, network.classifier, plan)
+        self.average = optimisation.averaged(network, plan)
+        self.weight = _class_weight(plan, task)
+
+    @property
+    def judged(self) -> Trainable:
+        """The network whose predictions count."""
+        return self.network if self.average is None else cast("Trainable", self.average.module)
+
+    def keep(self, checkpoint: Checkpoint, epochs: Sequence[Epoch], best: Mapping[str, Tensor], clock: Clock) -> None:
+        """Write the state after an epoch."""
+        parts: dict[str, Mapping[str, Tensor]] = {
+            "network": self.network.state_dict(),
+            "best": best,
+            "optimiser": checkpoints.of_optimiser(self.optimiser),
+            "average": self.average.state_dict() if self.average is not None else {},
+        }
+        tensors = {f"{part}.{name}": value for part, values in parts.items() for name, value in values.items()}
+        facts = {"epochs": [asdict(epoch) for epoch in epochs], "cost": asdict(clock.read())}
+        checkpoint.write(Saved(tensors, facts))
+
+    def resume(self, checkpoint: Checkpoint, clock: Clock) -> tuple[list[Epoch], Mapping[str, Tensor]]:
+        """Take up the state that was kept, if there is one; return the epochs so far and the best one's state."""
+        saved = checkpoint.read()
+        if saved is None:
+            return [], _copy(self.network)
+        self.network.load_state_dict(checkpoints.part(saved.tensors, "network"))
+        checkpoints.into_optimiser(self.optimiser, checkpoints.part(saved.tensors, "optimiser"))
+        if self.average is not None:
+            self.average.load_state_dict(checkpoints.part(saved.tensors, "average"))
+        clock.before = Cost(**saved.facts["cost"])
+        return [Epoch(**epoch) for epoch in saved.facts["epochs"]], checkpoints.part(saved.tensors, "best")
+
+    def epoch(self, number: int) -> Iterator[float]:
+        """Train on every row once, in a new order, the remainder left for another epoch; yield each batch's loss."""
+        size, together = self.plan.batch_size, self.plan.accumulate
+        order = np.random.default_rng([self.seed, number]).permutation(self.task.train)
+        self.network.prepare(number)
+        for batch in range(self.batches):
+            rows, place = order[batch * size : (batch + 1) * size], batch % together
+            loss = self._loss(rows, np.random.default_rng([self.seed, number, batch]))
+            self._require_finite(float(loss.detach()), number, batch)
+            (loss / min(together, self.batches - batch + place)).backward()  # type: ignore[no-untyped-call]
+            if place + 1 == together or batch + 1 == self.batches:
+                self._step(number, batch)
+            yield float(loss.detach())
+
+    def _loss(self, rows: Ints, generator: np.random.Generator) -> Tensor:
+        torch.manual_seed(int(generator.integers(2**63)))  # of dropout
+        views = generator.integers(len(VIEWS[self.plan.flips]), size=len(rows))
+        inputs, targets = self.examples.batch(rows, views), torch.from_numpy(self.task.targets[rows])
+        if not self.plan.mixup:
+            return self._cross_entropy(self.network(inputs), targets)
+        # Zhang et al. 2018; where blocks are frozen, it is their output that is mixed (Verma et al. 2019).
+        share = float(generator.beta(self.plan.mixup, self.plan.mixup))
+        other = torch.from_numpy(generator.permutation(len(rows)))
+        logits = self.network(share * inputs + (1 - share) * inputs[other])
+        return share * self._cross_entropy(logits, targets) + (1 - share) * self._cross_entropy(logits, targets[other])
+
+    def _cross_entropy(self, logits: Tensor, targets: Tensor) -> Tensor:
+        smoothing = self.plan.label_smoothing
+        return nn.functional.cross_entropy(logits, targets, self.weight, label_smoothing=smoothing)
+
+    def _step(self, epoch: int, batch: int) -> None:
+        optimisation.set_rate(self.optimiser, self._rate(epoch, batch))
+        if self.plan.clip is not None:
+            nn.utils.clip_grad_norm_(self.network.parameters(), self.plan.clip)
+        self.optimiser.step()
+        self.optimiser.zero_grad()
+        if self.average is not None:
+            self.average.update_parameters(self.network)
+
+    def _rate(self, epoch: int, batch: int) -> float:
+        steps = math.ceil(self.batches / self.plan.accumulate)
+        return optimisation.rate(epoch * steps + batch // self.plan.accumulate, self.plan.epochs * steps, self.plan)
+
+    def _require_finite(self, loss: float, epoch: int, batch: int) -> None:
+        if not math.isfinite(loss):
+            rate = self.plan.learning_rate * self._rate(epoch, batch)
+            raise StateError(
+                f"loss: got {loss} in epoch {epoch + 1}, step {batch + 1}, at learning rate {rate:.2g}; "
+                "expected a number: lower plans.*.learning_rate"
+            )
 
 
-def _optimiser(network: Trainable, plan: Plan) -> torch.optim.Optimizer:
-    groups: list[dict[str, Any]] = [
-        {"params": list(network.blocks.parameters()), "lr": plan.learning_rate},
-        {"params": list(network.classifier.parameters()), "lr": plan.classifier_learning_rate},
-    ]
-    return torch.optim.AdamW([group for group in groups if group["params"]], weight_decay=plan.weight_decay)
-
-
-def _step(network: Trainable, batch: Tensor, targets: Tensor, plan: Plan, optimiser: torch.optim.Optimizer) -> float:
-    network.train()
-    for module in network.modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm):  # the common base has no public name
-            module.eval()  # batches are small: the pre-trained statistics are the better ones
-    optimiser.zero_grad()
-    loss = nn.functional.cross_entropy(network(batch), targets, label_smoothing=plan.label_smoothing)
-    loss.backward()  # type: ignore[no-untyped-call]
-    optimiser.step()
-    return float(loss.detach())
+def _class_weight(plan: Plan, task: Task) -> Tensor | None:
+    """Weigh classes inversely to their number of training images, 1 on average over these."""
+    if plan.class_weight is None:
+        return None
+    counts = np.bincount(task.targets[task.train], minlength=task.classes)
+    return torch.from_numpy((len(task.train) / (task.classes * counts)).astype(np.float32))
 
 
 def _predict(network: Trainable, examples: Examples, rows: Ints, batch_size: int) -> npt.NDArray[np.float64]:

@@ -10,6 +10,9 @@ from pipeline.errors import InputError, unknown
 
 Blocks = dict[str, nn.Module]
 
+CLASSIFIER = "classifier"
+"""What plans call the part behind the last block, which is always new."""
+
 GEM_POWER, GEM_FLOOR = 3.0, 1e-6
 """The exponent p of the generalised mean and the floor under what it is taken of (Radenovic et al. 2018, eq. 1)."""
 
@@ -108,10 +111,16 @@ class Backbone(nn.Module):
         return [name for name, _ in self.blocks.named_children()]
 
     def split_before(self, name: str) -> tuple[nn.Sequential, nn.Sequential]:
-        """Cut the blocks in two, the named one first in the second part; InputError lists the valid names."""
-        if name not in self.names():
-            raise InputError(unknown("plans: unfreeze_from", name, self.names()))
-        at = self.names().index(name)
+        """Cut the blocks in two, the named one first in the second part; `classifier` is what comes after them all.
+
+        Raises:
+            InputError: if there is no such block; it lists the valid names.
+
+        """
+        names = [*self.names(), CLASSIFIER]
+        if name not in names:
+            raise InputError(unknown("plans: unfreeze_from", name, names))
+        at = names.index(name)
         return self.blocks[:at], self.blocks[at:]
 
     def up_to(self, name: str) -> "Prefix":

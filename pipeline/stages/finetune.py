@@ -7,11 +7,11 @@ import numpy as np
 
 from pipeline import manifest, runs, stamps
 from pipeline.atomic import write_json
-from pipeline.cost import measured
 from pipeline.embeddings import matrix
 from pipeline.evaluation.predictions import Predictions
 from pipeline.manifest import Manifest
 from pipeline.nn import backbones, finetuning
+from pipeline.nn.checkpoints import Checkpoint
 from pipeline.nn.embedding import Item
 from pipeline.nn.finetuning import Task
 from pipeline.params import Params
@@ -26,10 +26,21 @@ def main(params: Params, backbone: str, plan: str) -> str:
     task = _task(table, kept)
     loaded = backbones.load(backbone, entry)
     metric = params.selection.metric
-    with measured() as cost:
-        framing = loaded.framing._replace(scaled_jpeg=params.embed.scaled_jpeg)
-        done = finetuning.run(task, loaded.network, framing, settings, params.embed.runtime, metric, params.seed)
-    cost.images = done.images
+    framing = loaded.framing._replace(scaled_jpeg=params.embed.scaled_jpeg)
+    decisive = {
+        "plan": settings.model_dump(),
+        "network": loaded.identity,
+        "framing": framing,
+        "runtime": params.embed.runtime,
+        "metric": metric,
+        "seed": params.seed,
+        "manifest": stamps.read(manifest.STAMP).outputs,
+        "skipped": sorted(skipped),
+    }
+    checkpoint = Checkpoint(decisive)
+    done = finetuning.run(
+        task, loaded.network, framing, settings, params.embed.runtime, metric, params.seed, checkpoint
+    )
 
     judged = [kept[row] for row in [*task.val, *task.test]]
     predictions = Predictions(
@@ -46,8 +57,9 @@ def main(params: Params, backbone: str, plan: str) -> str:
         "seed": params.seed,
     }
     inputs = {**stamps.read(manifest.STAMP).outputs, loaded.weights: str(loaded.identity["weights_sha256"])}
-    metrics = runs.record(backbone, plan, "plan", runs.Made(predictions, files, cost), inputs, facts)
-    return f"{len(done.epochs)} epochs: validation {metric} {metrics[metric]:.3f}, {cost.seconds:.0f} s"
+    metrics = runs.record(backbone, plan, "plan", runs.Made(predictions, files, done.cost), inputs, facts)
+    checkpoint.remove()
+    return f"{len(done.epochs)} epochs: validation {metric} {metrics[metric]:.3f}, {done.cost.seconds:.0f} s"
 
 
 def _task(table: Manifest, kept: list[int]) -> Task:

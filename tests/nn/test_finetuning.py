@@ -1,13 +1,18 @@
+import itertools
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from sklearn.utils.class_weight import compute_class_weight
 
 from pipeline import manifest
 from pipeline.errors import InputError, StateError
 from pipeline.images import Framing
 from pipeline.nn import backbones, finetuning
+from pipeline.nn.checkpoints import Checkpoint
 from pipeline.nn.finetuning import Activations, Finetuned, Pixels, Task
 from pipeline.nn.network import Backbone, average
 from pipeline.params import Plan
@@ -15,6 +20,7 @@ from pipeline.stages import finetune, prepare
 from tests.conftest import SIZE, Project
 
 FRAMING = Framing(SIZE, 1.0)
+RUNS = itertools.count()
 
 
 @pytest.fixture
@@ -33,7 +39,8 @@ def plan(**changes: object) -> Plan:
 
 
 def run(task: Task, backbone: Backbone, chosen: Plan, seed: int = 0) -> Finetuned:
-    return finetuning.run(task, backbone, FRAMING, chosen, "torch", "accuracy", seed)
+    nowhere = Checkpoint({"run": next(RUNS)}, Path("checkpoints"))
+    return finetuning.run(task, backbone, FRAMING, chosen, "torch", "accuracy", seed, nowhere)
 
 
 def test_held_activations_equal_a_fresh_pass_in_every_view(project: Project, task: Task) -> None:
@@ -82,7 +89,8 @@ def test_the_best_validation_epoch_is_the_one_that_predicts(project: Project, ta
 
 def test_it_stops_when_validation_no_longer_improves(project: Project, task: Task) -> None:
     done = run(task, network(project), plan(epochs=50, patience=2, learning_rate=1e-9, classifier_learning_rate=1e-9))
-    assert len(done.epochs) == 3
+    scores = [epoch.validation for epoch in done.epochs]
+    assert len(scores) == scores.index(max(scores)) + 1 + 2 < 50
 
 
 def test_test_rows_never_influence_training(project: Project, task: Task) -> None:
@@ -92,17 +100,78 @@ def test_test_rows_never_influence_training(project: Project, task: Task) -> Non
     np.testing.assert_array_equal(run(task, network(project), plan()).test, run(other, network(project), plan()).test)
 
 
-@pytest.mark.parametrize("total", range(1, 12))
-def test_the_learning_rate_warms_up_and_falls_whatever_the_number_of_steps(total: int) -> None:
-    rates = [finetuning._rate(step, total) for step in range(total)]
-    peak = rates.index(max(rates))
-    assert all(0 < rate <= 1 for rate in rates)
-    assert rates[: peak + 1] == sorted(rates[: peak + 1])
-    assert rates[peak:] == sorted(rates[peak:], reverse=True)
+def test_the_classifier_plan_leaves_every_block_as_it_was(project: Project, task: Task) -> None:
+    before = network(project).state_dict()
+    done = run(task, network(project), plan(unfreeze_from="classifier", epochs=2))
+    assert all(torch.equal(value, done.state[f"backbone.{name}"]) for name, value in before.items())
+    assert done.state["classifier.weight"].any()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"optimiser": "sgd", "learning_rate": 0.01},
+        {"schedule": "one_cycle"},
+        {"average": 0.5},
+        {"mixup": 0.2},
+        {"class_weight": "balanced"},
+        {"clip": 0.01},
+        {"accumulate": 2},
+        {"batch_norm": "trained"},
+        {"layer_decay": 0.5},
+        {"thaw_epochs": 4},
+    ],
+    ids=lambda changes: next(iter(changes)),
+)
+def test_every_setting_learns_repeats_and_makes_a_difference(
+    project: Project, task: Task, changes: dict[str, object]
+) -> None:
+    settings = {"unfreeze_from": "first", "epochs": 12, "patience": 12, "learning_rate": 0.01,
+                "classifier_learning_rate": 0.05}  # fmt: skip
+    fewer = replace(task, train=task.train[2:])  # two of the first class, so that the classes differ in size
+    plain, one, two = (run(fewer, network(project), plan(**{**settings, **some})) for some in ({}, changes, changes))
+    assert (one.test.argmax(axis=1) == task.targets[task.test]).mean() > 0.8
+    np.testing.assert_array_equal(one.test, two.test)
+    assert (one.test != plain.test).any()
+
+
+def test_accumulated_batches_step_as_one_large_batch(project: Project, task: Task) -> None:
+    settings = {"unfreeze_from": "first", "epochs": 1, "flips": "none", "dropout": 0, "optimiser": "sgd"}
+    whole = run(task, network(project), plan(batch_size=len(task.train), **settings))
+    parts = run(task, network(project), plan(batch_size=len(task.train) // 2, accumulate=2, **settings))
+    assert len(task.train) % 2 == 0
+    np.testing.assert_allclose(parts.test, whole.test, atol=1e-5)
+
+
+def test_blocks_thaw_from_the_last(project: Project) -> None:
+    trained = finetuning.Trainable(network(project).blocks, 16, 3, plan(unfreeze_from="first", thaw_epochs=2))
+    seen = []
+    for epoch in range(6):
+        trained.prepare(epoch)
+        seen.append([all(value.requires_grad for value in block.parameters()) for block in trained.blocks])
+    assert seen == [[False, False]] * 2 + [[False, True]] * 2 + [[True, True]] * 2
+    assert all(value.requires_grad for value in trained.classifier.parameters())
+
+
+def test_trained_batch_norm_moves_its_statistics(project: Project, task: Task) -> None:
+    before = network(project).state_dict()
+    after = run(task, network(project), plan(batch_norm="trained")).state
+    moved = {name for name in before if "running" in name and not torch.equal(before[name], after[f"backbone.{name}"])}
+    assert moved == {name for name in before if "running" in name and name.startswith("blocks.second")}
+
+
+def test_balanced_classes_weigh_alike(project: Project, task: Task) -> None:
+    targets = np.array([0] * 6 + [1] * 3 + [2] * 3)
+    some = Task(task.items[:12], targets, 3, np.arange(12), np.arange(0), np.arange(0))
+    weight = finetuning._class_weight(plan(class_weight="balanced"), some)
+    assert weight is not None
+    assert weight.tolist() == pytest.approx(compute_class_weight("balanced", classes=np.arange(3), y=targets))
 
 
 def test_a_block_that_does_not_exist_is_answered_with_the_valid_ones(project: Project, task: Task) -> None:
-    with pytest.raises(InputError, match="got 'secnd', expected one of: first, second; did you mean 'second'"):
+    with pytest.raises(
+        InputError, match="got 'secnd', expected one of: classifier, first, second; did you mean 'second'"
+    ):
         run(task, network(project), plan(unfreeze_from="secnd"))
 
 
@@ -131,3 +200,33 @@ def test_a_saved_network_holds_what_predicted(project: Project, task: Task, tmp_
             average(fresh.blocks(pixels)), state["classifier.weight"], state["classifier.bias"]
         )
     np.testing.assert_allclose(logits.softmax(dim=1).numpy(), done.test, atol=2e-3)  # held in float16
+
+
+@pytest.mark.parametrize("settings", [{}, {"average": 0.5}, {"optimiser": "sgd"}, {"thaw_epochs": 1, "mixup": 0.2}])
+def test_killed_after_any_epoch_and_run_again_it_ends_as_if_nothing_had_happened(
+    project: Project, task: Task, settings: dict[str, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen = plan(epochs=4, learning_rate=0.01, **settings)
+    whole = run(task, network(project), chosen)
+    place = Checkpoint({"killed": True}, Path("checkpoints"))
+    for _ in range(3):
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(finetuning._Trainer, "_step", _killed_in_the_second_epoch(finetuning._Trainer._step))
+            finetuning.run(task, network(project), FRAMING, chosen, "torch", "accuracy", 0, place)
+    resumed = finetuning.run(task, network(project), FRAMING, chosen, "torch", "accuracy", 0, place)
+    assert resumed.epochs == whole.epochs
+    np.testing.assert_array_equal(resumed.test, whole.test)
+    assert all(torch.equal(resumed.state[name], value) for name, value in whole.state.items())
+
+
+def _killed_in_the_second_epoch(real: Callable[..., None]) -> Callable[..., None]:
+    """Let a process see one epoch through, and not the next."""
+    first: list[int] = []
+
+    def step(trainer: object, epoch: int, batch: int) -> None:
+        first.append(epoch)
+        if epoch > first[0] and batch:
+            raise KeyboardInterrupt
+        real(trainer, epoch, batch)
+
+    return step
