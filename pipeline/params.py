@@ -75,10 +75,14 @@ class Augment(_Section):
     """Views of an image: what may be done to it."""
 
     flips: Literal["none", "horizontal", "both"] = "horizontal"
+    quarter_turns: bool = False
+    """For images without an up side."""
     crop: Annotated[float, Field(gt=0, le=1)] = 1.0
     """The smallest fraction of the side that a random crop keeps."""
     rotate: Annotated[float, Field(ge=0, le=45)] = 0.0
     """Degrees at most, either way."""
+    colour: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Brightness, contrast and saturation change by this fraction at most."""
 
 
 class Embed(_Section):

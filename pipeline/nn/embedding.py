@@ -18,12 +18,13 @@ import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
-from pipeline import stamps, views
+from pipeline import stamps
 from pipeline.cost import Cost
 from pipeline.embeddings.cache import SCHEMA_VERSION, EmbeddingCache, keys_of
 from pipeline.errors import InputError, StateError
 from pipeline.images import BadImageError, Framing
 from pipeline.interrupts import deferred
+from pipeline.nn import views
 from pipeline.nn.runtime import Forward
 from pipeline.params import Augment, Embed
 

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline import images, stamps, views
+from pipeline import images, stamps
 from pipeline.images import Framing
+from pipeline.nn import views
 from pipeline.params import Augment
 
 FRAMING = Framing(32, 1.0)
@@ -44,11 +45,39 @@ def test_without_any_change_allowed_every_view_is_the_image() -> None:
     np.testing.assert_array_equal(view(5, STILL), PLAIN)
 
 
-@pytest.mark.parametrize(("flips", "expected"), [("horizontal", 2), ("both", 4)])
-def test_flips_are_the_images_mirrored_ways_and_each_comes_up(flips: str, expected: int) -> None:
-    allowed = [PLAIN, PLAIN[:, :, ::-1], PLAIN[:, ::-1], PLAIN[:, ::-1, ::-1]][:expected]
-    seen = [view(number, STILL.model_copy(update={"flips": flips})) for number in range(1, 40)]
-    assert {one.tobytes() for one in seen} == {np.ascontiguousarray(one).tobytes() for one in allowed}
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"flips": "horizontal"}, ["", "h"]),
+        ({"flips": "both"}, ["", "h", "v", "hv"]),
+        ({"quarter_turns": True}, ["", "r", "rr", "rrr"]),
+        ({"flips": "horizontal", "quarter_turns": True}, ["", "r", "rr", "rrr", "h", "hr", "hrr", "hrrr"]),
+        ({"flips": "both", "quarter_turns": True}, ["", "r", "rr", "rrr", "h", "hr", "hrr", "hrrr"]),
+    ],
+)
+def test_as_many_views_as_there_are_orientations_show_each_of_them_once(
+    settings: dict[str, object], expected: list[str]
+) -> None:
+    seen = [view(number, STILL.model_copy(update=settings)).tobytes() for number in range(len(expected))]
+    assert sorted(seen) == sorted(oriented(PLAIN, steps).tobytes() for steps in expected)
+
+
+def oriented(pixels: views.Pixels, steps: str) -> views.Pixels:
+    """Mirror (h, v) and turn (r) with NumPy."""
+    for step in steps:
+        pixels = {"h": pixels[:, :, ::-1], "v": pixels[:, ::-1], "r": np.rot90(pixels, axes=(1, 2))}[step]
+    return pixels
+
+
+def test_colour_changes_by_the_fraction_at_most() -> None:
+    grey = BytesIO()
+    Image.new("L", (40, 40), 100).save(grey, "PNG")
+    seen = [views.pixels(grey.getvalue(), "0" * 64, number, FRAMING, STILL.model_copy(update={"colour": 0.2}))
+            for number in range(1, 60)]  # fmt: skip
+    means = [float(one.mean()) for one in seen]
+    assert 80 - 3 <= min(means) < 90  # each of three steps rounds down
+    assert 110 < max(means) <= 120
+    assert len(set(means)) > 20
 
 
 def test_a_crop_is_a_square_part_of_the_image_enlarged() -> None:
