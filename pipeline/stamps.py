@@ -126,9 +126,16 @@ def check(path: Path, stamp: Stamp) -> bytes:
 @contextmanager
 def checked(path: Path, stamp: Stamp) -> Iterator[BufferedReader]:
     """Open an artifact whose bytes must be the stamped ones, hashed in blocks: a large one is not held in memory."""
-    with _opened(path) as stream:
-        expected, found = stamp.outputs.get(path.as_posix()), hashlib.file_digest(stream, "sha256").hexdigest()
-        if expected != found:
+    with hashed(path) as (stream, found):
+        if (expected := stamp.outputs.get(path.as_posix())) != found:
             raise StateError(f"{path}: sha256: got {found}, expected {expected} as stamped; run `dvc repro --force`")
-        stream.seek(0)
         yield stream
+
+
+@contextmanager
+def hashed(path: Path) -> Iterator[tuple[BufferedReader, str]]:
+    """Open a regular file at its beginning, with the sha256 of its bytes; StateError if it is not there."""
+    with _opened(path) as stream:
+        found = hashlib.file_digest(stream, "sha256").hexdigest()
+        stream.seek(0)
+        yield stream, found

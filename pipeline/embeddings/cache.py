@@ -23,6 +23,7 @@ from pipeline.atomic import replacing, write_json
 from pipeline.cost import Cost
 from pipeline.embeddings import hdf5
 from pipeline.embeddings.hdf5 import Floats
+from pipeline.embeddings.stored import Stored
 from pipeline.errors import StateError
 
 # To change a shard's layout: raise this number. It is part of every recipe, so old shards are simply no longer found;
@@ -124,16 +125,20 @@ class EmbeddingCache:
 
     def blocks(self, keys: Keys) -> Iterator[tuple[Ints, Floats]]:
         """Yield (positions in keys, their rows), a shard at a time; StateError if a row is not here."""
-        places = self._find(keys)
-        if (places < 0).any():
-            raise StateError(f"{self.folder}: {int((places < 0).sum())} rows are not in the cache")
-        index = self._indexed()
-        shard_of, row_of = index.shard[places], index.row[places]
+        shard_of, row_of = self._located(keys)
         order = np.argsort(shard_of, kind="stable")
         for positions in np.split(order, np.flatnonzero(np.diff(shard_of[order])) + 1):
             if len(positions):
                 shard = read_shard(self._shards[shard_of[positions[0]]].path)
                 yield positions, shard.features[row_of[positions]]
+
+    def stored(self, keys: Keys) -> Stored:
+        """Return the rows of keys (N,) mapped from their shards, unread; StateError if one is not here or altered."""
+        shard_of, row_of = self._located(keys)
+        used, part_of = np.unique(shard_of, return_inverse=True)
+        parts = [map_features(self._shards[shard].path) for shard in used]
+        starts = np.cumsum([0, *(len(part) for part in parts)])
+        return Stored(parts, starts[part_of] + row_of)
 
     def row_shape(self) -> tuple[int, ...]:
         """Return the shape of one row; StateError if there is none."""
@@ -154,6 +159,13 @@ class EmbeddingCache:
             total.cpu_seconds += cost.cpu_seconds * used / cost.images
             total.images += used
         return total
+
+    def _located(self, keys: Keys) -> tuple[Ints, Ints]:
+        """Return each key's shard and the row in it, both (N,); StateError if one is not here."""
+        places, index = self._find(keys), self._indexed()
+        if (places < 0).any():
+            raise StateError(f"{self.folder}: {int((places < 0).sum())} rows are not in the cache")
+        return index.shard[places], index.row[places]
 
     def _find(self, keys: Keys) -> Ints:
         """Return each key's place in the index, -1 where there is none: (N,)."""
@@ -208,8 +220,7 @@ def write_shard(folder: Path, keys: Keys, features: Floats, cost: Cost, created_
 def read_shard(path: Path) -> Shard:
     """Read a shard whose bytes hash to its name; StateError for any other, and for more than plain data."""
     content = stamps.read_bytes(path)
-    if stamps.sha256_bytes(content) != path.stem:
-        raise StateError(f"{path}: altered since it was written; delete it, and its rows are computed again")
+    _require_unaltered(path, stamps.sha256_bytes(content))
     with hdf5.parse(content, path) as file:
         if hdf5.text(file, "recipe_sha256", path) != path.parent.name:
             raise StateError(f"{path}: belongs to another recipe; delete it")
@@ -219,3 +230,15 @@ def read_shard(path: Path) -> Shard:
             raise StateError(f"{path}: sha256, view and features do not belong together; delete it")
         cost = Cost(hdf5.number(file, "seconds", path), hdf5.number(file, "cpu_seconds", path), len(sha256))
         return Shard(path, _keys(sha256, view), features, cost, int(hdf5.number(file, "created_ns", path)))
+
+
+def map_features(path: Path) -> Floats:
+    """Map the features (n, ...) of a shard from its file, read-only; StateError as `read_shard`."""
+    with stamps.hashed(path) as (stream, sha256):
+        _require_unaltered(path, sha256)
+        return hdf5.mapped(stream, "features", path)
+
+
+def _require_unaltered(path: Path, sha256: str) -> None:
+    if sha256 != path.stem:
+        raise StateError(f"{path}: altered since it was written; delete it, and its rows are computed again")

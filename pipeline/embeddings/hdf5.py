@@ -5,7 +5,8 @@ HDF5 may follow links to other files, read raw data from outside, assemble virtu
 of which is refused before a value is read. What we write never needs it.
 """
 
-from io import BytesIO
+import os
+from io import BufferedReader, BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +90,13 @@ def values(file: h5py.File, name: str, path: Path, content: bytes) -> Array:
     """Return a data set of a file held in memory, read-only and without copying; StateError as `place`."""
     offset, shape, dtype = place(file, name, path, len(content))
     return np.frombuffer(content, dtype, int(np.prod(shape)), offset).reshape(shape)
+
+
+def mapped(stream: BufferedReader, name: str, path: Path) -> Array:
+    """Return a data set of an opened file, mapped read-only: only what is used takes memory; errors as `place`."""
+    with h5py.File(stream, "r") as file:
+        offset, shape, dtype = place(file, name, path, os.fstat(stream.fileno()).st_size)
+    return np.asarray(np.memmap(stream, dtype, "r", offset, shape))
 
 
 def text(file: h5py.File | h5py.Group, name: str, path: Path) -> str:

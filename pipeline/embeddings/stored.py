@@ -1,4 +1,4 @@
-"""Rows of a mapped matrix that is larger than memory."""
+"""Rows of mapped files that are larger than memory."""
 
 import mmap
 from collections.abc import Sequence
@@ -27,9 +27,9 @@ class Stored:
         return len(self.rows)
 
     @property
-    def shape(self) -> tuple[int, int]:
-        """(n, D)."""
-        return len(self.rows), int(self.parts[0].shape[1])
+    def shape(self) -> tuple[int, ...]:
+        """(n, ...)."""
+        return len(self.rows), *self.parts[0].shape[1:]
 
     def chosen(self, rows: Ints) -> "Stored":
         """Return some of these rows, still unread."""
@@ -41,11 +41,12 @@ class Stored:
             found = self.parts[0].take(wanted, axis=0)
             _let_go(self.parts[0])
             return found
-        found = np.empty((len(wanted), self.shape[1]), self.parts[0].dtype)
+        found = np.empty((len(wanted), *self.shape[1:]), self.parts[0].dtype)
         for part, start in zip(self.parts, self.starts[:-1], strict=True):
             inside = (wanted >= start) & (wanted < start + len(part))
-            found[inside] = part[wanted[inside] - start]
-            _let_go(part)
+            if inside.any():
+                found[inside] = part[wanted[inside] - start]
+                _let_go(part)
         return found
 
 

@@ -33,6 +33,8 @@ CODE_VERSION = 2
 # A killed run loses at most the shard in hand and the one being written; smaller ones would make more files, each to
 # be hashed at every start.
 SHARD_ROWS = 512
+# Rows of whole activations are large; a shard is held in memory while it is written and hashed.
+SHARD_BYTES = 64_000_000
 # Batches that may be decoded ahead: bounds memory, and keeps the network busy past a slow image.
 AHEAD = 4
 
@@ -201,7 +203,7 @@ class _Writer:
             )
         self.items += items
         self.rows.append(stored)
-        if len(self.items) >= SHARD_ROWS:
+        if len(self.items) >= SHARD_ROWS or len(self.items) * stored[0].nbytes >= SHARD_BYTES:
             self._flush()
 
     def _flush(self) -> None:

@@ -46,7 +46,9 @@ def pixels(content: bytes, sha256: str, view: int, framing: Framing, settings: A
     square = images.pixels(content, framing, _crop(generator, settings.crop))
     angle = generator.uniform(-settings.rotate, settings.rotate)
     brightness, contrast, saturation = generator.uniform(1 - settings.colour, 1 + settings.colour, size=3)
-    changed = torch.from_numpy(np.array(square))  # a grey image is one channel seen three times, which none may write to
+    changed = torch.from_numpy(
+        np.array(square)
+    )  # a grey image is one channel seen three times, which none may write to
     if settings.rotate:
         changed = _rotated(changed, angle)
     if settings.colour:
@@ -80,5 +82,5 @@ def _rotated(square: Tensor, angle: float) -> Tensor:
     size = square.shape[-1]
     margin = size // 4  # enough up to 45 degrees: (sqrt(2) - 1) / 2 = 0.21
     padded = transforms.pad(square, [margin], padding_mode="reflect")
-    turned = transforms.rotate(padded, angle, InterpolationMode.BILINEAR)
-    return transforms.center_crop(turned, [size])
+    turned: Tensor = transforms.rotate(padded, angle, InterpolationMode.BILINEAR)
+    return turned[:, margin : margin + size, margin : margin + size]

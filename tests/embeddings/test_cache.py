@@ -148,3 +148,22 @@ def test_many_writers_lose_nothing() -> None:
     cache = EmbeddingCache(Path("c"), RECIPE)
     np.testing.assert_array_equal(gathered(cache, KEYS), ROWS)
     assert len(list(cache.folder.glob("*.h5"))) == 40
+
+
+def test_stored_rows_of_any_shape_are_read_from_their_shards_when_asked_for() -> None:
+    cache, rows = EmbeddingCache(Path("c"), RECIPE), np.arange(240, dtype=np.float16).reshape(10, 2, 3, 4)
+    cache.append(KEYS[:4], rows[:4], Cost())
+    cache.append(KEYS[4:], rows[4:], Cost())
+    order = np.array([7, 1, 1, 9])
+    stored = EmbeddingCache(Path("c"), RECIPE).stored(KEYS[order])
+    assert stored.shape == (4, 2, 3, 4)
+    np.testing.assert_array_equal(stored[np.array([3, 0, 1])], rows[order][[3, 0, 1]])
+
+
+def test_an_altered_shard_is_not_mapped() -> None:
+    cache = EmbeddingCache(Path("c"), RECIPE)
+    cache.append(KEYS, ROWS, Cost())
+    (path,) = cache.folder.glob("*.h5")
+    path.write_bytes(path.read_bytes()[:-1] + b"x")
+    with pytest.raises(StateError, match="altered since it was written"):
+        cache.stored(KEYS)
