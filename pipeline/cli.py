@@ -37,7 +37,12 @@ VERBS = {
         flags=(("dry-run", "say how many images that would be and how long it would take; compute nothing"),),
     ),
     "train": Verb("stages.train", "stage: fit a head on cached embeddings", ("backbone", "head")),
-    "finetune": Verb("stages.finetune", "stage: train the last blocks, or all, of a CNN", ("backbone", "plan")),
+    "finetune": Verb(
+        "stages.finetune",
+        "stage: train the last blocks, or all, of a CNN; `torchrun -m pipeline finetune ...` shares the work",
+        ("backbone", "plan"),
+        flags=(("dry-run", "say what it would store, and how long it would take; compute nothing that is kept"),),
+    ),
     "compare": Verb("stages.compare", "stage: score every run on the test split, write the verdict and the report"),
     "audit": Verb(
         "stages.audit",

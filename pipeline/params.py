@@ -179,7 +179,15 @@ class Plan(_Section):
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.2
     batch_norm: Literal["frozen", "trained"] = "frozen"
     patience: Positive = 4
-    flips: Literal["none", "horizontal", "both"] = "horizontal"
+    """Epochs without a better validation score until it stops."""
+    start: Literal["zeros", "logistic"] = "zeros"
+    """Of the classifier; logistic: a head on the embeddings (LP-FT)."""
+    augment: Augment = Augment()
+    cache_frozen: bool = False
+    """Store the frozen part's output once per image and view, and let the epochs run only the rest."""
+    cached_views: Annotated[int, Field(gt=0, le=1000)] | None = None
+    """Of each training image; left out, as many as flips and quarter-turns make."""
+    cached_dtype: Literal["float16", "float32"] = "float16"
 
 
 class Params(_Section):

@@ -2,7 +2,7 @@
 
 import csv
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from io import StringIO
 from pathlib import Path
@@ -14,6 +14,9 @@ from pipeline.cost import Cost
 from pipeline.errors import StateError
 from pipeline.evaluation import metrics, predictions
 from pipeline.evaluation.predictions import Predictions
+
+Table = Sequence[Sequence[object]]
+"""Its columns' names, then its rows."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,8 @@ class Made:
     cost: Cost
     scores: Mapping[str, Any] = field(default_factory=dict)
     """To stand in the metrics file beside those of validation."""
+    plots: Mapping[str, Table] = field(default_factory=dict)
+    """For DVC to draw, beside those that every run has."""
 
 
 def folder(backbone: str, name: str) -> Path:
@@ -73,7 +78,10 @@ def record(
     found = metrics.score(validation)
     content = {"validation": {**found, **metrics.score_by_class(validation)}, **made.scores}
     write_json(metrics_path(backbone, name), content)
-    plots = _write_plots(plots_folder(backbone, name), validation)
+    plots = {plots_folder(backbone, name) / f"{plot}.csv": table for plot, table in _tables(validation).items()}
+    plots |= {plots_folder(backbone, name) / f"{plot}.csv": table for plot, table in made.plots.items()}
+    for place, table in plots.items():
+        _write_csv(place, table)
     outputs = stamps.hashes([*made.files, path, metrics_path(backbone, name), *plots])
     everything = {**facts, "kind": kind, "cost": asdict(made.cost), "made_with": environment.describe()}
     stage = f"{'train' if kind == 'head' else 'finetune'}@{backbone}-{name}"
@@ -81,23 +89,23 @@ def record(
     return found
 
 
-def _write_plots(folder: Path, validation: Predictions) -> list[Path]:
-    """Write what DVC draws: every image's true and decided class, and accuracy by bin of confidence."""
-    confusion, calibration = folder / "confusion.csv", folder / "calibration.csv"
+def _tables(validation: Predictions) -> dict[str, Table]:
+    """Return every image's true and decided class, and accuracy by bin of confidence."""
     decided = [validation.classes[number] for number in validation.decision()]
-    _write_csv(confusion, ("true", "decided"), zip(validation.label, decided, strict=True))
     images, confidence, right = metrics.plain_calibration(validation)
     used = [(images[bin_], confidence[bin_] / images[bin_], right[bin_] / images[bin_]) for bin_ in images.nonzero()[0]]
-    rows = ((f"{sure:.6f}", f"{true:.6f}", int(count)) for count, sure, true in used)
-    _write_csv(calibration, ("confidence", "accuracy", "images"), rows)
-    return [confusion, calibration]
+    return {
+        "confusion": [("true", "decided"), *zip(validation.label, decided, strict=True)],
+        "calibration": [
+            ("confidence", "accuracy", "images"),
+            *((f"{sure:.6f}", f"{true:.6f}", int(count)) for count, sure, true in used),
+        ],
+    }
 
 
-def _write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+def _write_csv(path: Path, table: Table) -> None:
     text = StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows(rows)
+    csv.writer(text, lineterminator="\n").writerows(table)
     write_text(path, text.getvalue())
 
 

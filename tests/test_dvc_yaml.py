@@ -16,7 +16,8 @@ def import_closure(stage: str) -> set[str]:
     graph = grimp.build_graph("pipeline", exclude_type_checking_imports=True)
     modules = {f"pipeline.stages.{stage}", *graph.find_upstream_modules(f"pipeline.stages.{stage}")}
     files = {module.replace(".", "/") + ".py" for module in modules}
-    folders = ("pipeline/heads", "pipeline/report")  # imported whole, or with templates beside the code
+    # imported whole, or with templates beside the code
+    folders = ("pipeline/heads", "pipeline/report", "pipeline/nn/finetuning")
     return {next((folder for folder in folders if file.startswith(folder)), file) for file in files}
 
 
@@ -32,7 +33,7 @@ def test_a_stage_has_the_name_of_its_file_and_of_its_sub_command(stage: str) -> 
     assert STAGES[stage]["cmd"].split()[:2] == ["headswap", stage]
 
 
-@pytest.mark.parametrize("package", ["", "embeddings", "evaluation", "nn", "stages", "commands"])
+@pytest.mark.parametrize("package", ["", "embeddings", "evaluation", "nn", "nn/finetuning", "stages", "commands"])
 def test_package_files_hold_no_code_that_a_dependency_list_would_miss(package: str) -> None:
     text = (REPOSITORY / "pipeline" / package / "__init__.py").read_text()
     assert text.strip().startswith('"""')

@@ -104,6 +104,13 @@ def load(name: str, entry: BackboneEntry) -> Loaded:
     return Loaded(network, identity, locator, framing)
 
 
+def unfilled(kind: str, preprocessing: Mapping[str, Any]) -> Backbone:
+    """Build a backbone whose values are yet to be loaded; InputError if something it needs is not installed."""
+    architecture = architecture_of(kind, kind)
+    mean, std = (tuple(preprocessing[name]) for name in ("mean", "std"))
+    return Backbone(architecture.cut(architecture.build()), mean, std).eval()
+
+
 @dataclass(frozen=True)
 class Description:
     """A backbone without its values, as `headswap backbones` shows it."""

@@ -67,7 +67,7 @@ def prepare(network: nn.Module, runtime: str, example: Batch) -> Forward:
     if found.shape != expected.shape:
         raise StateError(f"runtime {runtime}: output: got shape {found.shape}, expected {expected.shape}")
     error = float(np.abs(found - expected).max() / max(float(np.abs(expected).max()), 1e-12))
-    tolerance = AUTOCAST_TOLERANCE if runtime.startswith("torch") and _device().type == "cuda" else TOLERANCE
+    tolerance = AUTOCAST_TOLERANCE if runtime.startswith("torch") and device().type == "cuda" else TOLERANCE
     if not error <= tolerance:
         raise StateError(
             f"runtime {runtime}: differs from eager PyTorch by {error:.2g} of the largest value, expected at most "
@@ -95,7 +95,7 @@ def _fastest(network: nn.Module, example: Batch) -> Forward:
     if key in choices:
         return prepare(network, choices[key]["runtime"], example)
     forwards, milliseconds, left_out = {}, {}, {}
-    for name in AUTO if _device().type == "cpu" else ["torch"]:
+    for name in AUTO if device().type == "cpu" else ["torch"]:
         try:
             forwards[name] = prepare(network, name, example)
         except PipelineError as error:
@@ -128,7 +128,8 @@ def _seconds(forward: Forward, example: Batch) -> float:
     return min(timings)
 
 
-def _device() -> torch.device:
+def device() -> torch.device:
+    """Return where PyTorch computes: a GPU if there is one."""
     if torch.cuda.is_available():
         return torch.device("cuda")
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
@@ -146,18 +147,18 @@ def _torch_compile(network: nn.Module, example: Batch) -> Forward:  # noqa: ARG0
 
 def _moved(network: nn.Module) -> nn.Module:
     copied = copy.deepcopy(network)  # the caller's network stays where it is
-    return copied.to(_device(), memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+    return copied.to(device(), memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
 
 
 def _on_device(network: Callable[[torch.Tensor], torch.Tensor]) -> Forward:
-    device = _device()
+    where = device()
 
     def forward(images: Batch) -> Floats:
         batch = torch.from_numpy(images)
-        if device.type == "cuda":
+        if where.type == "cuda":
             batch = batch.pin_memory()
-        batch = batch.to(device, non_blocking=True).contiguous(memory_format=torch.channels_last)
-        with torch.inference_mode(), torch.autocast(device.type, enabled=device.type == "cuda"):
+        batch = batch.to(where, non_blocking=True).contiguous(memory_format=torch.channels_last)
+        with torch.inference_mode(), torch.autocast(where.type, enabled=where.type == "cuda"):
             return network(batch).float().cpu().numpy()
 
     return forward

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from pipeline.nn import optimisation
+from pipeline.nn.finetuning import optimisation
 from pipeline.params import Plan
 
 

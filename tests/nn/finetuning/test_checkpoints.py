@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from pipeline.errors import StateError
-from pipeline.nn.checkpoints import Checkpoint, Saved, into_optimiser, of_optimiser, part
+from pipeline.nn.finetuning.checkpoints import Checkpoint, Saved, into_optimiser, of_optimiser, part
 
 
 def saved(epochs: int) -> Saved:

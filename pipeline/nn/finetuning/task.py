@@ -1,0 +1,50 @@
+"""What fine-tuning is given, and what it returns."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor
+
+from pipeline.cost import Cost
+from pipeline.nn.embedding import Item
+
+Ints = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.floating]
+
+
+@dataclass(frozen=True)
+class Task:
+    """What to learn: all items with their targets, and which rows are for what."""
+
+    items: Sequence[Item]
+    targets: Ints
+    """(N,) class numbers."""
+    classes: int
+    train: Ints
+    val: Ints
+    test: Ints
+    embedded: Floats | None = None
+    """(N, D), the last block's output averaged over space, where a plan's classifier starts from a head on it."""
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """One pass over the training rows."""
+
+    loss: float
+    validation: float
+
+
+@dataclass(frozen=True)
+class Finetuned:
+    """The best epoch's network and what it says of the validation and test rows."""
+
+    state: Mapping[str, Tensor]
+    val: npt.NDArray[np.float64]
+    test: npt.NDArray[np.float64]
+    """(n, K) probabilities."""
+    epochs: Sequence[Epoch]
+    cost: Cost
+    """Of all processes that had a part in it."""

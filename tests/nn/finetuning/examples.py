@@ -1,0 +1,20 @@
+"""A tiny task, backbone and plan."""
+
+from pipeline.nn import backbones
+from pipeline.nn.backbones import Loaded
+from pipeline.nn.network import Backbone
+from pipeline.params import Plan
+from tests.conftest import Project
+
+
+def loaded(project: Project) -> Loaded:
+    return backbones.load("tiny", project.write().backbone("tiny"))
+
+
+def network(project: Project) -> Backbone:
+    return loaded(project).network
+
+
+def plan(**changes: object) -> Plan:
+    settings = {"unfreeze_from": "second", "epochs": 3, "batch_size": 4, "augment": {"flips": "both"}, **changes}
+    return Plan.model_validate(settings)
