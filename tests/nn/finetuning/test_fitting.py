@@ -92,7 +92,7 @@ def test_the_classifier_plan_leaves_every_block_as_it_was(project: Project, task
         {"clip": 0.01},
         {"accumulate": 2},
         {"batch_norm": "trained"},
-        {"layer_decay": 0.5},
+        {"layer_decay": 0.5, "unfreeze_from": "first"},
         {"thaw_epochs": 4},
     ],
     ids=lambda changes: next(iter(changes)),
@@ -100,8 +100,9 @@ def test_the_classifier_plan_leaves_every_block_as_it_was(project: Project, task
 def test_every_setting_learns_repeats_and_makes_a_difference(
     project: Project, task: Task, changes: dict[str, object]
 ) -> None:
-    settings = {"unfreeze_from": "first", "epochs": 12, "patience": 12, "learning_rate": 0.01,
-                "classifier_learning_rate": 0.05}  # fmt: skip
+    settings = {"epochs": 12, "patience": 12, "learning_rate": 0.01, "classifier_learning_rate": 0.05}
+    if "unfreeze_from" in changes:
+        settings["unfreeze_from"] = changes["unfreeze_from"]
     fewer = replace(task, train=task.train[2:])  # two of the first class, so that the classes differ in size
     plain, one, two = (run(project, fewer, plan(**{**settings, **some})) for some in ({}, changes, changes))
     assert (one.test.argmax(axis=1) == task.targets[task.test]).mean() > 0.8

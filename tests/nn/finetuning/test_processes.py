@@ -1,9 +1,9 @@
-"""Two processes on the CPU, started as torchrun starts them."""
+"""Two processes on the CPU, started by torchrun."""
 
 import os
-import socket
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,7 @@ from tests.conftest import REPOSITORY, Project
 from tests.nn.finetuning.examples import loaded, plan
 
 MAIN = """
-import json, sys
+import sys
 sys.path.insert(0, {repository!r})
 from pipeline import params
 from pipeline.nn import backbones
@@ -32,21 +32,14 @@ print(finetune.main(params.load(), "tiny", "last"))
 """
 
 
-def in_two_processes() -> list[str]:
-    """Run the stage in two processes that share every batch; return what each says."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    settings = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
-    started = [
-        subprocess.Popen([sys.executable, "-c", MAIN.format(repository=str(REPOSITORY))], text=True,
-                         env={**os.environ, **settings, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-                         stdout=subprocess.PIPE)
-        for rank in range(2)
-    ]  # fmt: skip
-    said = [process.communicate(timeout=120)[0] for process in started]
-    assert [process.returncode for process in started] == [0, 0]
-    return said
+def in_two_processes() -> str:
+    """Run the stage in two processes that share every batch; return what they say."""
+    Path("main.py").write_text(MAIN.format(repository=str(REPOSITORY)))
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "main.py"]
+    settings = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(torchrun, env=settings, text=True, capture_output=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 @pytest.mark.parametrize(
@@ -64,9 +57,9 @@ def test_two_processes_end_as_one_does_at_the_same_global_batch(project: Project
     embed.main(params, "tiny")
     finetune.main(params, "tiny", "last")
     alone, losses = runs.read("tiny", "last"), stamps.read(runs.stamp_path("tiny", "last")).facts["epochs"]
-    first, second = in_two_processes()
-    assert "epochs" in first
-    assert "process 1 of 2: done" in second
+    said = in_two_processes()
+    assert "epochs" in said
+    assert "process 1 of 2: done" in said
     both = runs.read("tiny", "last")
     assert both.stamp.facts["processes"] == 2
     for one, other in zip(losses, both.stamp.facts["epochs"], strict=True):
