@@ -184,10 +184,9 @@ def _difference(run: Predictions, best_head: Predictions, metric: str, gain: flo
 
 
 def _cost(run: Run, frozen: Cost) -> Cost:
-    if run.kind == "plan":
-        return run.cost
-    seconds, cpu_seconds = run.cost.seconds + frozen.seconds, run.cost.cpu_seconds + frozen.cpu_seconds
-    return Cost(seconds, cpu_seconds, frozen.images)
+    """Return a run's cost from images to predictions: with that of the embeddings, where it began with them."""
+    embedded = run.kind == "head" or run.stamp.facts["params"].get("start") == "logistic"
+    return run.cost + frozen if embedded else run.cost
 
 
 def _inputs(run: Run) -> dict[str, str]:

@@ -1,7 +1,7 @@
 """cache: list, verify, prune and merge what the frozen pass has stored."""
 
 import itertools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from tqdm import tqdm
@@ -47,7 +47,8 @@ def _table(root: Path, stored: list[Stored]) -> str:
 def _row(one: Stored) -> tuple[str, ...]:
     recipe = one.recipe
     rows = str(sum(len(read_shard(path).keys) for path in one.shards)) if _is_current(one) else "old layout"
-    layers = ",".join(recipe.get("columns", ["?"])) + (" augmented" if "augment" in recipe else "")
+    layers = ",".join(recipe.get("columns") or recipe.get("layers") or ["?"])
+    layers += " augmented" if "augment" in recipe else ""
     described = (recipe.get("backbone", "?"), layers, recipe.get("image_size", "?"), recipe.get("dtype", "?"))
     return (one.folder.name[:10], *map(str, described), rows, f"{one.bytes / 1e6:.1f}", str(len(one.shards)))
 
@@ -86,13 +87,16 @@ def _prune(params: Params, stored: list[Stored], *, dry: bool, ignore_missing: b
 def _recipes_of(params: Params) -> set[str]:
     """Return the recipes of the run that params.yaml describes, which may have rows and no matrix yet."""
     from pipeline.nn import backbones, embedding  # noqa: PLC0415  # seconds
+    from pipeline.nn.finetuning import examples  # noqa: PLC0415
 
-    found = set()
+    found: list[Mapping[str, object]] = []
     for name in params.run.backbones:
-        identity = backbones.load(name, params.backbone(name)).identity
-        plain = embedding.recipe_of(identity, params.embed)
-        found |= {stamps.sha256_json(plain), stamps.sha256_json(embedding.augmented(plain, params.embed))}
-    return found
+        loaded = backbones.load(name, params.backbone(name))
+        plain = embedding.recipe_of(loaded.identity, params.embed)
+        found += [plain, embedding.augmented(plain, params.embed)]
+        plans = [params.plan(plan) for plan in params.run.plans]
+        found += [examples.recipe_of(loaded, plan, params.embed) for plan in plans if plan.cache_frozen]
+    return {stamps.sha256_json(recipe) for recipe in found}
 
 
 def _each(name: str, stored: Iterable[Stored], change_one: Callable[[Stored], Change]) -> Change:
