@@ -90,7 +90,7 @@ def fashion_mnist(folder: Path) -> dict[str, Any]:
 
 def finetuned(folder: Path) -> dict[str, Any]:
     """Fine-tune on the demo's images, at the size that the plans of params.yaml use."""
-    return {**elpv(folder), "backbones": {BACKBONE: {"image_size": 224}}, "heads": {}, "plans": PLANS}
+    return {**elpv(folder.with_name("elpv")), "backbones": {BACKBONE: {"image_size": 224}}, "heads": {}, "plans": PLANS}
 
 
 DATA: Mapping[str, Callable[[Path], dict[str, Any]]] = {"elpv": elpv, "digits": digits, "fashion_mnist": fashion_mnist,
