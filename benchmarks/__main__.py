@@ -8,7 +8,7 @@ from pathlib import Path
 
 from benchmarks.figures import remove_clones
 
-GROUPS = ("run", "heads", "sweep", "streaming", "embed")
+GROUPS = ("run", "heads", "sweep", "streaming", "embed", "finetune")
 RESULTS = Path(__file__).parent / "results.json"
 
 

@@ -1,6 +1,6 @@
-"""The loops people write today to embed a folder of images, each with the same weights as ours."""
+"""The loops people write today to embed a folder of images or to fine-tune on it, with the same weights as ours."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -56,3 +56,39 @@ def embetter(paths: Sequence[Path], name: str, out: Path) -> None:
     finally:
         timm.create_model = create
     np.save(out, pipeline.fit_transform([str(path) for path in paths]))
+
+
+class Labelled(Dataset[tuple[Tensor, int]]):
+    """Images with their classes, flipped at random either way."""
+
+    def __init__(self, images: Folder, targets: Sequence[int]) -> None:
+        self.images, self.targets = images, targets
+        self.flips = v2.Compose([v2.RandomHorizontalFlip(), v2.RandomVerticalFlip()])
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def __getitem__(self, place: int) -> tuple[Tensor, int]:
+        return self.flips(self.images[place]), int(self.targets[place])
+
+
+def finetuning(
+    paths: Sequence[Path], targets: Sequence[int], backbone: Backbone, size: int, boundary: str, workers: int
+) -> Callable[[], None]:
+    """Return an epoch of a plain loop: the blocks before the boundary run eagerly at every step, without gradients."""
+    frozen, blocks = backbone.split_before(boundary)
+    head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(0.2), nn.Linear(1280, 2))
+    optimiser = torch.optim.AdamW([*blocks.parameters(), *head.parameters()], lr=5e-4)
+    data = Labelled(Folder(paths, backbone, size), targets)
+    loader = DataLoader(data, 32, shuffle=True, drop_last=True, num_workers=workers, persistent_workers=workers > 0)
+
+    def epoch() -> None:
+        for images, labels in loader:
+            with torch.no_grad():
+                activations = frozen(images)
+            loss = nn.functional.cross_entropy(head(blocks(activations)), labels)
+            optimiser.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimiser.step()
+
+    return epoch

@@ -51,9 +51,9 @@ HEADS: Mapping[str, Mapping[str, Any]] = {
 }
 # Seconds or minutes, and accuracy: the plan of params.yaml, and one that trains more blocks for longer.
 PLANS: Mapping[str, Mapping[str, Any]] = {
+    "last_blocks": {"unfreeze_from": "block5", "cache_frozen": True, "epochs": 10, "augment": {"flips": "both"}},
     "from_block3": {"unfreeze_from": "block3", "cache_frozen": True, "epochs": 12, "patience": 12, "average": 0.98,
                     "augment": {"flips": "both"}},
-    "last_blocks": {"unfreeze_from": "block5", "cache_frozen": True, "epochs": 10, "augment": {"flips": "both"}},
 }  # fmt: skip
 
 

@@ -143,7 +143,9 @@ def test_the_same_commit_and_seed_give_the_same_bytes_elsewhere(clone: SmallClon
 def test_the_commands_around_the_cache_say_what_they_find(clone: SmallClone) -> None:
     forecast = clone.run("headswap", "embed", "--backbone", "efficientnet_lite0", "--dry-run")
     assert "embed: 0 of " in forecast
-    assert "1 recipes" in clone.run("headswap", "cache")
+    listed = clone.run("headswap", "cache")
+    assert "2 recipes" in listed  # the embeddings', and that of the plan's frozen part
+    assert f"{BACKBONE}  block4 augmented" in listed
     assert "are what they were" in clone.run("headswap", "cache", "--verify")
     assert "0 rows in 0 shards, 0.0 MB, would be removed" in clone.run("headswap", "cache", "--prune")
     clone.run("headswap", "cache", "--merge")
