@@ -74,7 +74,7 @@ def _against_a_plain_loop(boundary: str, bound: float) -> Iterator[Figure]:
     made, other = _made(boundary, IMAGES, cached=True), backbones.load(BACKBONE, BackboneEntry())
     paths = [item.path for item in made.task.items]
     plain = [
-        loops.finetuning(paths, made.task.targets, other.network, other.framing.size, boundary, workers)
+        loops.finetuning(paths, made.task.targets.tolist(), other.network, other.framing.size, boundary, workers)
         for workers in (0, 1, 2)
     ]
     ours, theirs = [], []

@@ -115,6 +115,7 @@ def params_of(settings: Mapping[str, Any], seed: int) -> Params:
         "seed": seed,
         "embed": {"runtime": "openvino"},
         "selection": {"metric": "accuracy", "folds": 3},
+        "curve": {"heads": {}, "plans": []},
         "compare": {},
         "run": {"backbones": [BACKBONE], "heads": ["logreg"], "plans": []},
         "backbones": {BACKBONE: RECIPE},

@@ -43,6 +43,12 @@ VERBS = {
         ("backbone", "plan"),
         flags=(("dry-run", "say what it would store, and how long it would take; compute nothing that is kept"),),
     ),
+    "curve": Verb(
+        "stages.curve",
+        "stage: train heads, and plans if asked for, on parts of the training images: the label-efficiency curve",
+        ("backbone",),
+        flags=(("dry-run", "say how many trainings that would be, and how long the plans' would take"),),
+    ),
     "compare": Verb("stages.compare", "stage: score every run on the test split, write the verdict and the report"),
     "audit": Verb(
         "stages.audit",

@@ -13,6 +13,7 @@ from pipeline import environment, manifest, runs, stamps, verdict
 from pipeline.atomic import write_json
 from pipeline.embeddings import matrix
 from pipeline.errors import StateError
+from pipeline.evaluation import curves
 from pipeline.params import Params
 from pipeline.stamps import Stamp
 
@@ -103,6 +104,7 @@ def record(params: Params) -> Lineage:
     for backbone in params.run.backbones:
         chain.add_stamped("embeddings", matrix.stamp_path(backbone))
         chain.add("cost", matrix.cost_path(backbone), {})
+        chain.add_stamped("curve", curves.stamp_path(backbone))
     for backbone, name in params.runs():
         chain.add_stamped("run", runs.stamp_path(backbone, name))
     chain.add("verdict", verdict.VERDICT, verdict.read_inputs())

@@ -19,6 +19,7 @@ Setting: TypeAlias = Scalar | list[Scalar] | dict[str, dict[str, Scalar]]
 """Of a head: fixed, searched, or heads inside it with their own fixed settings."""
 HeadEntry: TypeAlias = Mapping[str, Setting]
 Entry = TypeVar("Entry")
+Names = TypeVar("Names", tuple[str, ...], list[str])
 
 
 def _plain_name(name: str) -> str:
@@ -32,7 +33,7 @@ def _listed(value: object) -> object:
     return [value] if isinstance(value, str) else value
 
 
-def _not_repeated(values: tuple[str, ...]) -> tuple[str, ...]:
+def _not_repeated(values: Names) -> Names:
     if len(set(values)) < len(values):
         raise ValueError("expected each once")
     return values
@@ -117,6 +118,29 @@ class Compare(_Section):
     """true class -> decided class -> what that costs; then the smallest expected cost decides."""
 
 
+def _ascending(values: tuple[float, ...]) -> tuple[float, ...]:
+    if list(values) != sorted(set(values)):
+        raise ValueError("expected ascending fractions, each once")
+    return values
+
+
+class Curve(_Section):
+    """The label-efficiency curve: what heads and plans reach with parts of the training images.
+
+    Its heads have settings of their own, so that editing one under `heads` does not draw the curve anew.
+    """
+
+    fractions: Annotated[
+        tuple[Annotated[float, Field(gt=0, le=1)], ...], Field(min_length=1), AfterValidator(_ascending)
+    ] = (0.05, 0.1, 0.25, 0.5, 1.0)
+    """Of the training images."""
+    seeds: Annotated[int, Field(ge=1, le=1000)] = 3
+    """How often the parts are drawn; those of one drawing are nested."""
+    heads: dict[Name, dict[str, Setting]]
+    plans: Annotated[list[Name], AfterValidator(_not_repeated)]
+    """Names from `plans`; each costs seeds x fractions whole trainings."""
+
+
 class Run(_Section):
     """What `dvc repro` runs: names from the catalogues below."""
 
@@ -198,6 +222,7 @@ class Params(_Section):
     split: Split
     embed: Embed
     selection: Selection
+    curve: Curve
     compare: Compare
     run: Run
     backbones: dict[Name, BackboneEntry]
@@ -260,6 +285,11 @@ def _dangling_names(path: Path, params: Params) -> Iterator[str]:
                 yield unknown(f"{path}: run.{section}", name, catalogue)
         for name in sorted({name for name in names if names.count(name) > 1}):
             yield f"{path}: run.{section}: {name!r} is listed twice"
+    for name in params.curve.plans:
+        if name not in params.plans:
+            yield unknown(f"{path}: curve.plans", name, params.plans)
+        if name in params.curve.heads:
+            yield f"{path}: curve: {name!r} is both a head and a plan"
     for name in sorted(params.heads.keys() & params.plans.keys()):
         yield f"{path}: {name!r} is both a head and a plan; both write predictions/<backbone>/{name}.parquet"
 
@@ -273,8 +303,10 @@ def _line(path: Path, detail: ErrorDetails) -> str:
         return unknown(f"{path}: {'.'.join(place[:-1]) or 'top level'}: unknown key", place[-1], section.model_fields)
     if detail["type"] == "missing":
         return f"{path}: {field}: missing"
-    if place[0] == "heads" and len(place) > 2 and place[-1] != "[key]":
-        return f"{path}: {'.'.join(place[:3])}: expected a finite single value, or a list of them to search"
+    beneath = place[1:] if place[0] == "curve" and len(place) > 1 else place
+    if beneath[0] == "heads" and len(beneath) > 2 and place[-1] != "[key]":
+        setting = ".".join(place[: len(place) - len(beneath) + 3])
+        return f"{path}: {setting}: expected a finite single value, or a list of them to search"
     reason = detail["msg"].removeprefix("Value error, ")
     got = "" if isinstance(detail["input"], dict) else f"got {detail['input']!r}, "
     return f"{path}: {field}: {got}{reason[0].lower()}{reason[1:]}"

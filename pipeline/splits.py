@@ -29,7 +29,7 @@ def assign(records: Sequence[Record], contents: Sequence[str], settings: Split, 
     return splits
 
 
-def _position(seed: int, unit: str) -> float:
+def position(seed: int, unit: str) -> float:
     """Return u in [0, 1): the first 8 bytes of sha256(seed, unit) over 2^64; it never depends on other images."""
     digest = hashlib.sha256(f"{seed}:{unit}".encode()).digest()
     return int.from_bytes(digest[:8], "big") / 2**64
@@ -64,7 +64,7 @@ def _by_hash(records: Sequence[Record], contents: Sequence[str], settings: Split
             return "test"
         return "val" if u < settings.test + settings.val else "train"
 
-    return [split_of(_position(seed, unit)) for unit in _units(records, contents)]
+    return [split_of(position(seed, unit)) for unit in _units(records, contents)]
 
 
 def _stratified(records: Sequence[Record], contents: Sequence[str], settings: Split, seed: int) -> list[str]:
@@ -78,7 +78,7 @@ def _stratified(records: Sequence[Record], contents: Sequence[str], settings: Sp
             strata[record.label, record.stratum or ""].add(unit)
     split_of: dict[str, str] = {}
     for members in strata.values():
-        ordered = sorted(members, key=lambda unit: (_position(seed, unit), unit))
+        ordered = sorted(members, key=lambda unit: (position(seed, unit), unit))
         test = round(len(ordered) * settings.test)
         val = round(len(ordered) * settings.val)
         for rank, unit in enumerate(ordered):

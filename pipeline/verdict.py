@@ -15,9 +15,11 @@ from pipeline.atomic import write_json
 from pipeline.cost import Cost
 from pipeline.embeddings import matrix
 from pipeline.errors import StateError
-from pipeline.evaluation import comparison, decisions, metrics, predictions
+from pipeline.evaluation import comparison, curves, decisions, efficiency, metrics, predictions
 from pipeline.evaluation.comparison import Estimate
+from pipeline.evaluation.curves import Curve
 from pipeline.evaluation.decisions import Rule
+from pipeline.evaluation.efficiency import LabelEfficiency
 from pipeline.evaluation.predictions import Floats, Predictions
 from pipeline.params import Params
 from pipeline.runs import Run
@@ -26,7 +28,7 @@ VERDICT = Path("reports/verdict.json")
 PAGE = Path("reports/index.html")
 
 # To change the layout of verdict.json: raise this number and note the change in CHANGELOG.md.
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 Answer = Literal["keep the frozen head", "fine-tune", "cannot tell"]
 
@@ -92,7 +94,9 @@ class Verdict:
     skipped: Mapping[str, Mapping[str, str]]
     """backbone -> image_id -> reason"""
     inputs: Mapping[str, str]
-    """path -> sha256 of every file this was computed from: stamps, predictions, metrics, costs"""
+    """path -> sha256 of every file this was computed from: stamps, predictions, metrics, costs, curves"""
+    curves: Mapping[str, LabelEfficiency] = field(default_factory=dict)
+    """backbone -> scores by number of labels, and where a plan gets ahead; empty where nothing was trained for it"""
     schema_version: int = SCHEMA_VERSION
 
 
@@ -100,6 +104,7 @@ def judge(
     finished: Sequence[Run],
     frozen: Mapping[str, Cost],
     skipped: Mapping[str, Mapping[str, str]],
+    drawn: Mapping[str, Curve],
     params: Params,
 ) -> Verdict:
     """Score the runs on their test rows and answer the question.
@@ -108,6 +113,7 @@ def judge(
         finished: every run listed in params, at least one of them a head.
         frozen: backbone -> what the embeddings cost.
         skipped: backbone -> images that could not be decoded.
+        drawn: backbone -> decisions by number of labels.
         params: metric, margin, resamples and seed.
 
     Raises:
@@ -166,8 +172,14 @@ def judge(
         best_plan=results[plan].run if plan is not None else None,
         results=results,
         skipped=skipped,
+        curves={
+            backbone: efficiency.judge(curve, metric, params.compare.bootstrap, params.seed)
+            for backbone, curve in drawn.items()
+            if curve.points
+        },
         inputs={path: sha256 for run in finished for path, sha256 in _inputs(run).items()}
-        | stamps.hashes(path(name) for name in frozen for path in (matrix.stamp_path, matrix.cost_path)),
+        | stamps.hashes(path(name) for name in frozen for path in (matrix.stamp_path, matrix.cost_path))
+        | stamps.hashes(path(name) for name in drawn for path in (curves.stamp_path, curves.path_of)),
     )
 
 

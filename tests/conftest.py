@@ -34,6 +34,7 @@ def tiny_params() -> dict[str, Any]:
         "split": {"method": "stratified", "val": 0.2, "test": 0.3},
         "embed": {"batch_size": 4, "runtime": "torch"},
         "selection": {"metric": "accuracy", "folds": 2},
+        "curve": {"fractions": [0.5, 1.0], "seeds": 2, "heads": {"logreg": {"C": 0.1}}, "plans": []},
         "compare": {"bootstrap": 200},
         "run": {"backbones": ["tiny"], "heads": ["logreg"], "plans": ["last"]},
         "backbones": {"tiny": {"image_size": SIZE, "weights": "tiny.pth", "sha256": "0" * 64}},

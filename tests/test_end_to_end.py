@@ -26,6 +26,7 @@ class SmallClone(Clone):
                 "run.heads": ["logreg", "knn"],
                 "heads.logreg.C": [0.01, 0.1],
                 "heads.knn": {"n_neighbors": 5},
+                "curve": {"fractions": [0.5, 1.0], "seeds": 1, "heads": {"logreg": {"C": 0.01}}, "plans": []},
                 f"backbones.{BACKBONE}.image_size": 64,
                 "plans.last_blocks.epochs": 1,
                 "plans.last_blocks.batch_size": 16,
@@ -73,7 +74,7 @@ def _settled(clone: SmallClone, first: list[str]) -> Iterator[None]:
 
 def test_the_first_run_runs_every_stage(clone: SmallClone, first: list[str]) -> None:
     trained = [f"train@{BACKBONE}-logreg", f"train@{BACKBONE}-knn", f"finetune@{BACKBONE}-last_blocks"]
-    assert first == ["prepare", f"embed@{BACKBONE}", *trained, "compare", "audit"]
+    assert first == ["prepare", f"embed@{BACKBONE}", *trained, f"curve@{BACKBONE}", "compare", "audit"]
     assert (clone.root / "reports/index.html").stat().st_size < 6_000_000
 
 

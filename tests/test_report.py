@@ -8,11 +8,18 @@ import pytest
 
 from pipeline import report, verdict
 from pipeline.cost import Cost
+from pipeline.evaluation.efficiency import Crossover, LabelEfficiency, Reached
 from pipeline.report.sections import SECTIONS
 from pipeline.verdict import Difference, Estimate, Result, Verdict
 
 ESTIMATE = Estimate(0.85, 0.80, 0.90)
 NASTY = "<img src=x onerror=alert(1)>"
+
+
+def curve(head: str) -> LabelEfficiency:
+    reached = [Reached(labels, ESTIMATE, 0.01) for labels in (10, 100)]
+    crossover = Crossover("last", [head, head], 31.6, 10.0, None, 0.9)
+    return LabelEfficiency("accuracy", 3, {head: reached, "last": reached}, {head: "head", "last": "plan"}, [crossover])
 
 
 def judged(title: str = "logreg", classes: tuple[str, ...] = ("a", "b")) -> Verdict:
@@ -35,6 +42,7 @@ def judged(title: str = "logreg", classes: tuple[str, ...] = ("a", "b")) -> Verd
         results=[result("logreg", "head", title), result("last", "plan", "last")],
         skipped={},
         inputs={"predictions/tiny/logreg.parquet": "0" * 64},
+        curves={title: curve(title)},
     )
 
 
@@ -76,7 +84,7 @@ def test_pictures_have_text_alternatives() -> None:
     parser = Tags()
     parser.feed(page(judged()))
     pictures = [attributes for tag, attributes in parser.seen if tag == "svg"]
-    assert len(pictures) == 3
+    assert len(pictures) == 4
     assert all(picture["role"] == "img" and picture["aria-label"] for picture in pictures)
 
 
@@ -96,3 +104,13 @@ def test_the_table_holds_the_numbers_with_their_intervals() -> None:
     assert "85.0<small>80.0 to 90.0</small>" in text
     assert "+1.0<small>-2.0 to +4.0</small>" in text
     assert "0.770" in text
+
+
+def test_a_crossover_stands_in_words_above_its_picture() -> None:
+    text = page(judged())
+    words = "last is ahead of the best frozen head (logreg) from 32 labels on; 95% interval [10 or fewer, beyond "
+    assert text.index(words) < text.index("Test accuracy by number of labels")
+
+
+def test_without_a_curve_its_section_is_left_out() -> None:
+    assert "What more labels bring" not in page(dataclasses.replace(judged(), curves={}))

@@ -14,7 +14,7 @@ from pipeline.evaluation.metrics import Judged, Metric
 from pipeline.evaluation.predictions import Floats, Ints, Predictions, require_same_images
 
 # Resamples handled at once: bounds the memory of a bootstrap to this many rows of counts.
-_CHUNK = 256
+CHUNK = 256
 
 
 @dataclass(frozen=True)
@@ -61,8 +61,8 @@ def bootstrap(
     pairs = [np.unique(np.column_stack([one.truth, one.decided]), axis=0) for one in judged]
     confusion = [np.empty((resamples, len(some))) for some in pairs]
     bins = [np.empty((resamples, metrics.BINS)) for _ in judged]
-    for start in tqdm(range(0, resamples, _CHUNK), desc="bootstrap", unit="chunk", disable=None):
-        chunk = slice(start, min(start + _CHUNK, resamples))
+    for start in tqdm(range(0, resamples, CHUNK), desc="bootstrap", unit="chunk", disable=None):
+        chunk = slice(start, min(start + CHUNK, resamples))
         counts = generator.multinomial(n, np.full(n, 1 / n), size=chunk.stop - chunk.start).astype(np.float64)
         for row, one in enumerate(judged):
             for name, metric in wanted.items():

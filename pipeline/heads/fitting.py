@@ -57,7 +57,7 @@ def fit(name: str, entry: HeadEntry, train: Rows, validation: Rows, selection: S
         require_finite(validation.X)
         _require_known_classes(train, validation)
         models = entries.build(name, entry, seed)
-        with tqdm(desc=name, unit="fit", disable=None) as bar:
+        with tqdm(desc=name, unit="fit", leave=None, disable=None) as bar:
             candidates = _searched(models, train, validation, entry, selection, seed, bar.update)
             chosen = candidates[search.best_of(candidates)].params
             best = next(built for built in models if built[0] is chosen)

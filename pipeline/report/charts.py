@@ -7,10 +7,12 @@ import vl_convert
 from markupsafe import Markup
 
 from pipeline.evaluation.comparison import Estimate
+from pipeline.evaluation.efficiency import LabelEfficiency
 from pipeline.verdict import Result, Verdict
 
 # Okabe & Ito's palette: told apart by colour-blind readers, on light and on dark ground.
 COLOURS = alt.Scale(domain=["frozen head", "fine-tuned"], range=["#0072b2", "#d55e00"])
+RUNS = ["#0072b2", "#56b4e9", "#009e73", "#e69f00", "#d55e00", "#cc79a7", "#f0e442", "#999999"]
 KIND = {"head": "frozen head", "plan": "fine-tuned"}
 
 
@@ -50,9 +52,31 @@ def cost(verdict: Verdict) -> Markup:
     return _svg((points + above + below).properties(width=640, height=300), "Test score against compute")
 
 
+def label_efficiency(curve: LabelEfficiency) -> Markup:
+    """Score by number of labels, a line and its 95% band for every head and plan."""
+    rows = [
+        {"run": run, "labels": one.labels, **_percent(one.score)} for run, some in curve.reached.items() for one in some
+    ]
+    ordered = [run for kind in KIND for run, found in curve.kinds.items() if found == kind]
+    name = curve.metric.replace("_", " ")
+    labels = alt.X("labels:Q", title="training images with a label (log)").scale(type="log", nice=False, padding=20)
+    colour = alt.Color("run:N", scale=alt.Scale(domain=ordered, range=RUNS), legend=_legend())
+    base = alt.Chart(_data(rows)).encode(
+        x=labels.axis(values=sorted({one.labels for some in curve.reached.values() for one in some}), format=","),
+        color=colour,
+    )
+    score = alt.Y("low:Q", title=f"test {name} (%), with 95% interval").scale(zero=False)
+    band = base.mark_area(opacity=0.15).encode(y=score, y2="high:Q")
+    line = base.mark_line(point=alt.OverlayMarkDef(filled=True, size=60)).encode(y="value:Q")
+    return _svg((band + line).properties(width=640, height=300), f"Test {name} by number of labels")
+
+
 def _row(result: Result, estimate: Estimate) -> dict[str, Any]:
-    percent = {name: round(100 * value, 2) for name, value in vars(estimate).items()}
-    return {"run": result.title, "kind": KIND[result.kind], **percent}
+    return {"run": result.title, "kind": KIND[result.kind], **_percent(estimate)}
+
+
+def _percent(estimate: Estimate) -> dict[str, float]:
+    return {name: round(100 * value, 2) for name, value in vars(estimate).items()}
 
 
 def _data(rows: list[dict[str, Any]]) -> alt.Data:
@@ -60,7 +84,11 @@ def _data(rows: list[dict[str, Any]]) -> alt.Data:
 
 
 def _colour() -> alt.Color:
-    return alt.Color("kind:N", scale=COLOURS, legend=alt.Legend(title=None, orient="top"))
+    return alt.Color("kind:N", scale=COLOURS, legend=_legend())
+
+
+def _legend() -> alt.Legend:
+    return alt.Legend(title=None, orient="top")
 
 
 def _forest(rows: list[dict[str, Any]], title: str, description: str, *under: alt.Chart) -> Markup:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
+from pipeline.evaluation import efficiency
 from pipeline.report import charts
 from pipeline.report.rendering import render
 from pipeline.verdict import Verdict
@@ -63,6 +64,17 @@ def cost(verdict: Verdict) -> Section:
         "heads share it: a head alone would have cost that much."
     )
     return Section("What it cost", render("figure.html.j2", picture=charts.cost(verdict), caption=caption))
+
+
+@_section
+def label_efficiency(verdict: Verdict) -> Section | None:
+    """Show what fewer labels would have reached, and from how many on a plan is ahead."""
+    if not verdict.curves:
+        return None
+    return Section("What more labels bring", render("curves.html.j2", pictures=[
+        (backbone, charts.label_efficiency(curve), curve, [efficiency.sentence(one, curve) for one in curve.crossovers])
+        for backbone, curve in verdict.curves.items()
+    ]))  # fmt: skip
 
 
 @_section

@@ -2,6 +2,7 @@
 
 from pipeline import report, runs, stamps, verdict
 from pipeline.embeddings import matrix
+from pipeline.evaluation import curves
 from pipeline.params import Params
 
 
@@ -12,6 +13,7 @@ def main(params: Params) -> str:
         [runs.read(backbone, name) for backbone, name in params.runs()],
         {backbone: matrix.read_cost(backbone) for backbone in backbones},
         {backbone: stamps.read(matrix.stamp_path(backbone)).facts["skipped"] for backbone in backbones},
+        {backbone: curves.read(backbone) for backbone in backbones},
         params,
     )
     verdict.write(judged)

@@ -16,7 +16,7 @@ from pipeline.cost import Cost
 from pipeline.embeddings import matrix
 from pipeline.errors import CheckFailed, InputError, StateError
 from pipeline.evaluation import metrics
-from pipeline.stages import audit, compare, embed, finetune, prepare, train
+from pipeline.stages import audit, compare, curve, embed, finetune, prepare, train
 from tests.conftest import Project
 
 
@@ -25,6 +25,7 @@ def run(project: Project, **sections: Any) -> dict[str, Any]:
     prepare.main(params)
     for backbone in params.run.backbones:
         embed.main(params, backbone)
+        curve.main(params, backbone)
         for head in params.run.heads:
             train.main(params, backbone, head)
         for plan in params.run.plans:
@@ -40,6 +41,7 @@ def test_every_artifact_is_where_others_expect_it(project: Project) -> None:
         "data/manifest.parquet",
         "data/embeddings/tiny.h5",
         "data/embeddings/tiny.json",
+        "curves/tiny.parquet",
         "models/tiny/logreg/model.skops",
         "models/tiny/logreg/run.json",
         "models/tiny/last/model.safetensors",
@@ -112,7 +114,7 @@ def test_the_best_head_is_the_one_with_the_best_validation_score_whatever_the_te
         files = [runs.folder("tiny", name) / "model.skops"]
         runs.record("tiny", name, "head", runs.Made(predictions, files, Cost()), {}, {})
         finished.append(runs.read("tiny", name))
-    judged = verdict.judge(finished, {"tiny": Cost()}, {"tiny": {}}, params)
+    judged = verdict.judge(finished, {"tiny": Cost()}, {"tiny": {}}, {}, params)
     assert judged.best_head == "tiny/logreg"
     assert judged.results[1].test["accuracy"].value == 1.0
 
@@ -138,6 +140,15 @@ def test_a_run_that_is_no_longer_listed_leaves_the_verdict(project: Project) -> 
     run(project, run={"heads": ["logreg", "knn"]})
     judged = run(project, run={"heads": ["logreg"]})
     assert [result["name"] for result in judged["results"]] == ["logreg", "last"]
+
+
+def test_the_verdict_has_scores_by_number_of_labels_and_where_a_plan_gets_ahead(project: Project) -> None:
+    judged = run(project, curve={"plans": ["last"]})
+    found = judged["curves"]["tiny"]
+    assert [one["labels"] for one in found["reached"]["last"]] == [9, 18]
+    assert [one["plan"] for one in found["crossovers"]] == ["last"]
+    assert {"curves/tiny.parquet", "curves/tiny.json"} <= judged["inputs"].keys()
+    assert "What more labels bring" in verdict.PAGE.read_text()
 
 
 def test_without_a_plan_the_verdict_says_what_it_cannot_tell(project: Project) -> None:
@@ -180,6 +191,8 @@ class TestAudit:
             "tiny.pth",
             "data/embeddings/tiny.h5",
             "data/embeddings/tiny.json",
+            "curves/tiny.parquet",
+            "curves/tiny.json",
             "models/tiny/logreg/model.skops",
             "models/tiny/logreg/run.json",
             "models/tiny/last/model.safetensors",

@@ -108,7 +108,7 @@ def _train(trainer: Trainer, checkpoint: Checkpoint, metric: str, clock: Clock) 
     epochs, best = trainer.resume(checkpoint, clock)
     total, hidden = plan.epochs * trainer.batches, None if trainer.processes.first else True
     with tqdm(
-        total=total, initial=len(epochs) * trainer.batches, desc="fine-tune", unit="batch", disable=hidden
+        total=total, initial=len(epochs) * trainer.batches, desc="fine-tune", unit="batch", leave=None, disable=hidden
     ) as bar:
         while len(epochs) < plan.epochs and len(epochs) - best_epoch(epochs) < plan.patience:
             losses = []

@@ -1,9 +1,13 @@
 """A tiny task, backbone and plan."""
 
+from pipeline import manifest
 from pipeline.nn import backbones
 from pipeline.nn.backbones import Loaded
+from pipeline.nn.finetuning import inputs
+from pipeline.nn.finetuning.task import Task
 from pipeline.nn.network import Backbone
 from pipeline.params import Plan
+from pipeline.stages import prepare
 from tests.conftest import Project
 
 
@@ -18,3 +22,10 @@ def network(project: Project) -> Backbone:
 def plan(**changes: object) -> Plan:
     settings = {"unfreeze_from": "second", "epochs": 3, "batch_size": 4, "augment": {"flips": "both"}, **changes}
     return Plan.model_validate(settings)
+
+
+def task_of(project: Project, **changes: object) -> Task:
+    """Prepare the project; return the task of a plan with these changes."""
+    prepare.main(project.write())
+    table = manifest.read()
+    return inputs._task(table, list(range(len(table))), loaded(project), "tiny", plan(**changes))

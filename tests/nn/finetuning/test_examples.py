@@ -14,7 +14,7 @@ from pipeline.nn.finetuning.processes import Processes
 from pipeline.nn.finetuning.task import Task
 from pipeline.params import Plan
 from tests.conftest import Project
-from tests.nn.finetuning.examples import loaded, plan
+from tests.nn.finetuning.examples import loaded, plan, task_of
 
 
 def inputs(project: Project, task: Task, chosen: Plan) -> Examples:
@@ -76,14 +76,10 @@ def test_as_many_views_are_stored_as_flips_and_turns_make(augment: dict[str, obj
 
 def test_images_that_share_their_bytes_share_their_rows(project: Project) -> None:
     (project.root / "data/raw/red/99.png").write_bytes(project.images[0].read_bytes())
-    from pipeline import manifest
-    from pipeline.stages import finetune, prepare
-
-    prepare.main(project.write())
-    table = manifest.read()
-    task = finetune._task(table, list(range(len(table))), loaded(project), "tiny", plan())
+    task = task_of(project)
     found = inputs(project, task, plan(cache_frozen=True))
-    one, other = (row for row in range(37) if table.sha256.count(table.sha256[row]) == 2)
+    hashes = [item.sha256 for item in task.items]
+    one, other = (row for row in range(37) if hashes.count(hashes[row]) == 2)
     first, second = found.batch(np.array([one, other]), np.zeros(2, np.int64))
     torch.testing.assert_close(first, second)
 

@@ -8,7 +8,6 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from pipeline import manifest
 from pipeline.errors import InputError
 from pipeline.nn.finetuning import fitting, start
 from pipeline.nn.finetuning.examples import examples_of
@@ -16,15 +15,14 @@ from pipeline.nn.finetuning.processes import Processes
 from pipeline.nn.finetuning.task import Task
 from pipeline.stages import embed, finetune, prepare
 from tests.conftest import Project
-from tests.nn.finetuning.examples import loaded, plan
+from tests.nn.finetuning.examples import loaded, plan, task_of
 
 
 def embedded_task(project: Project) -> Task:
     params = project.write(embed={"dtype": "float32"})
     prepare.main(params)
     embed.main(params, "tiny")
-    table = manifest.read()
-    return finetune._task(table, list(range(len(table))), loaded(project), "tiny", plan(start="logistic"))
+    return task_of(project, start="logistic")
 
 
 def head(task: Task, C: float, **settings: Any) -> Any:

@@ -1,0 +1,91 @@
+"""Curve: what heads and plans decide that learnt from parts of the training images, and its file."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline import stamps
+from pipeline.atomic import replacing
+from pipeline.cost import Cost
+from pipeline.errors import StateError
+
+Ints = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Point:
+    """One training on a part of the labels."""
+
+    run: str
+    """The head's or plan's name."""
+    labels: int
+    """Training images."""
+    seed: int
+    """Of the drawing; points of one seed learnt from nested parts, and those of one seed and size from the same."""
+    decided: Ints
+    """(N,) the decided class of every image, as a number."""
+
+
+@dataclass(frozen=True)
+class Curve:
+    """All trainings of one backbone, judged on the same N images of validation and test."""
+
+    image_id: Sequence[str]
+    split: Sequence[str]
+    label: Sequence[str]
+    classes: Sequence[str]
+    """Sorted; a decided class is a number into it."""
+    kinds: Mapping[str, str]
+    """run -> "head" or "plan", in the order of the points."""
+    points: Sequence[Point]
+    costs: Mapping[str, Cost]
+    """run -> what all its trainings took together, the embeddings not counted."""
+
+
+def path_of(backbone: str) -> Path:
+    """Return where a backbone's curve lies; its stamp lies beside it with the suffix .json."""
+    return Path("curves") / f"{backbone}.parquet"
+
+
+def stamp_path(backbone: str) -> Path:
+    """Return where the stamp of a backbone's curve lies."""
+    return path_of(backbone).with_suffix(".json")
+
+
+def write(backbone: str, curve: Curve, inputs: Mapping[str, str]) -> None:
+    """Write a curve and its stamp: a row per image, and a column <run>/<labels>/<seed> per point."""
+    path = path_of(backbone)
+    columns: dict[str, pa.Array] = {name: pa.array(getattr(curve, name)) for name in ("image_id", "split", "label")}
+    for point in curve.points:
+        columns[f"{point.run}/{point.labels}/{point.seed}"] = pa.array(point.decided, pa.int32())
+    with replacing(path) as temporary:
+        pq.write_table(pa.table(columns), temporary, compression="zstd")
+    facts = {
+        "classes": list(curve.classes),
+        "kinds": dict(curve.kinds),
+        "costs": {run: asdict(cost) for run, cost in curve.costs.items()},
+    }
+    stamps.write(stamp_path(backbone), stamps.Stamp(f"curve@{backbone}", stamps.hashes([path]), inputs, facts))
+
+
+def read(backbone: str) -> Curve:
+    """Read a curve whose bytes are the stamped ones; StateError otherwise."""
+    path, stamp = path_of(backbone), stamps.read(stamp_path(backbone))
+    table = pq.read_table(BytesIO(stamps.check(path, stamp)))
+    points = []
+    for column in table.column_names[3:]:
+        run, labels, seed = column.split("/")
+        points.append(Point(run, int(labels), int(seed), table[column].to_numpy().astype(np.int64)))
+    plain = {name: table[name].to_pylist() for name in ("image_id", "split", "label")}
+    try:
+        costs = {run: Cost(**cost) for run, cost in stamp.facts["costs"].items()}
+        kinds = {point.run: stamp.facts["kinds"][point.run] for point in points}
+        return Curve(**plain, classes=stamp.facts["classes"], kinds=kinds, points=points, costs=costs)
+    except (KeyError, TypeError) as error:
+        raise StateError(f"{stamp_path(backbone)}: lacks {error}; run `dvc repro --force`") from error

@@ -1,0 +1,205 @@
+"""Label efficiency: scores by number of labels, and from how many labels on a plan is ahead of the best frozen head."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.evaluation import metrics
+from pipeline.evaluation.comparison import CHUNK, Estimate, interval
+from pipeline.evaluation.curves import Curve
+from pipeline.evaluation.metrics import METRICS, Judged
+from pipeline.evaluation.predictions import Floats, Ints
+
+Scores = Mapping[str, Floats]
+"""run -> (F, S), by number of labels, ascending, and drawing."""
+Samples = Mapping[str, Floats]
+"""run -> (F, B), means over drawings on resamples."""
+
+
+@dataclass(frozen=True)
+class Reached:
+    """What a run reaches with some labels."""
+
+    labels: int
+    score: Estimate
+    """On the test images, the mean over the drawings."""
+    spread: float | None
+    """Standard deviation of the score over the drawings; None if there is one."""
+
+
+@dataclass(frozen=True)
+class Crossover:
+    """From how many labels on a plan is ahead of the best frozen head."""
+
+    plan: str
+    heads: Sequence[str]
+    """The best by validation score, for each number of labels."""
+    labels: float | None
+    """None: it is not ahead with all of them. The smallest number that was tried: it is ahead everywhere."""
+    low: float | None
+    high: float | None
+    """95% interval; None: beyond the data."""
+    ahead_with_all: float
+    """Share of the resamples in which the plan is ahead with all labels."""
+
+
+@dataclass(frozen=True)
+class LabelEfficiency:
+    """The label-efficiency curve of one backbone."""
+
+    metric: str
+    drawings: int
+    reached: Mapping[str, Sequence[Reached]]
+    """run -> by number of labels, ascending."""
+    kinds: Mapping[str, str]
+    """run -> "head" or "plan"."""
+    crossovers: Sequence[Crossover]
+    """One per plan, where there is a head to compare with."""
+
+
+def judge(curve: Curve, metric: str, resamples: int, seed: int) -> LabelEfficiency:
+    """Score a curve's points on the test images.
+
+    Test images and drawings are both resampled, the same ones for all runs (Owen 2007, The pigeonhole bootstrap: with
+    both factors resampled the interval is a little too wide rather than too narrow).
+
+    Args:
+        curve: decisions of heads and plans that learnt from parts of the training images.
+        metric: by which; one of decisions.
+        resamples: how many, B.
+        seed: of the resampling.
+
+    """
+    labels = np.unique([point.labels for point in curve.points])
+    validation, test = (_scores(curve, split, metric) for split in ("val", "test"))
+    samples = _samples(curve, metric, resamples, seed)
+    reached = {run: _reached(labels, test[run], samples[run]) for run in test}
+    heads, plans = ([run for run, kind in curve.kinds.items() if kind == wanted] for wanted in ("head", "plan"))
+    best = _best(heads, validation)
+    crossovers = [_crossover(plan, best, labels, test, samples) for plan in plans if heads]
+    drawings = len({point.seed for point in curve.points})
+    return LabelEfficiency(metric, drawings, reached, curve.kinds, crossovers)
+
+
+def crossing(labels: Ints, difference: Floats) -> float:
+    """Return from how many labels on a difference (F,) stays above zero; infinity if it is not with the most labels.
+
+    Between two numbers of labels (F,) the difference is taken to be a line over the logarithm of the labels.
+    """
+    behind = np.flatnonzero(difference <= 0)
+    if not len(behind):
+        return float(labels[0])
+    last = behind[-1]
+    if last == len(labels) - 1:
+        return float("inf")
+    below, above = difference[last], difference[last + 1]
+    start, stop = np.log(labels[last]), np.log(labels[last + 1])
+    return float(np.exp(start + (stop - start) * -below / (above - below)))
+
+
+def sentence(crossover: Crossover, curve: LabelEfficiency) -> str:
+    """Word a crossover."""
+    tried = [one.labels for one in curve.reached[crossover.plan]]
+    least, most = tried[0], tried[-1]
+
+    def bound(labels: float | None) -> str:
+        if labels is None:
+            return "beyond your data"
+        return f"{least:,} or fewer" if labels <= least else f"{labels:,.0f}"
+
+    interval = f"[{bound(crossover.low)}, {bound(crossover.high)}]"
+    head = " or ".join(dict.fromkeys(crossover.heads))
+    if crossover.labels is None:
+        return (
+            f"{crossover.plan} gets ahead of the best frozen head ({head}) at no number of labels within your data "
+            f"(up to {most:,}); 95% interval of that number {interval}."
+        )
+    return (
+        f"{crossover.plan} is ahead of the best frozen head ({head}) from {bound(crossover.labels)} labels on; "
+        f"95% interval {interval}."
+    )
+
+
+def _by_run(curve: Curve) -> Mapping[str, list[list[Ints]]]:
+    """Return the decisions of every run by number of labels, then by drawing."""
+    ordered = sorted(curve.points, key=lambda point: (point.labels, point.seed))
+    found: dict[str, dict[int, list[Ints]]] = {run: {} for run in curve.kinds}
+    for point in ordered:
+        found[point.run].setdefault(point.labels, []).append(point.decided)
+    return {run: list(by_labels.values()) for run, by_labels in found.items()}
+
+
+def _judged(curve: Curve, split: str) -> Mapping[str, list[list[Judged]]]:
+    rows = np.flatnonzero(np.array(curve.split) == split)
+    number = {name: place for place, name in enumerate(curve.classes)}
+    truth = np.array([number[curve.label[row]] for row in rows.tolist()])
+    unit = np.eye(len(curve.classes))
+    return {
+        run: [[Judged(truth, one[rows], unit[one[rows]]) for one in drawn] for drawn in by_labels]
+        for run, by_labels in _by_run(curve).items()
+    }
+
+
+def _scores(curve: Curve, split: str, metric: str) -> Scores:
+    return {
+        run: np.array([[metrics.value(metric, one.truth, one.decided, one.classes) for one in drawn] for drawn in some])
+        for run, some in _judged(curve, split).items()
+    }
+
+
+def _samples(curve: Curve, metric: str, resamples: int, seed: int) -> Samples:
+    judged, score = _judged(curve, "test"), METRICS[metric]
+    found = {run: np.empty((len(by_labels), resamples)) for run, by_labels in judged.items()}
+    images, drawings = curve.split.count("test"), len({point.seed for point in curve.points})
+    generator = np.random.default_rng(seed)
+    for start in range(0, resamples, CHUNK):
+        chunk = slice(start, min(start + CHUNK, resamples))
+        size = chunk.stop - chunk.start
+        counts = generator.multinomial(images, np.full(images, 1 / images), size).astype(np.float64)
+        shares = generator.multinomial(drawings, np.full(drawings, 1 / drawings), size) / drawings
+        for run, by_labels in judged.items():
+            for place, drawn in enumerate(by_labels):
+                found[run][place, chunk] = sum(
+                    shares[:, drawing] * score(counts, one) for drawing, one in enumerate(drawn)
+                )
+    return found
+
+
+def _reached(labels: Ints, scores: Floats, samples: Floats) -> list[Reached]:
+    return [
+        Reached(int(number), Estimate(float(some.mean()), *interval(sampled)), _spread(some))
+        for number, some, sampled in zip(labels, scores, samples, strict=True)
+    ]
+
+
+def _spread(scores: Floats) -> float | None:
+    return float(scores.std(ddof=1)) if len(scores) > 1 else None
+
+
+def _best(heads: Sequence[str], validation: Scores) -> list[str]:
+    """Return the head with the best validation score, for each number of labels; the first of equals."""
+    means = [validation[head].mean(axis=1) for head in heads]
+    return [heads[place] for place in np.argmax(means, axis=0)] if heads else []
+
+
+def _crossover(plan: str, heads: Sequence[str], labels: Ints, test: Scores, samples: Samples) -> Crossover:
+    def ahead(values: Mapping[str, Floats]) -> Floats:
+        return np.array([values[plan][place] - values[head][place] for place, head in enumerate(heads)])
+
+    sampled = ahead(samples)
+    crossings = np.array([crossing(labels, one) for one in sampled.T])
+    low, high = np.quantile(crossings, [0.025, 0.975], method="inverted_cdf")
+    return Crossover(
+        plan=plan,
+        heads=heads,
+        labels=_finite(crossing(labels, ahead(test).mean(axis=1))),
+        low=_finite(low),
+        high=_finite(high),
+        ahead_with_all=float((sampled[-1] > 0).mean()),
+    )
+
+
+def _finite(value: npt.ArrayLike) -> float | None:
+    return float(value) if np.isfinite(value) else None  # type: ignore[arg-type]

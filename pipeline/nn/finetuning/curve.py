@@ -1,0 +1,85 @@
+"""Plans on parts of the training images: their share of the label-efficiency curve."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from pipeline.cost import Cost
+from pipeline.evaluation.curves import Point
+from pipeline.nn.finetuning import examples, fitting, forecast, inputs
+from pipeline.nn.finetuning.checkpoints import Checkpoint, Saved
+from pipeline.nn.finetuning.processes import Processes
+from pipeline.nn.finetuning.task import Ints
+from pipeline.params import Params
+from pipeline.subsets import Subset
+
+Key = Mapping[str, Any]
+"""All that decides a training, but for the subset."""
+
+
+def points(
+    params: Params, backbone: str, plan: str, subsets: Sequence[Subset], progress: Callable[[], object]
+) -> tuple[list[Point], Cost]:
+    """Train a plan on every subset; return its decisions and what they took.
+
+    Each training takes as many steps as one on all images, for a part that is seen as often as the whole would be
+    under-trained (Kolesnikov et al. 2020, section 3.3: the schedule does not shrink with the data). What is finished is
+    kept outside DVC's outputs, so that a killed or extended curve trains only what is missing.
+
+    Raises:
+        InputError, StateError: as `fitting.run`.
+
+    """
+    found, total, key = [], Cost(), _key(params, backbone, plan)
+    for subset in subsets:
+        kept = _kept(key, subset)
+        saved = kept.read() or _trained(params, backbone, plan, subset, key)
+        kept.write(saved)
+        found.append(Point(plan, len(subset.rows), subset.seed, saved.tensors["decided"].numpy()))
+        total += Cost(**saved.facts["cost"])
+        progress()
+    return found, total
+
+
+def price(params: Params, backbone: str, plan: str, subsets: Sequence[Subset]) -> forecast.Forecast:
+    """Return what the trainings that are not kept from before would take; one batch is timed, nothing is kept."""
+    key = _key(params, backbone, plan)
+    missing = sum(_kept(key, subset).read() is None for subset in subsets)
+    if not missing:
+        return forecast.Forecast(0, f"{plan}: all {len(subsets)} trainings are kept from before")
+    given = inputs.read(params, backbone, plan)
+    one = forecast.forecast(given.task, given.loaded, params.plan(plan), params.embed).seconds
+    return forecast.Forecast(missing * one, f"{plan}: {missing} trainings, about {forecast.duration(missing * one)}")
+
+
+def _key(params: Params, backbone: str, plan: str) -> Key:
+    return inputs.decisive(params, plan, inputs.read(params, backbone, plan))
+
+
+def _kept(key: Key, subset: Subset) -> Checkpoint:
+    """Return the place of a finished training's decisions."""
+    return Checkpoint({**_of(key, subset), "of": "decisions"})
+
+
+def _of(key: Key, subset: Subset) -> Key:
+    return {**key, "seed": subset.seed, "labelled": subset.rows.tolist()}
+
+
+def _trained(params: Params, backbone: str, plan: str, subset: Subset, key: Key) -> Saved:
+    given, settings, metric = inputs.read(params, backbone, plan), params.plan(plan), params.selection.metric
+    task = replace(given.task, train=repeated(subset.rows, len(given.task.train)))
+    source = examples.examples_of(task, given.loaded, settings, params.embed, Processes())
+    checkpoint = Checkpoint(_of(key, subset))
+    done = fitting.run(task, source, given.loaded.network, settings, metric, subset.seed, checkpoint)
+    checkpoint.remove()
+    decided = np.concatenate([done.val, done.test]).argmax(axis=1)
+    return Saved({"decided": torch.from_numpy(decided)}, {"epochs": [], "cost": asdict(done.cost)})
+
+
+def repeated(rows: npt.NDArray[np.integer[Any]], number: int) -> Ints:
+    """Return as many rows as asked for, each as often as any other, up to one."""
+    return np.resize(rows, number).astype(np.int64)

@@ -1,0 +1,86 @@
+"""curve: manifest + embeddings -> what heads and plans decide that learn from parts of the training images."""
+
+import sys
+from collections.abc import Sequence
+
+import numpy as np
+from tqdm import tqdm
+
+from pipeline import heads, manifest, stamps, subsets
+from pipeline.cost import Cost
+from pipeline.embeddings import matrix
+from pipeline.errors import InputError
+from pipeline.evaluation import curves
+from pipeline.evaluation.curves import Curve, Point
+from pipeline.heads import curve as of_heads
+from pipeline.heads import inputs
+from pipeline.heads.inputs import Inputs
+from pipeline.params import Params
+from pipeline.subsets import Subset
+
+
+def main(params: Params, backbone: str, *, dry_run: bool = False) -> str:
+    """Train on every part, say what of it is expensive before, write the decisions; return the summary line."""
+    settings = params.curve
+    if problems := of_heads.check(settings.heads):
+        raise InputError(*problems)
+    streams = any(heads.streams(name, entry) for name, entry in settings.heads.items())
+    given = inputs.read(params, backbone, streams=streams)
+    drawn = _drawn(params, given)
+    sizes = sorted({len(subset.rows) for subset in drawn})
+    trainings = f"{len(drawn)} trainings per head and plan, on {', '.join(map(str, sizes))} images"
+    price = _price(params, backbone, drawn)
+    if dry_run:
+        return f"{'; '.join([trainings, *price])}; nothing was computed"
+    for line in price:
+        tqdm.write(f"curve: {line}", file=sys.stderr)
+    points, costs = _trained(params, backbone, given, drawn)
+    judged = np.concatenate([given.val, given.test])
+    rows = given.row[judged].tolist()
+    curve = Curve(
+        image_id=[given.table.image_id[row] for row in rows],
+        split=[given.table.split[row] for row in rows],
+        label=given.images.y[judged].tolist(),
+        classes=given.table.classes,
+        kinds=dict.fromkeys(settings.heads, "head") | dict.fromkeys(settings.plans, "plan"),
+        points=points,
+        costs=costs,
+    )
+    made_from = {**stamps.read(manifest.STAMP).outputs, **stamps.read(matrix.stamp_path(backbone)).outputs}
+    curves.write(backbone, curve, made_from)
+    return f"{trainings}: {sum(cost.seconds for cost in costs.values()):.0f} s"
+
+
+def _drawn(params: Params, given: Inputs) -> list[Subset]:
+    """Draw the parts; of each class they hold enough for the folds that some heads need."""
+    targets = np.unique(given.images.y, return_inverse=True)[1].astype(np.int64)
+    contents = [given.table.sha256[row] for row in given.row]
+    return subsets.draw(given.train, targets, contents, params.curve, params.seed, params.selection.folds)
+
+
+def _price(params: Params, backbone: str, drawn: Sequence[Subset]) -> list[str]:
+    """Say what the plans' share would take; that of heads is seconds."""
+    if not params.curve.plans:
+        return []
+    from pipeline.nn.finetuning import curve as of_plans  # noqa: PLC0415  # heads must not pay for torch
+
+    return [of_plans.price(params, backbone, plan, drawn).said for plan in params.curve.plans]
+
+
+def _trained(
+    params: Params, backbone: str, given: Inputs, drawn: Sequence[Subset]
+) -> tuple[list[Point], dict[str, Cost]]:
+    points: list[Point] = []
+    costs: dict[str, Cost] = {}
+    runs = [*params.curve.heads, *params.curve.plans]
+    with tqdm(total=len(runs) * len(drawn), desc="curve", unit="training", disable=None) as bar:
+        for run in runs:
+            bar.set_postfix_str(run)
+            if run in params.curve.heads:
+                found, costs[run] = of_heads.points(params, run, given, drawn, bar.update)
+            else:
+                from pipeline.nn.finetuning import curve as of_plans  # noqa: PLC0415
+
+                found, costs[run] = of_plans.points(params, backbone, run, drawn, bar.update)
+            points += found
+    return points, costs

@@ -1,0 +1,195 @@
+"""The label-efficiency curve as a stage."""
+
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pipeline import manifest, runs
+from pipeline.errors import InputError
+from pipeline.evaluation import curves
+from pipeline.evaluation.curves import Curve
+from pipeline.nn.finetuning import curve as of_plans
+from pipeline.nn.finetuning import fitting
+from pipeline.nn.finetuning.training import Trainer
+from pipeline.params import Params
+from pipeline.stages import curve, embed, finetune, prepare, train
+from tests.conftest import Project
+
+MAIN = "from pipeline import params; from pipeline.stages import curve; print(curve.main(params.load(), 'tiny'))"
+
+
+def prepared(project: Project, **settings: Any) -> Params:
+    params = project.write(curve=settings)
+    prepare.main(params)
+    embed.main(params, "tiny")
+    return params
+
+
+def drawn(project: Project, **settings: Any) -> Curve:
+    curve.main(prepared(project, **settings), "tiny")
+    return curves.read("tiny")
+
+
+@pytest.fixture
+def trained(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Note of every training of a plan how many different images it learns from."""
+    seen: list[int] = []
+    real = fitting.run
+
+    def noting(task: Any, *rest: Any) -> Any:
+        seen.append(len(set(task.train.tolist())))
+        return real(task, *rest)
+
+    monkeypatch.setattr(of_plans.fitting, "run", noting)
+    return seen
+
+
+def test_every_head_and_plan_is_trained_on_every_part_of_every_drawing(project: Project, trained: list[int]) -> None:
+    found = drawn(project, heads={"logreg": {"C": 0.1}, "knn": {"n_neighbors": 1}}, plans=["last"])
+    assert found.kinds == {"logreg": "head", "knn": "head", "last": "plan"}
+    expected = [(run, labels, seed) for run in found.kinds for seed in (0, 1) for labels in (9, 18)]
+    assert [(point.run, point.labels, point.seed) for point in found.points] == expected
+    assert trained == [9, 18, 9, 18]
+    assert found.costs["last"].images > found.costs["logreg"].images == 0
+
+
+def test_with_all_labels_a_head_decides_as_the_same_head_of_the_catalogue(project: Project) -> None:
+    found = drawn(project, heads={"logreg": {"C": [0.1, 1.0]}})
+    train.main(project.write(), "tiny", "logreg")
+    expected = runs.read("tiny", "logreg").predictions
+    assert found.image_id == expected.image_id
+    np.testing.assert_array_equal(found.points[1].decided, expected.decision())
+
+
+def test_with_all_labels_a_plan_decides_as_the_same_plan_of_the_catalogue(project: Project) -> None:
+    found = drawn(project, heads={}, plans=["last"])
+    finetune.main(project.write(), "tiny", "last")
+    expected = runs.read("tiny", "last").predictions
+    assert found.image_id == expected.image_id
+    np.testing.assert_array_equal(found.points[1].decided, expected.decision())
+
+
+def test_a_part_of_the_images_is_trained_on_for_as_many_steps_as_all_would_be() -> None:
+    rows = of_plans.repeated(np.array([3, 5]), 5)
+    assert rows.tolist() == [3, 5, 3, 5, 3]
+
+
+def test_no_label_of_validation_or_test_images_reaches_what_is_learnt(project: Project) -> None:
+    before = drawn(project, heads={"logreg": {"C": 0.1}})
+    table = manifest.read()
+    turned = dict(zip(table.classes, [*table.classes[1:], table.classes[0]], strict=True))
+    dealt = zip(table.label, table.split, strict=True)
+    labels = [turned[label] if split != "train" else label for label, split in dealt]
+    manifest.write(manifest.Manifest(**{**vars(table), "label": labels}), {})
+    embed.main(project.write(), "tiny")
+    curve.main(project.write(), "tiny")
+    for one, other in zip(before.points, curves.read("tiny").points, strict=True):
+        np.testing.assert_array_equal(one.decided, other.decided)
+
+
+def test_heads_learn_from_the_further_views_of_the_drawn_images_alone(project: Project) -> None:
+    project.write(embed={"copies": 2})
+    plain = drawn(project, heads={"knn": {"n_neighbors": 1}})
+    assert [point.labels for point in plain.points] == [9, 18, 9, 18]
+
+
+def test_finished_trainings_are_kept_and_a_longer_curve_trains_only_what_is_new(
+    project: Project, trained: list[int]
+) -> None:
+    first = drawn(project, heads={}, plans=["last"])
+    curve.main(project.write(curve={"seeds": 3}), "tiny")
+    assert trained == [9, 18, 9, 18, 9, 18]
+    longer = curves.read("tiny")
+    for one, other in zip(first.points, longer.points[:4], strict=True):
+        np.testing.assert_array_equal(one.decided, other.decided)
+    assert longer.costs["last"].images == 1.5 * first.costs["last"].images
+
+
+def test_another_plan_trains_anew(project: Project, trained: list[int]) -> None:
+    drawn(project, heads={}, plans=["last"])
+    project.write(plans={"last": {**project.content["plans"]["last"], "learning_rate": 0.001}})
+    curve.main(project.write(), "tiny")
+    assert trained == [9, 18] * 4
+
+
+def test_killed_within_a_training_it_goes_on_there_and_ends_the_same(
+    project: Project, trained: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = drawn(project, heads={}, plans=["last"])
+    subprocess.run(["rm", "-r", ".headswap/checkpoints"], check=True)
+    trained.clear()
+    steps: Iterator[int] = iter(range(1000))
+    real = Trainer._step
+
+    def killed_in_the_third_training(trainer: Trainer, epoch: int, batch: int) -> None:
+        if next(steps) == 2 * 8 + 6:  # two epochs of four batches each; now in the second one
+            raise KeyboardInterrupt
+        real(trainer, epoch, batch)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Trainer, "_step", killed_in_the_third_training)
+        curve.main(project.write(), "tiny")
+    curve.main(project.write(), "tiny")
+    assert trained == [9, 18, 9, 9, 18]
+    for one, other in zip(whole.points, curves.read("tiny").points, strict=True):
+        np.testing.assert_array_equal(one.decided, other.decided)
+
+
+def test_the_plans_share_is_priced_before_it_starts(
+    project: Project, trained: list[int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    params = prepared(project, plans=["last"])
+    said = curve.main(params, "tiny", dry_run=True)
+    pattern = r"4 trainings per head and plan, on 9, 18 images; last: 4 trainings, about \d+ s; nothing was computed"
+    assert re.fullmatch(pattern, said)
+    assert (trained, curves.path_of("tiny").exists()) == ([], False)
+    curve.main(params, "tiny")
+    assert "curve: last: 4 trainings, about" in capsys.readouterr().err
+    assert "last: all 4 trainings are kept from before" in curve.main(params, "tiny", dry_run=True)
+
+
+def test_the_same_seed_gives_the_same_bytes(project: Project) -> None:
+    drawn(project, plans=["last"])
+    first = curves.path_of("tiny").read_bytes()
+    subprocess.run(["rm", "-r", ".headswap/checkpoints"], check=True)
+    drawn(project, plans=["last"])
+    assert curves.path_of("tiny").read_bytes() == first
+
+
+def test_nothing_to_draw_is_an_empty_curve(project: Project) -> None:
+    assert drawn(project, heads={}, plans=[]).points == []
+
+
+def test_heads_alone_load_no_torch(project: Project) -> None:
+    prepared(project)
+    code = f"import sys; {MAIN}; assert 'torch' not in sys.modules"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"heads": {"logrg": {}}}, r"curve.heads.logrg: got 'logrg', expected .* did you mean 'logreg'"),
+        ({"heads": {"logreg": {"CC": 1}}}, r"curve.heads.logreg: unknown key: got 'CC', expected .* 'C'"),
+        ({"plans": ["lst"]}, r"curve.plans: got 'lst', expected one of: last; did you mean 'last'"),
+        ({"fractions": [0.5, 0.1]}, "curve.fractions: .*expected ascending fractions"),
+        ({"fractions": [0.0]}, r"curve.fractions.0: got 0.0, input should be greater than 0"),
+        ({"fractions": [1.5]}, r"curve.fractions.0: got 1.5, input should be less than or equal to 1"),
+        ({"seeds": 0}, "curve.seeds: got 0"),
+        ({"sedes": 3}, "curve: unknown key: got 'sedes', expected .* did you mean 'seeds'"),
+        ({"heads": {"last": {"kind": "logreg"}}, "plans": ["last"]}, "curve: 'last' is both a head and a plan"),
+        ({"heads": {"logreg": {"C": float("nan")}}}, "curve.heads.logreg.C: expected a finite single value"),
+        ({"heads": {"knn": {"n_neighbors": 12}}}, r"curve.heads.knn: .* \(with 9 training images\)"),
+    ],
+)
+def test_bad_settings_are_named(project: Project, settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        drawn(project, **settings)
+    assert not Path("curves").exists()
