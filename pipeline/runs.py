@@ -15,6 +15,9 @@ from pipeline.errors import StateError
 from pipeline.evaluation import metrics, predictions
 from pipeline.evaluation.predictions import Predictions
 
+CHECKPOINTS = Path(".headswap/checkpoints")
+"""Where fine-tuning keeps what an interrupted training goes on from, a folder each."""
+
 Table = Sequence[Sequence[object]]
 """Its columns' names, then its rows."""
 

@@ -1,12 +1,14 @@
 """cache: list, verify, prune and merge what the frozen pass has stored."""
 
 import itertools
+import time
 from collections.abc import Callable, Iterable, Mapping
+from datetime import timedelta
 from pathlib import Path
 
 from tqdm import tqdm
 
-from pipeline import history, stamps
+from pipeline import history, runs, stamps
 from pipeline.embeddings import upkeep
 from pipeline.embeddings.cache import SCHEMA_VERSION, keys_of, read_shard, sha256_of
 from pipeline.embeddings.upkeep import Change, Stored
@@ -14,6 +16,8 @@ from pipeline.errors import CheckFailed, InputError, StateError, first_five
 from pipeline.params import Params
 from pipeline.tables import aligned
 
+OLD = timedelta(days=7)
+"""After which a checkpoint is pruned, for nobody will go on with it."""
 COLUMNS = ("recipe", "backbone", "layers", "size", "dtype", "rows", "MB", "shards")
 
 
@@ -41,7 +45,14 @@ def main(
 def _table(root: Path, stored: list[Stored]) -> str:
     rows = [COLUMNS, *(_row(one) for one in tqdm(stored, desc="list", unit="recipe", leave=False, disable=None))]
     total = f"{root}: {len(stored)} recipes, {_megabytes(sum(one.bytes for one in stored))}"
-    return f"{total}\n{aligned(rows)}" if stored else total
+    table = f"{total}\n{aligned(rows)}" if stored else total
+    checkpoints = _checkpoints()
+    size = _megabytes(sum(path.stat().st_size for path in checkpoints))
+    return f"{table}\n{runs.CHECKPOINTS}: {len(checkpoints)} of fine-tuning, {size}" if checkpoints else table
+
+
+def _checkpoints() -> list[Path]:
+    return sorted(runs.CHECKPOINTS.glob("*/*.safetensors"))
 
 
 def _row(one: Stored) -> tuple[str, ...]:
@@ -80,8 +91,15 @@ def _prune(params: Params, stored: list[Stored], *, dry: bool, ignore_missing: b
         return upkeep.prune(one, images, dry=dry) if _is_current(one) else Change()
 
     change = _each("prune", stored, upkept)
+    old = [path for path in _checkpoints() if time.time() - path.stat().st_mtime > OLD.total_seconds()]
+    change.bytes += sum(path.stat().st_size for path in old)
+    if not dry:
+        for path in old:
+            path.unlink()
+            path.parent.rmdir()
     done = "would be removed; nothing was: add --yes" if dry else "removed"
-    return f"{change.rows} rows in {change.shards} shards, {_megabytes(change.bytes)}, {done}"
+    checkpoints = f" and {len(old)} checkpoints" if old else ""
+    return f"{change.rows} rows in {change.shards} shards{checkpoints}, {_megabytes(change.bytes)}, {done}"
 
 
 def _recipes_of(params: Params) -> set[str]:
@@ -94,7 +112,7 @@ def _recipes_of(params: Params) -> set[str]:
         loaded = backbones.load(name, params.backbone(name))
         plain = embedding.recipe_of(loaded.identity, params.embed)
         found += [plain, embedding.augmented(plain, params.embed)]
-        plans = [params.plan(plan) for plan in params.run.plans]
+        plans = [params.plan(plan) for plan in dict.fromkeys([*params.run.plans, *params.curve.plans])]
         found += [examples.recipe_of(loaded, plan, params.embed) for plan in plans if plan.cache_frozen]
     return {stamps.sha256_json(recipe) for recipe in found}
 

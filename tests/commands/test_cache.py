@@ -1,11 +1,15 @@
 """`headswap cache`, as a user meets it, in a project under git and DVC."""
 
+import os
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
 
+from pipeline import runs
 from pipeline.cli import main
+from pipeline.commands.cache import OLD
 from pipeline.embeddings import upkeep
 from tests.conftest import Project, write_image
 
@@ -157,6 +161,24 @@ def test_merging_leaves_a_matrix_of_the_same_bytes(project: Project, capsys: pyt
     Path("data/embeddings/tiny.h5").unlink()
     embed(project)
     assert Path("data/embeddings/tiny.h5").read_bytes() == before
+
+
+def test_what_an_interrupted_training_left_is_listed_and_pruned_after_a_week(
+    project: Project, objects: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    embed(project)
+    old, new = (runs.CHECKPOINTS / name / "state.safetensors" for name in ("old", "new"))
+    for path in (old, new):
+        path.parent.mkdir(parents=True)
+        path.write_bytes(bytes(1_000_000))
+    a_week_ago = time.time() - OLD.total_seconds() - 1
+    os.utime(old, (a_week_ago, a_week_ago))
+    assert main(["cache"]) == 0
+    assert ".headswap/checkpoints: 2 of fine-tuning, 2.0 MB" in capsys.readouterr().out
+    assert main(["cache", "--prune"]) == 0
+    assert "0 rows in 0 shards and 1 checkpoints, 1.0 MB, would be removed" in capsys.readouterr().out
+    assert main(["cache", "--prune", "--yes"]) == 0
+    assert (old.parent.exists(), new.exists()) == (False, True)
 
 
 @pytest.mark.parametrize("flags", [["--verify", "--prune"], ["--yes"], ["--merge", "--ignore-missing"]])

@@ -14,11 +14,9 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from pipeline import stamps
+from pipeline import runs, stamps
 from pipeline.atomic import replacing
 from pipeline.errors import StateError
-
-ROOT = Path(".headswap/checkpoints")
 
 # To change what is in a checkpoint: raise this number. It is part of every key, so old ones are no longer found.
 SCHEMA_VERSION = 1
@@ -41,7 +39,7 @@ class Checkpoint:
 
     """
 
-    def __init__(self, key: Mapping[str, Any], root: Path = ROOT) -> None:
+    def __init__(self, key: Mapping[str, Any], root: Path = runs.CHECKPOINTS) -> None:
         self.key = stamps.sha256_json({**key, "schema_version": SCHEMA_VERSION})
         self.folder = root / self.key
 
