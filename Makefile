@@ -10,8 +10,8 @@ run: .venv/.installed ## the main job: from images to reports/index.html
 	dvc repro
 	@echo "Now open reports/index.html"
 
-test: .venv/.installed ## the tests
-	pytest
+test: .venv/.installed ## the tests, on all cores; each test computes on one
+	OMP_NUM_THREADS=1 pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
 
 soak: .venv/.installed ## the tests that kill many processes
 	pytest -m soak

@@ -1,5 +1,7 @@
 """A real `dvc repro` on a subset of the real images, in a temporary clone."""
 
+import json
+import re
 import shutil
 from collections.abc import Iterator
 from importlib.util import find_spec
@@ -151,6 +153,22 @@ def test_the_commands_around_the_cache_say_what_they_find(clone: SmallClone) -> 
     assert "0 rows in 0 shards, 0.0 MB, would be removed" in clone.run("headswap", "cache", "--prune")
     clone.run("headswap", "cache", "--merge")
     assert "efficientnet_lite0  1280" in clone.run("headswap", "backbones")
+
+
+def test_what_is_expensive_says_so_before_it_starts(clone: SmallClone) -> None:
+    plan = clone.run("headswap", "finetune", "--backbone", "efficientnet_lite0", "--plan", "last_blocks", "--dry-run")
+    assert re.search(r"frozen part: 0 rows to store, .*; at most 1 epochs, about \d+ s; nothing was computed", plan)
+    clone.set(**{"curve.plans": ["last_blocks"]})
+    curve = clone.run("headswap", "curve", "--backbone", "efficientnet_lite0", "--dry-run")
+    assert re.search(r"2 trainings per head and plan, on \d+, \d+ images; last_blocks: 2 trainings, about \d+ s", curve)
+
+
+def test_two_processes_share_a_plan_and_end_where_one_does(clone: SmallClone) -> None:
+    path = clone.root / f"metrics/{BACKBONE}/last_blocks.json"
+    alone = json.loads(path.read_text())["validation"]
+    clone.run("torchrun", "--nproc-per-node", "2", "-m", "pipeline", "finetune", "--backbone", "efficientnet_lite0",
+              "--plan", "last_blocks")  # fmt: skip
+    assert json.loads(path.read_text())["validation"]["log_loss"] == pytest.approx(alone["log_loss"], abs=1e-3)
 
 
 def test_new_images_are_the_only_ones_embedded(clone: SmallClone) -> None:
