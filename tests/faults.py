@@ -1,6 +1,6 @@
 """Let things go wrong: the n-th system call that changes a file, or the whole process at a random moment.
 
-As a script, it runs `headswap embed` in child processes that it kills or sets against each other, and prints what came
+As a script, it runs `headswap` in child processes that it kills or sets against each other, and prints what came
 of it as JSON. Children are forked from one process that has imported everything, so that a kill hits the work and not
 the imports.
 """
@@ -12,7 +12,7 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,8 +39,12 @@ def fail_the_nth(number: int, patch: pytest.MonkeyPatch, error: int = 5) -> list
     return failed
 
 
-def embed(folder: Path) -> int:
-    """Start `headswap embed` in a folder, in a process group of its own; return its id."""
+EMBED = ("embed", "--backbone", "tiny")
+FINETUNE = ("finetune", "--backbone", "tiny", "--plan", "last")
+
+
+def started(folder: Path, arguments: Sequence[str] = EMBED) -> int:
+    """Start `headswap` in a folder, in a process group of its own; return its id."""
     child = os.fork()
     if child:
         return child
@@ -50,7 +54,7 @@ def embed(folder: Path) -> int:
     os.dup2(quiet, 1)
     from pipeline import cli
 
-    os._exit(cli.main(["embed", "--backbone", "tiny"]))
+    os._exit(cli.main(arguments))
 
 
 def finish(child: int) -> int:
@@ -71,47 +75,63 @@ def kill(child: int) -> None:
         os.kill(child, signal.SIGKILL)
 
 
-def kill_often(project: Path, rounds: Path, kills: int, seed: int) -> dict[str, Any]:
+def kill_embed(project: Path, rounds: Path, kills: int, seed: int) -> dict[str, Any]:
+    """Kill the frozen pass; a kill has landed if shards are there and the matrix is not."""
+    without = (".headswap", "embeddings")
+    return kill_often(project, rounds, kills, seed, EMBED, without, (".headswap/embeddings/*/*.h5", MATRIX))
+
+
+def kill_finetune(project: Path, rounds: Path, kills: int, seed: int) -> dict[str, Any]:
+    """Kill fine-tuning; a kill has landed if a checkpoint is there and the metrics are not."""
+    lands = (".headswap/checkpoints/*/*.safetensors", METRICS)
+    return kill_often(project, rounds, kills, seed, FINETUNE, (".headswap",), lands)
+
+
+def kill_often(
+    project: Path, rounds: Path, kills: int, seed: int, arguments: Sequence[str], without: Sequence[str],
+    lands: tuple[str, Path],
+) -> dict[str, Any]:  # fmt: skip
     """Kill runs at random moments, in new copies of the project whenever one is through, until enough were killed."""
     generator = random.Random(seed)
     for name in ("first", "whole"):  # the first one warms the machine up
         start = time.perf_counter()
-        assert finish(embed(copied(project, rounds / name))) == 0
+        assert finish(started(copied(project, rounds / name, without), arguments)) == 0
     lasts = time.perf_counter() - start
     done, landed, number = 0, 0, 0
     while done < kills:
-        folder = copied(project, rounds / str(number))
+        folder = copied(project, rounds / str(number), without)
         number += 1
         while True:
-            child, until = embed(folder), time.perf_counter() + generator.uniform(0, lasts)
+            child, until = started(folder, arguments), time.perf_counter() + generator.uniform(0, lasts)
             while time.perf_counter() < until and not finished(child):
                 time.sleep(0.002)
             kill(child)
             if finish(child) == 0:
                 break
             done += 1
-            landed += any(folder.glob(".headswap/embeddings/*/*.h5")) and not (folder / MATRIX).exists()
-        assert finish(embed(folder)) == 0
+            landed += any(folder.glob(lands[0])) and not (folder / lands[1]).exists()
+        assert finish(started(folder, arguments)) == 0
     return {"kills": done, "landed": landed, "rounds": number}
 
 
 def two_writers(project: Path, rounds: Path) -> dict[str, Any]:
     """Run two projects with different batch sizes on one cache at once."""
-    folders = [copied(project, rounds / name) for name in ("one", "two")]
+    folders = [copied(project, rounds / name, (".headswap", "embeddings")) for name in ("one", "two")]
     yaml = YAML(typ="safe")
     for folder, size in zip(folders, (3, 8), strict=True):
         content = yaml.load(folder / "params.yaml")
         content["embed"] |= {"batch_size": size, "cache": str(rounds / "shared")}
         yaml.dump(content, folder / "params.yaml")
-    children = [embed(folder) for folder in folders]
+    children = [started(folder) for folder in folders]
     return {"statuses": [finish(child) for child in children]}
 
 
 MATRIX = Path("data/embeddings/tiny.h5")
+METRICS = Path("metrics/tiny/last.json")
 
 
-def copied(project: Path, folder: Path) -> Path:
-    shutil.copytree(project, folder, ignore=shutil.ignore_patterns(".headswap", "embeddings"))
+def copied(project: Path, folder: Path, without: Sequence[str]) -> Path:
+    shutil.copytree(project, folder, ignore=shutil.ignore_patterns(*without))
     return folder
 
 
@@ -122,7 +142,11 @@ def main(action: str, project: str, rounds: str, *numbers: str) -> None:
 
     backbones.BACKBONES["tiny"] = TINY  # type: ignore[index]
     embedding.SHARD_ROWS = 8
-    actions: dict[str, Callable[..., dict[str, Any]]] = {"kill": kill_often, "two": two_writers}
+    actions: dict[str, Callable[..., dict[str, Any]]] = {
+        "kill_embed": kill_embed,
+        "kill_finetune": kill_finetune,
+        "two": two_writers,
+    }
     result = actions[action](Path(project), Path(rounds), *map(int, numbers))
     sys.stdout.write(json.dumps(result))
 

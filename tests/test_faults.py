@@ -22,7 +22,7 @@ from pipeline.nn import backbones, embedding, runtime
 from pipeline.nn.embedding import Item
 from pipeline.stages import embed, prepare
 from tests.conftest import REPOSITORY, SIZE, Project, write_image
-from tests.faults import MATRIX, fail_the_nth
+from tests.faults import MATRIX, METRICS, fail_the_nth
 
 EMBED = ["embed", "--backbone", "tiny"]
 ROOT = Path(".headswap/embeddings")
@@ -83,7 +83,7 @@ def many_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, project: Projec
 
 @pytest.mark.parametrize("kills", [5, pytest.param(60, marks=pytest.mark.soak)])
 def test_after_any_number_of_kills_one_clean_run_gives_the_same_bytes(many_images: Path, kills: int) -> None:
-    result = in_children("kill", kills, 0)
+    result = in_children("kill_embed", kills, 0)
     sys.stdout.write(json.dumps(result))  # `pytest -s` shows how many landed
     assert result["kills"] >= kills
     assert result["landed"] >= kills / 3, "most kills came before or after the work"
@@ -95,6 +95,22 @@ def test_after_any_number_of_kills_one_clean_run_gives_the_same_bytes(many_image
         assert not any(upkeep.verify(stored.shards))
         keys = np.concatenate([upkeep.read_shard(path).keys for path in stored.shards])
         assert len(keys) == len(set(keys.tolist())) == 176
+
+
+@pytest.mark.parametrize("kills", [4, pytest.param(40, marks=pytest.mark.soak)])
+def test_a_training_that_was_killed_any_number_of_times_ends_as_one_that_was_not(
+    many_images: Path, project: Project, kills: int
+) -> None:
+    plan = {**project.content["plans"]["last"], "epochs": 10, "patience": 10, "batch_size": 32}
+    params = project.write(plans={"last": plan})
+    embed.main(params, "tiny")
+    result = in_children("kill_finetune", kills, 0)
+    sys.stdout.write(json.dumps(result))
+    assert result["kills"] >= kills
+    assert result["landed"] >= kills / 3, "most kills came before or after the work"
+    for name in (METRICS, Path("predictions/tiny/last.parquet"), Path("models/tiny/last/model.safetensors")):
+        expected = (many_images / "whole" / name).read_bytes()
+        assert all((many_images / str(number) / name).read_bytes() == expected for number in range(result["rounds"]))
 
 
 def test_two_writers_at_once_with_different_batch_sizes_share_what_they_made(

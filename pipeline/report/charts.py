@@ -1,5 +1,6 @@
 """The report's charts: Altair specifications, drawn to SVG here so that the page needs no script."""
 
+import itertools
 from typing import Any
 
 import altair as alt
@@ -12,7 +13,8 @@ from pipeline.verdict import Result, Verdict
 
 # Okabe & Ito's palette: told apart by colour-blind readers, on light and on dark ground.
 COLOURS = alt.Scale(domain=["frozen head", "fine-tuned"], range=["#0072b2", "#d55e00"])
-RUNS = ["#0072b2", "#56b4e9", "#009e73", "#e69f00", "#d55e00", "#cc79a7", "#f0e442", "#999999"]
+SHADES = {"head": ("#0072b2", "#56b4e9", "#009e73", "#999999"), "plan": ("#d55e00", "#e69f00", "#cc79a7")}
+"""Of several heads and plans in one chart."""
 KIND = {"head": "frozen head", "plan": "fine-tuned"}
 
 
@@ -54,21 +56,24 @@ def cost(verdict: Verdict) -> Markup:
 
 def label_efficiency(curve: LabelEfficiency) -> Markup:
     """Score by number of labels, a line and its 95% band for every head and plan."""
-    rows = [
+    rows: list[dict[str, Any]] = [
         {"run": run, "labels": one.labels, **_percent(one.score)} for run, some in curve.reached.items() for one in some
     ]
-    ordered = [run for kind in KIND for run, found in curve.kinds.items() if found == kind]
+    shades = dict(pair for kind in KIND for pair in zip(_of_kind(curve, kind), itertools.cycle(SHADES[kind])))
     name = curve.metric.replace("_", " ")
     labels = alt.X("labels:Q", title="training images with a label (log)").scale(type="log", nice=False, padding=20)
-    colour = alt.Color("run:N", scale=alt.Scale(domain=ordered, range=RUNS), legend=_legend())
-    base = alt.Chart(_data(rows)).encode(
-        x=labels.axis(values=sorted({one.labels for some in curve.reached.values() for one in some}), format=","),
-        color=colour,
-    )
+    scale = alt.Scale(domain=list(shades), range=list(shades.values()))
+    colour = alt.Color("run:N", scale=scale, legend=_legend())
+    tried = sorted({row["labels"] for row in rows})
+    base = alt.Chart(_data(rows)).encode(x=labels.axis(values=tried, format=","), color=colour)
     score = alt.Y("low:Q", title=f"test {name} (%), with 95% interval").scale(zero=False)
     band = base.mark_area(opacity=0.15).encode(y=score, y2="high:Q")
     line = base.mark_line(point=alt.OverlayMarkDef(filled=True, size=60)).encode(y="value:Q")
     return _svg((band + line).properties(width=640, height=300), f"Test {name} by number of labels")
+
+
+def _of_kind(curve: LabelEfficiency, kind: str) -> list[str]:
+    return [run for run, found in curve.kinds.items() if found == kind]
 
 
 def _row(result: Result, estimate: Estimate) -> dict[str, Any]:
@@ -88,7 +93,7 @@ def _colour() -> alt.Color:
 
 
 def _legend() -> alt.Legend:
-    return alt.Legend(title=None, orient="top")
+    return alt.Legend(title=None, orient="top", symbolOpacity=1)
 
 
 def _forest(rows: list[dict[str, Any]], title: str, description: str, *under: alt.Chart) -> Markup:
