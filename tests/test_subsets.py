@@ -17,7 +17,7 @@ def curve(fractions: list[float], seeds: int = 1) -> Curve:
 
 def drawn(targets: list[int], settings: Curve, seed: int = 0, at_least: int = 1) -> list[Subset]:
     contents = [f"image {row}" for row in range(len(targets))]
-    return draw(np.arange(len(targets)), np.array(targets), contents, settings, seed, at_least)
+    return draw(np.arange(len(targets)), np.array(targets), contents, [""] * len(targets), settings, seed, at_least)
 
 
 classes = st.lists(st.integers(0, 3), min_size=1, max_size=80)
@@ -64,5 +64,16 @@ def test_fractions_too_small_to_differ_are_one() -> None:
 
 def test_only_training_rows_are_drawn() -> None:
     train = np.array([1, 3, 5])
-    (subset,) = draw(train, np.zeros(6, np.int64), list("abcdef"), curve([1.0]), 0, 1)
+    (subset,) = draw(train, np.zeros(6, np.int64), list("abcdef"), [""] * 6, curve([1.0]), 0, 1)
     assert subset.rows.tolist() == [1, 3, 5]
+
+
+def test_every_group_gives_an_image_before_one_gives_a_second() -> None:
+    groups = ["a"] * 6 + ["b", "b", "c"]
+    contents = [f"image {row}" for row in range(9)]
+    found = draw(np.arange(9), np.zeros(9, np.int64), contents, groups, curve([0.3, 0.5, 1.0]), 0, 1)
+    assert [sorted(groups[row] for row in subset.rows) for subset in found] == [
+        list("abc"),
+        list("aabbc"),
+        sorted(groups),
+    ]

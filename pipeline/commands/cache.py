@@ -1,6 +1,7 @@
 """cache: list, verify, prune and merge what the frozen pass has stored."""
 
 import itertools
+import shutil
 import time
 from collections.abc import Callable, Iterable, Mapping
 from datetime import timedelta
@@ -47,12 +48,17 @@ def _table(root: Path, stored: list[Stored]) -> str:
     total = f"{root}: {len(stored)} recipes, {_megabytes(sum(one.bytes for one in stored))}"
     table = f"{total}\n{aligned(rows)}" if stored else total
     checkpoints = _checkpoints()
-    size = _megabytes(sum(path.stat().st_size for path in checkpoints))
+    size = _megabytes(sum(map(_size, checkpoints)))
     return f"{table}\n{runs.CHECKPOINTS}: {len(checkpoints)} of fine-tuning, {size}" if checkpoints else table
 
 
 def _checkpoints() -> list[Path]:
-    return sorted(runs.CHECKPOINTS.glob("*/*.safetensors"))
+    """Return the folder of every training that is kept; it changes whenever a file in it is written anew."""
+    return sorted(runs.CHECKPOINTS.glob("*"))
+
+
+def _size(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.iterdir())
 
 
 def _row(one: Stored) -> tuple[str, ...]:
@@ -91,12 +97,11 @@ def _prune(params: Params, stored: list[Stored], *, dry: bool, ignore_missing: b
         return upkeep.prune(one, images, dry=dry) if _is_current(one) else Change()
 
     change = _each("prune", stored, upkept)
-    old = [path for path in _checkpoints() if time.time() - path.stat().st_mtime > OLD.total_seconds()]
-    change.bytes += sum(path.stat().st_size for path in old)
+    old = [folder for folder in _checkpoints() if time.time() - folder.stat().st_mtime > OLD.total_seconds()]
+    change.bytes += sum(map(_size, old))
     if not dry:
-        for path in old:
-            path.unlink()
-            path.parent.rmdir()
+        for folder in old:
+            shutil.rmtree(folder)
     done = "would be removed; nothing was: add --yes" if dry else "removed"
     checkpoints = f" and {len(old)} checkpoints" if old else ""
     return f"{change.rows} rows in {change.shards} shards{checkpoints}, {_megabytes(change.bytes)}, {done}"

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from pipeline import heads, sources
 from pipeline.errors import InputError, PipelineError
+from pipeline.heads import curve
 from pipeline.params import Params
 
 LOCK = Path("dvc.lock")
@@ -25,10 +26,11 @@ def _settings(params: Params) -> Iterator[str]:
 
     for name, entry in params.heads.items():
         yield from heads.check(name, entry)
+    yield from curve.check(params.curve.heads)
     for name in params.run.backbones:
         try:
             network = backbones.load(name, params.backbone(name)).network
-            for plan in params.run.plans:
+            for plan in dict.fromkeys([*params.run.plans, *params.curve.plans]):
                 network.split_before(params.plan(plan).unfreeze_from)
         except PipelineError as error:
             yield from error.problems

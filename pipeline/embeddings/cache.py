@@ -6,6 +6,7 @@ everything else that decides its numbers, up to the last bits, in which runtimes
 older row stays.
 """
 
+import resource
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -136,6 +137,7 @@ class EmbeddingCache:
         """Return the rows of keys (N,) mapped from their shards, unread; StateError if one is not here or altered."""
         shard_of, row_of = self._located(keys)
         used, part_of = np.unique(shard_of, return_inverse=True)
+        _allow_open_files(len(used))
         parts = [map_features(self._shards[shard].path) for shard in used]
         starts = np.cumsum([0, *(len(part) for part in parts)])
         return Stored(parts, starts[part_of] + row_of)
@@ -237,6 +239,15 @@ def map_features(path: Path) -> Floats:
     with stamps.hashed(path) as (stream, sha256):
         _require_unaltered(path, sha256)
         return hdf5.mapped(stream, "features", path)
+
+
+def _allow_open_files(number: int) -> None:
+    """Raise this process's limit of open files, as far as it may, for that many mapped ones beside the usual."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = number + 1024
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        limit = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
 
 
 def _require_unaltered(path: Path, sha256: str) -> None:

@@ -23,6 +23,7 @@ from pipeline.cost import Cost
 from pipeline.embeddings import hdf5
 from pipeline.embeddings.hdf5 import Floats
 from pipeline.errors import StateError
+from pipeline.params import Params
 
 # To change the file's layout: raise this number. `read` then refuses older files and says to run the stage again.
 SCHEMA_VERSION = 2
@@ -186,6 +187,29 @@ def read(backbone: str) -> Embeddings:
 def _augmented(file: h5py.File, path: Path, mapped: Callable[[str], npt.NDArray[Any]]) -> Augmented:
     features, row = mapped("augmented/features"), mapped("augmented/row")
     return Augmented(features, row, json.loads(hdf5.text(file["augmented"], "recipe", path)))
+
+
+def require_recipe(embedded: Embeddings, backbone: str, params: Params) -> None:
+    """Raise StateError if the embeddings were made by other settings than params.yaml states now."""
+    entry, settings = params.backbone(backbone), params.embed
+    stated = {
+        "backbone": entry.kind or backbone,
+        "weights_sha256": entry.sha256,
+        "layers": list(entry.layers) or None,
+        "pooling": list(entry.pooling),
+        "image_size": entry.image_size,
+        "crop": entry.crop,
+        "scaled_jpeg": settings.scaled_jpeg,
+        "dtype": settings.dtype,
+    }
+    differing = [
+        f"{matrix_path(backbone)}: {key}: got {embedded.recipe.get(key)!r}, "
+        f"expected {value!r} as in params.yaml; run `dvc repro`"
+        for key, value in stated.items()
+        if value is not None and embedded.recipe.get(key) != value
+    ]
+    if differing:
+        raise StateError(*differing)
 
 
 def read_cost(backbone: str) -> Cost:

@@ -45,7 +45,7 @@ class Curve:
     """run -> "head" or "plan", in the order of the points."""
     points: Sequence[Point]
     costs: Mapping[str, Cost]
-    """run -> what all its trainings took together, the embeddings not counted."""
+    """run -> what all its trainings took together; embeddings and stored frozen parts are not counted."""
 
 
 def path_of(backbone: str) -> Path:

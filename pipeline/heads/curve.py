@@ -23,6 +23,8 @@ def points(
 ) -> tuple[list[Point], Cost]:
     """Fit a head on every subset, choosing its settings as its entry says; return its decisions and what they took.
 
+    It is never refitted on validation images, for these would be labels that the subset does not have.
+
     Raises:
         InputError: if the head refuses a subset.
 
@@ -33,7 +35,7 @@ def points(
         for subset in subsets:
             rows = given.to_train_on(subset.rows)
             try:
-                chosen = fitting.fit(head, entry, rows, images[given.val], selection, subset.seed)
+                chosen = fitting.fit(head, entry, rows, images[given.val], selection, subset.seed, refit=False)
                 tested = fitting.predict(chosen.model, images[given.test].X)
             except InputError as error:
                 where = f"with {len(subset.rows)} training images"

@@ -43,8 +43,26 @@ class Chosen:
     """What libraries warned of on the way."""
 
 
-def fit(name: str, entry: HeadEntry, train: Rows, validation: Rows, selection: Selection, seed: int) -> Chosen:
+def fit(
+    name: str,
+    entry: HeadEntry,
+    train: Rows,
+    validation: Rows,
+    selection: Selection,
+    seed: int,
+    *,
+    refit: bool = True,
+) -> Chosen:
     """Choose hyper-parameters as the entry says, fit the best on the training rows, and calibrate it on validation.
+
+    Args:
+        name: of the head.
+        entry: its settings.
+        train: what it learns from.
+        validation: what choices may look at.
+        selection: how choices are made.
+        seed: of all that is random.
+        refit: whether `search: validation` ends with a fit on training and validation rows together.
 
     Raises:
         InputError: if the entry or one of its values is not valid, a feature is not a number, a class has too few
@@ -64,7 +82,7 @@ def fit(name: str, entry: HeadEntry, train: Rows, validation: Rows, selection: S
             model = _fitted(best, train, selection.folds, seed)
             bar.update()
             uncalibrated = predict(model, validation.X)
-            if entry.get("search") == "validation":
+            if refit and entry.get("search") == "validation":
                 model = _fitted(best, train + validation, selection.folds, seed)
                 bar.update()
             model, probability, scores = _calibrated(model, uncalibrated, validation.y, entry, seed)

@@ -49,7 +49,7 @@ def read(params: Params, backbone: str, *, streams: bool) -> Inputs:
 
     """
     table, embedded = manifest.read(), matrix.read(backbone)
-    _require_recipe(embedded, backbone, params)
+    matrix.require_recipe(embedded, backbone, params)
     row = _aligned(table, embedded)
     splits = np.array([table.split[at] for at in row])
     train, val, test = (np.flatnonzero(splits == split) for split in manifest.SPLITS)
@@ -61,29 +61,6 @@ def read(params: Params, backbone: str, *, streams: bool) -> Inputs:
     )
     views = embedded.augmented.row if embedded.augmented else np.empty(0, np.int64)
     return Inputs(table, np.array(row), images, views, train, val, test)
-
-
-def _require_recipe(embedded: Embeddings, backbone: str, params: Params) -> None:
-    """Raise StateError if the embeddings were made by other settings than params.yaml states now."""
-    entry, settings = params.backbone(backbone), params.embed
-    stated = {
-        "backbone": entry.kind or backbone,
-        "weights_sha256": entry.sha256,
-        "layers": list(entry.layers) or None,
-        "pooling": list(entry.pooling),
-        "image_size": entry.image_size,
-        "crop": entry.crop,
-        "scaled_jpeg": settings.scaled_jpeg,
-        "dtype": settings.dtype,
-    }
-    differing = [
-        f"{matrix.matrix_path(backbone)}: {key}: got {embedded.recipe.get(key)!r}, "
-        f"expected {value!r} as in params.yaml; run `dvc repro`"
-        for key, value in stated.items()
-        if value is not None and embedded.recipe.get(key) != value
-    ]
-    if differing:
-        raise StateError(*differing)
 
 
 def _features(embedded: Embeddings, *, streams: bool) -> Features:

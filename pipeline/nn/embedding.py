@@ -41,6 +41,10 @@ AHEAD = 4
 Pixels = npt.NDArray[np.uint8]
 
 
+class TooNarrowError(InputError):
+    """Some features are larger than their storage type can hold."""
+
+
 @dataclass(frozen=True)
 class Item:
     """One image to embed, in one view; view 0 is the image as it is."""
@@ -198,7 +202,7 @@ class _Writer:
         with np.errstate(over="ignore"):
             stored = rows.astype(self.dtype)
         if not np.isfinite(stored).all():
-            raise InputError(
+            raise TooNarrowError(
                 "params.yaml: embed.dtype: got 'float16', too narrow for these features; expected 'float32'"
             )
         self.items += items

@@ -55,7 +55,8 @@ def _drawn(params: Params, given: Inputs) -> list[Subset]:
     """Draw the parts; of each class they hold enough for the folds that some heads need."""
     targets = np.unique(given.images.y, return_inverse=True)[1].astype(np.int64)
     contents = [given.table.sha256[row] for row in given.row]
-    return subsets.draw(given.train, targets, contents, params.curve, params.seed, params.selection.folds)
+    groups = given.images.group.tolist()
+    return subsets.draw(given.train, targets, contents, groups, params.curve, params.seed, params.selection.folds)
 
 
 def _price(params: Params, backbone: str, drawn: Sequence[Subset]) -> list[str]:
@@ -64,7 +65,7 @@ def _price(params: Params, backbone: str, drawn: Sequence[Subset]) -> list[str]:
         return []
     from pipeline.nn.finetuning import curve as of_plans  # noqa: PLC0415  # heads must not pay for torch
 
-    return [of_plans.price(params, backbone, plan, drawn).said for plan in params.curve.plans]
+    return [of_plans.price(params, backbone, plan, drawn) for plan in params.curve.plans]
 
 
 def _trained(

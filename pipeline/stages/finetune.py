@@ -18,7 +18,10 @@ def main(params: Params, backbone: str, plan: str, *, dry_run: bool = False) -> 
     """Fine-tune, predict validation and test; return the summary line."""
     given = inputs.read(params, backbone, plan)
     if dry_run:
-        return forecast.forecast(given.task, given.loaded, params.plan(plan), params.embed).said
+        settings = params.plan(plan)
+        price = forecast.forecast(given.task, given.loaded, settings, params.embed)
+        took = forecast.duration(price.storing + price.training)
+        return f"{price.disk}at most {settings.epochs} epochs, about {took}; nothing was computed"
     with processes.started() as together:
         return _run(params, backbone, plan, given, together)
 
@@ -28,6 +31,7 @@ def _run(params: Params, backbone: str, plan: str, given: Inputs, together: Proc
     checkpoint = Checkpoint(inputs.decisive(params, plan, given))
     source = examples.examples_of(task, loaded, settings, params.embed, together)
     done = fitting.run(task, source, loaded.network, settings, metric, params.seed, checkpoint, together)
+    cost = done.cost + source.cost
     if not together.first:
         return f"process {together.rank} of {together.number}: done"
 
@@ -54,13 +58,13 @@ def _run(params: Params, backbone: str, plan: str, given: Inputs, together: Proc
         "seed": params.seed,
         "processes": together.number,
     }
-    made = runs.Made(predictions, files, done.cost, plots=_curves(done))
+    made = runs.Made(predictions, files, cost, plots=_curves(done))
     metrics = runs.record(backbone, plan, "plan", made, given.made_from, facts)
     checkpoint.remove()
     best = fitting.best_epoch(done.epochs)
     return (
         f"{len(done.epochs)} epochs, the best one {best}: validation {metric} {metrics[metric]:.3f}, "
-        f"{done.cost.seconds:.0f} s"
+        f"{cost.seconds:.0f} s"
     )
 
 

@@ -1,3 +1,4 @@
+import resource
 import threading
 from pathlib import Path
 
@@ -167,3 +168,16 @@ def test_an_altered_shard_is_not_mapped() -> None:
     path.write_bytes(path.read_bytes()[:-1] + b"x")
     with pytest.raises(StateError, match="altered since it was written"):
         cache.stored(KEYS)
+
+
+def test_a_cache_of_more_shards_than_files_may_be_open_is_mapped_all_the_same(tmp_path: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (64, hard))
+    try:
+        cache, keys = EmbeddingCache(tmp_path, {}), keys_of(f"{number:064x}" for number in range(100))
+        for number in range(100):
+            cache.append(keys[number : number + 1], np.full((1, 2), number, np.float32), Cost())
+        stored = cache.stored(keys)
+        np.testing.assert_array_equal(stored[np.array([0, 99])], [[0, 0], [99, 99]])
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

@@ -19,6 +19,7 @@ from pipeline.nn.finetuning import fitting
 from pipeline.nn.finetuning.training import Trainer
 from pipeline.params import Params
 from pipeline.stages import curve, embed, finetune, prepare, train
+from pipeline.subsets import Subset
 from tests.conftest import Project
 
 MAIN = "from pipeline import params; from pipeline.stages import curve; print(curve.main(params.load(), 'tiny'))"
@@ -76,12 +77,32 @@ def test_with_all_labels_a_plan_decides_as_the_same_plan_of_the_catalogue(projec
 
 
 def test_a_part_of_the_images_is_trained_on_for_as_many_steps_as_all_would_be() -> None:
-    rows = of_plans.repeated(np.array([3, 5]), 5)
-    assert rows.tolist() == [3, 5, 3, 5, 3]
+    rows = of_plans.repeated(Subset(0, np.array([3, 5, 7])), 8)
+    assert rows[:6].tolist() == [3, 5, 7, 3, 5, 7]
+    assert len(set(rows[6:].tolist())) == 2
+    assert of_plans.repeated(Subset(0, np.array([3, 5])), 2).tolist() == [3, 5]
 
 
-def test_no_label_of_validation_or_test_images_reaches_what_is_learnt(project: Project) -> None:
-    before = drawn(project, heads={"logreg": {"C": 0.1}})
+def test_repeating_rows_keeps_the_balance_of_classes_that_lie_one_after_the_other() -> None:
+    rows = of_plans.repeated(Subset(1, np.arange(76)), 100)
+    assert abs(int((rows < 38).sum()) - 50) <= 6
+
+
+def test_groups_that_a_head_needs_for_its_folds_are_in_every_part(project: Project) -> None:
+    dealt = ["train"] * 4 + ["val", "test"]
+    lines = ["path,label,group,split"]
+    for path in project.images:
+        name, pair = path.parent.name, int(path.stem) // 2
+        lines.append(f"{name}/{path.name},{name},{name}-{pair},{dealt[pair]}")
+    Path("data/raw/labels.csv").write_text("\n".join(lines))
+    project.write(data={"source": "csv_file"}, split={"method": "predefined"})
+    found = drawn(project, fractions=[0.1, 1.0], heads={"rbf_svm": {"C": 1, "gamma": 0.01}})
+    assert [point.labels for point in found.points[:2]] == [6, 24]
+
+
+@pytest.mark.parametrize("search", ["grid", "validation"])
+def test_no_label_of_validation_or_test_images_reaches_what_is_learnt(project: Project, search: str) -> None:
+    before = drawn(project, heads={"logreg": {"C": [0.1, 0.1], "search": search}})
     table = manifest.read()
     turned = dict(zip(table.classes, [*table.classes[1:], table.classes[0]], strict=True))
     dealt = zip(table.label, table.split, strict=True)
@@ -146,11 +167,11 @@ def test_the_plans_share_is_priced_before_it_starts(
 ) -> None:
     params = prepared(project, plans=["last"])
     said = curve.main(params, "tiny", dry_run=True)
-    pattern = r"4 trainings per head and plan, on 9, 18 images; last: 4 trainings, about \d+ s; nothing was computed"
+    pattern = r"4 trainings per head and plan, on 9, 18 images; last: 4 trainings, at most \d+ s; nothing was computed"
     assert re.fullmatch(pattern, said)
     assert (trained, curves.path_of("tiny").exists()) == ([], False)
     curve.main(params, "tiny")
-    assert "curve: last: 4 trainings, about" in capsys.readouterr().err
+    assert "curve: last: 4 trainings, at most" in capsys.readouterr().err
     assert "last: all 4 trainings are kept from before" in curve.main(params, "tiny", dry_run=True)
 
 

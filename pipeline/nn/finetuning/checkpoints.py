@@ -4,6 +4,7 @@ One folder per key holds one safetensors file, whose name is the sha256 of its b
 """
 
 import json
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,10 +64,7 @@ class Checkpoint:
 
     def remove(self) -> None:
         """Forget the state: the training has ended."""
-        for path in self._files():
-            path.unlink(missing_ok=True)
-        if self.folder.is_dir():
-            self.folder.rmdir()
+        shutil.rmtree(self.folder, ignore_errors=True)  # with what killed writers left
 
     def _files(self) -> list[Path]:
         return sorted(self.folder.glob("*.safetensors"))

@@ -5,7 +5,6 @@ from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from pipeline.cost import Cost
@@ -37,23 +36,27 @@ def points(
     found, total, key = [], Cost(), _key(params, backbone, plan)
     for subset in subsets:
         kept = _kept(key, subset)
-        saved = kept.read() or _trained(params, backbone, plan, subset, key)
-        kept.write(saved)
+        saved = kept.read()
+        if saved is None:
+            checkpoint = Checkpoint(_of(key, subset))
+            saved = _trained(params, backbone, plan, subset, checkpoint)
+            kept.write(saved)
+            checkpoint.remove()
         found.append(Point(plan, len(subset.rows), subset.seed, saved.tensors["decided"].numpy()))
         total += Cost(**saved.facts["cost"])
         progress()
     return found, total
 
 
-def price(params: Params, backbone: str, plan: str, subsets: Sequence[Subset]) -> forecast.Forecast:
-    """Return what the trainings that are not kept from before would take; one batch is timed, nothing is kept."""
+def price(params: Params, backbone: str, plan: str, subsets: Sequence[Subset]) -> str:
+    """Say what the trainings that are not kept from before would take; one batch is timed, nothing is kept."""
     key = _key(params, backbone, plan)
     missing = sum(_kept(key, subset).read() is None for subset in subsets)
     if not missing:
-        return forecast.Forecast(0, f"{plan}: all {len(subsets)} trainings are kept from before")
+        return f"{plan}: all {len(subsets)} trainings are kept from before"
     given = inputs.read(params, backbone, plan)
-    one = forecast.forecast(given.task, given.loaded, params.plan(plan), params.embed).seconds
-    return forecast.Forecast(missing * one, f"{plan}: {missing} trainings, about {forecast.duration(missing * one)}")
+    one = forecast.forecast(given.task, given.loaded, params.plan(plan), params.embed)
+    return f"{plan}: {one.disk}{missing} trainings, at most {forecast.duration(one.storing + missing * one.training)}"
 
 
 def _key(params: Params, backbone: str, plan: str) -> Key:
@@ -69,17 +72,16 @@ def _of(key: Key, subset: Subset) -> Key:
     return {**key, "seed": subset.seed, "labelled": subset.rows.tolist()}
 
 
-def _trained(params: Params, backbone: str, plan: str, subset: Subset, key: Key) -> Saved:
+def _trained(params: Params, backbone: str, plan: str, subset: Subset, checkpoint: Checkpoint) -> Saved:
     given, settings, metric = inputs.read(params, backbone, plan), params.plan(plan), params.selection.metric
-    task = replace(given.task, train=repeated(subset.rows, len(given.task.train)))
+    task = replace(given.task, train=repeated(subset, len(given.task.train)))
     source = examples.examples_of(task, given.loaded, settings, params.embed, Processes())
-    checkpoint = Checkpoint(_of(key, subset))
     done = fitting.run(task, source, given.loaded.network, settings, metric, subset.seed, checkpoint)
-    checkpoint.remove()
     decided = np.concatenate([done.val, done.test]).argmax(axis=1)
     return Saved({"decided": torch.from_numpy(decided)}, {"epochs": [], "cost": asdict(done.cost)})
 
 
-def repeated(rows: npt.NDArray[np.integer[Any]], number: int) -> Ints:
-    """Return as many rows as asked for, each as often as any other, up to one."""
-    return np.resize(rows, number).astype(np.int64)
+def repeated(subset: Subset, number: int) -> Ints:
+    """Return as many rows as asked for, each as often as any other, or once more: those are drawn."""
+    extra = np.random.default_rng(subset.seed).permutation(subset.rows)[: number % len(subset.rows)]
+    return np.concatenate([np.tile(subset.rows, number // len(subset.rows)), extra]).astype(np.int64)

@@ -20,7 +20,7 @@ from pipeline.errors import InputError, StateError
 from pipeline.images import Framing
 from pipeline.nn import embedding, runtime, views
 from pipeline.nn.backbones import Loaded
-from pipeline.nn.embedding import Item
+from pipeline.nn.embedding import Item, TooNarrowError
 from pipeline.nn.finetuning.processes import Processes
 from pipeline.nn.finetuning.task import Ints, Task
 from pipeline.nn.network import Backbone
@@ -178,11 +178,16 @@ def _store(
     upkeep.register(settings.cache)
     cache = EmbeddingCache(settings.cache, recipe)
     missing = cache.missing(keys)
+    processes.wait()  # before one of them stores rows, which would shorten another one's list
     said = disk_use(len(missing), loaded, plan, settings.cache)
     if len(missing) and processes.first:
         tqdm.write(said, file=sys.stderr)
     mine = [items[position] for position in processes.share(missing)]
-    lost = embedding.run(mine, cache, forward, loaded.framing, plan.batch_size, plan.cached_dtype, plan.augment)
+    try:
+        lost = embedding.run(mine, cache, forward, loaded.framing, plan.batch_size, plan.cached_dtype, plan.augment)
+    except TooNarrowError as error:
+        got, expected = "got 'float16', too narrow for this block's output", "expected 'float32'"
+        raise InputError(f"params.yaml: plans: cached_dtype: {got}; {expected}") from error
     processes.wait()
     if lost:
         raise StateError(*(f"{reason}; run `dvc repro`" for reason in lost.values()))

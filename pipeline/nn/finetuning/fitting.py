@@ -61,7 +61,7 @@ def run(
         **{f"backbone.{name}": value for name, value in backbone.state_dict().items()},
         **{f"classifier.{name}": value for name, value in trainer.network.classifier.state_dict().items()},
     }
-    return Finetuned(state, val, test, epochs, cost + examples.cost)
+    return Finetuned(state, val, test, epochs, cost)
 
 
 def trainer_of(
@@ -118,9 +118,11 @@ def _train(trainer: Trainer, checkpoint: Checkpoint, metric: str, clock: Clock) 
                     so_far = f"{epochs[best_epoch(epochs) - 1].validation:.3f}" if epochs else "-"
                     bar.set_postfix(loss=f"{loss:.3f}", validation=so_far, refresh=False)
                     bar.update()
+                predicted = trainer.predict(task.val)
+                trainer.require_finite(float(predicted.sum()), len(epochs), trainer.batches - 1)
             except StateError as error:
                 raise StateError(*error.problems, *_kept(checkpoint, epochs)) from error
-            decided = trainer.predict(task.val).argmax(axis=1)
+            decided = predicted.argmax(axis=1)
             score = metrics.value(metric, task.targets[task.val], decided, task.classes)
             epochs.append(Epoch(float(np.mean(losses)), score))
             if best_epoch(epochs) == len(epochs):

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
 from pipeline.embeddings.cache import EmbeddingCache, keys_of
 from pipeline.nn import runtime
@@ -35,8 +36,12 @@ class Pace:
 class Forecast:
     """What a plan would take at most, for it may stop early."""
 
-    seconds: float
-    said: str
+    training: float
+    """Seconds of a training."""
+    storing: float
+    """Seconds of what it stores before, once for all trainings."""
+    disk: str
+    """What that takes of the disk, in words."""
 
 
 def forecast(task: Task, loaded: Loaded, plan: Plan, settings: Embed) -> Forecast:
@@ -50,9 +55,10 @@ def forecast(task: Task, loaded: Loaded, plan: Plan, settings: Embed) -> Forecas
     pace = _pace(task, loaded, plan, settings)
     images = len(task.train) // plan.batch_size * plan.batch_size
     trained = plan.epochs * pace.train * (images + JUDGED * len(task.val))
-    passes = missing if plan.cache_frozen else plan.epochs * (images + len(task.val)) + len(task.test)
-    seconds = trained + pace.decode * passes
-    return Forecast(seconds, f"{disk}at most {plan.epochs} epochs, about {duration(seconds)}; nothing was computed")
+    if plan.cache_frozen:
+        return Forecast(trained, pace.decode * missing, disk)
+    passes = plan.epochs * (images + len(task.val)) + len(task.test)
+    return Forecast(trained + pace.decode * passes, 0, disk)
 
 
 def duration(seconds: float) -> str:
@@ -88,5 +94,7 @@ def _seconds(work: Callable[[], object]) -> float:
     for _ in range(TIMED):
         start = time.perf_counter()
         work()
+        if torch.cuda.is_available():  # it has only been told what to do
+            torch.cuda.synchronize()
         timings.append(time.perf_counter() - start)
     return min(timings)

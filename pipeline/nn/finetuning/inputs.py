@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline import environment, manifest, stamps
+from pipeline import environment, manifest, splits, stamps
 from pipeline.embeddings import matrix
 from pipeline.errors import InputError, StateError
 from pipeline.manifest import Manifest
@@ -15,7 +15,7 @@ from pipeline.nn import backbones
 from pipeline.nn.backbones import Loaded
 from pipeline.nn.embedding import Item
 from pipeline.nn.finetuning.task import Floats, Task
-from pipeline.params import Params, Plan
+from pipeline.params import Params
 
 CODE = Path(__file__).parents[2]
 """The folder of the pipeline's code."""
@@ -47,15 +47,19 @@ def read(params: Params, backbone: str, plan: str) -> Inputs:
     loaded = replace(loaded, framing=loaded.framing._replace(scaled_jpeg=params.embed.scaled_jpeg))
     skipped = stamps.read(matrix.stamp_path(backbone)).facts["skipped"]
     kept = [row for row in range(len(table)) if table.image_id[row] not in skipped]
+    splits.require_every_class([table.label[row] for row in kept], [table.split[row] for row in kept])
     made_from = {**stamps.read(manifest.STAMP).outputs, loaded.weights: str(loaded.identity["weights_sha256"])}
     if settings.start == "logistic":
         made_from |= stamps.read(matrix.stamp_path(backbone)).outputs
-    return Inputs(table, kept, loaded, _task(table, kept, loaded, backbone, settings), made_from)
+    task = _task(table, kept)
+    if settings.start == "logistic":
+        task = replace(task, embedded=_embedded(table, kept, loaded, backbone, params))
+    return Inputs(table, kept, loaded, task, made_from)
 
 
 def decisive(params: Params, plan: str, given: Inputs) -> dict[str, Any]:
     """Return everything that decides the result of a training, the code and the libraries included."""
-    code = [*sorted((CODE / "nn").rglob("*.py")), CODE / "images.py"]
+    code = [*sorted((CODE / "nn").rglob("*.py")), CODE / "images.py", CODE / "evaluation/metrics.py"]
     return {
         "plan": params.plan(plan).model_dump(),
         "network": given.loaded.identity,
@@ -70,23 +74,23 @@ def decisive(params: Params, plan: str, given: Inputs) -> dict[str, Any]:
     }
 
 
-def _task(table: Manifest, kept: list[int], loaded: Loaded, backbone: str, plan: Plan) -> Task:
+def _task(table: Manifest, kept: Sequence[int]) -> Task:
     number = {name: place for place, name in enumerate(table.classes)}
-    splits = np.array([table.split[row] for row in kept])
+    dealt = np.array([table.split[row] for row in kept])
     return Task(
         items=[Item(Path(table.path[row]), table.sha256[row]) for row in kept],
         targets=np.array([number[table.label[row]] for row in kept], dtype=np.int64),
         classes=len(table.classes),
-        train=np.flatnonzero(splits == "train"),
-        val=np.flatnonzero(splits == "val"),
-        test=np.flatnonzero(splits == "test"),
-        embedded=_embedded(table, kept, loaded, backbone) if plan.start == "logistic" else None,
+        train=np.flatnonzero(dealt == "train"),
+        val=np.flatnonzero(dealt == "val"),
+        test=np.flatnonzero(dealt == "test"),
     )
 
 
-def _embedded(table: Manifest, kept: list[int], loaded: Loaded, backbone: str) -> Floats:
+def _embedded(table: Manifest, kept: Sequence[int], loaded: Loaded, backbone: str, params: Params) -> Floats:
     """Return the last block's averaged output from the matrix: a row for every item of the task."""
     embedded = matrix.read(backbone)
+    matrix.require_recipe(embedded, backbone, params)
     wanted = f"{loaded.network.names()[-1]}/average"
     if wanted not in embedded.recipe["columns"]:
         raise InputError(

@@ -47,4 +47,4 @@ class Finetuned:
     """(n, K) probabilities."""
     epochs: Sequence[Epoch]
     cost: Cost
-    """Of all processes that had a part in it."""
+    """Of this process, and those that it goes on from; that of what was stored beforehand stands with the examples."""

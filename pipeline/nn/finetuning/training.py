@@ -87,7 +87,7 @@ class Trainer:
             place = batch % together
             loss = self.loss(inputs)
             value = float(self.processes.add(loss.detach().clone()))
-            self._require_finite(value, number, batch)
+            self.require_finite(value, number, batch)
             (loss / min(together, self.batches - batch + place)).backward()  # type: ignore[no-untyped-call]
             if place + 1 == together or batch + 1 == self.batches:
                 self._step(number, batch)
@@ -151,9 +151,11 @@ class Trainer:
         steps = math.ceil(self.batches / self.plan.accumulate)
         return optimisation.rate(epoch * steps + batch // self.plan.accumulate, self.plan.epochs * steps, self.plan)
 
-    def _require_finite(self, loss: float, epoch: int, batch: int) -> None:
+    def require_finite(self, loss: float, epoch: int, batch: int) -> None:
+        """Raise StateError with epoch, step and rate if a loss, or what follows from the weights, is no number."""
         if not math.isfinite(loss):
-            rate = self.plan.learning_rate * self._rate(epoch, batch)
+            highest = self.plan.learning_rate if len(self.network.blocks) else self.plan.classifier_learning_rate
+            rate = highest * self._rate(epoch, batch)
             raise StateError(
                 f"loss: got {loss} in epoch {epoch + 1}, step {batch + 1}, at learning rate {rate:.2g}; "
                 "expected a number: lower plans.*.learning_rate"

@@ -24,8 +24,8 @@ def plan(**changes: object) -> Plan:
     return Plan.model_validate(settings)
 
 
-def task_of(project: Project, **changes: object) -> Task:
-    """Prepare the project; return the task of a plan with these changes."""
+def task_of(project: Project) -> Task:
+    """Prepare the project; return the task of its plans."""
     prepare.main(project.write())
     table = manifest.read()
-    return inputs._task(table, list(range(len(table))), loaded(project), "tiny", plan(**changes))
+    return inputs._task(table, list(range(len(table))))

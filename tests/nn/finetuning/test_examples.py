@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from pipeline import stamps
-from pipeline.errors import InputError
+from pipeline.errors import InputError, StateError
 from pipeline.nn.finetuning import examples, fitting
 from pipeline.nn.finetuning.examples import Examples, examples_of
 from pipeline.nn.finetuning.network import Trainable
@@ -118,3 +118,29 @@ def test_nothing_but_the_classifier_trains_behind_the_last_block(project: Projec
     found = inputs(project, task, plan(unfreeze_from="classifier", cache_frozen=True))
     network = Trainable(loaded(project).network.split_before("classifier")[1], 16, 3, plan())
     assert network(found.batch(task.train[:2], np.zeros(2, np.int64))).shape == (2, 3)
+
+
+def test_a_storage_type_that_is_too_narrow_is_named_by_the_plans_setting(
+    project: Project, task: Task, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = examples.runtime.lazy
+
+    def large(*arguments: object) -> Callable[[np.ndarray], np.ndarray]:  # type: ignore[type-arg]
+        forward = real(*arguments)  # type: ignore[arg-type]
+        return lambda batch: forward(batch) + 1e6
+
+    monkeypatch.setattr(examples.runtime, "lazy", large)
+    with pytest.raises(InputError, match="plans: cached_dtype: got 'float16', too narrow .* expected 'float32'"):
+        inputs(project, task, plan(cache_frozen=True))
+    inputs(project, task, plan(cache_frozen=True, cached_dtype="float32"))
+
+
+def test_no_process_stores_rows_before_all_have_looked_up_what_is_missing(
+    project: Project, task: Task, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order: list[str] = []
+    monkeypatch.setattr(Processes, "wait", lambda _: order.append("wait"))
+    monkeypatch.setattr(examples.embedding, "run", lambda *_: order.append("store") or {})
+    with pytest.raises(StateError, match="rows are not in the cache"):
+        inputs(project, task, plan(cache_frozen=True))
+    assert order == ["wait", "store", "wait"]

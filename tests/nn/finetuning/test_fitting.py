@@ -152,6 +152,14 @@ def test_a_loss_that_is_no_number_stops_with_epoch_step_and_rate(project: Projec
         run(project, task, plan(learning_rate=1e30, classifier_learning_rate=1e30))
 
 
+def test_weights_that_diverge_in_the_last_step_are_noticed_and_not_kept(project: Project, task: Task) -> None:
+    place, size = Checkpoint({"diverged": True}, Path("checkpoints")), len(task.train)
+    rates = {"learning_rate": 1e30, "classifier_learning_rate": 1e30, "warm_up": 0.0}
+    with pytest.raises(StateError, match=r"loss: got nan in epoch 1, step 1, at learning rate 7.5e\+29"):
+        run(project, task, plan(epochs=2, batch_size=size, **rates), place=place)
+    assert place.read() is None
+
+
 @pytest.mark.parametrize("settings", [{}, {"average": 0.5}, {"optimiser": "sgd"}, {"thaw_epochs": 1, "mixup": 0.2}])
 def test_killed_after_any_epoch_and_run_again_it_ends_as_if_nothing_had_happened(
     project: Project, task: Task, settings: dict[str, object], monkeypatch: pytest.MonkeyPatch

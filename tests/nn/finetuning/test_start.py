@@ -8,21 +8,22 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from pipeline.errors import InputError
-from pipeline.nn.finetuning import fitting, start
+from pipeline.errors import InputError, StateError
+from pipeline.nn.finetuning import fitting, inputs, start
 from pipeline.nn.finetuning.examples import examples_of
 from pipeline.nn.finetuning.processes import Processes
 from pipeline.nn.finetuning.task import Task
 from pipeline.stages import embed, finetune, prepare
 from tests.conftest import Project
-from tests.nn.finetuning.examples import loaded, plan, task_of
+from tests.nn.finetuning.examples import loaded, plan
 
 
 def embedded_task(project: Project) -> Task:
     params = project.write(embed={"dtype": "float32"})
     prepare.main(params)
     embed.main(params, "tiny")
-    return task_of(project, start="logistic")
+    params = project.write(plans={"last": {**project.content["plans"]["last"], "start": "logistic"}})
+    return inputs.read(params, "tiny", "last").task
 
 
 def head(task: Task, C: float, **settings: Any) -> Any:
@@ -38,8 +39,8 @@ def test_before_the_first_step_predictions_are_those_of_a_head_on_the_embeddings
     task = replace(task, targets=np.minimum(task.targets, classes - 1), classes=classes)
     begun = start.logistic(task, plan(), "accuracy")
     backbone, chosen = loaded(project), plan(start="logistic")
-    inputs = examples_of(task, backbone, chosen, project.write().embed, Processes())
-    trainer = fitting.trainer_of(task, inputs, backbone.network, chosen, "accuracy", 0, Processes())
+    source = examples_of(task, backbone, chosen, project.write().embed, Processes())
+    trainer = fitting.trainer_of(task, source, backbone.network, chosen, "accuracy", 0, Processes())
     expected = head(task, begun.C).predict_proba(task.embedded[task.test])  # type: ignore[index]
     np.testing.assert_allclose(trainer.predict(task.test), expected, atol=1e-4)
 
@@ -57,6 +58,13 @@ def test_no_file_of_a_head_is_read(project: Project) -> None:
     params = project.write(plans={"last": {**project.content["plans"]["last"], "start": "logistic"}})
     finetune.main(params, "tiny", "last")
     assert [path.name for path in Path("models/tiny").iterdir()] == ["last"]
+
+
+def test_embeddings_of_other_settings_are_refused(project: Project) -> None:
+    embedded_task(project)
+    params = project.write(backbones={"tiny": {**project.content["backbones"]["tiny"], "image_size": 48}})
+    with pytest.raises(StateError, match="tiny.h5: image_size: got 32, expected 48 as in params.yaml"):
+        inputs.read(params, "tiny", "last")
 
 
 def test_embeddings_without_the_last_blocks_average_are_named(project: Project) -> None:
