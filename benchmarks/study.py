@@ -15,8 +15,10 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
+from ruamel.yaml import YAML
 from sklearn.datasets import load_digits
 
+from benchmarks.clone import REPOSITORY
 from pipeline import runs
 from pipeline.commands import demo
 from pipeline.evaluation import metrics
@@ -49,12 +51,8 @@ HEADS: Mapping[str, Mapping[str, Any]] = {
     "voting_refitted": {"kind": "voting", "members": VOTERS, "search": "validation"},
     "stacking": {"members": {"logreg": {"C": 0.001}, "rbf_svm": SVM, "extra_trees": {}}, "folds": 3},
 }
-# Seconds or minutes, and accuracy: the plan of params.yaml, and one that trains more blocks for longer.
-PLANS: Mapping[str, Mapping[str, Any]] = {
-    "last_blocks": {"unfreeze_from": "block5", "cache_frozen": True, "epochs": 10, "augment": {"flips": "both"}},
-    "from_block3": {"unfreeze_from": "block3", "cache_frozen": True, "epochs": 12, "patience": 12, "average": 0.98,
-                    "augment": {"flips": "both"}},
-}  # fmt: skip
+# The plans of params.yaml that take minutes.
+PLANS = ("last_blocks", "from_block3")
 
 
 def elpv(folder: Path) -> dict[str, Any]:
@@ -90,7 +88,8 @@ def fashion_mnist(folder: Path) -> dict[str, Any]:
 
 def finetuned(folder: Path) -> dict[str, Any]:
     """Fine-tune on the demo's images, at the size that the plans of params.yaml use."""
-    return {**elpv(folder.with_name("elpv")), "backbones": {BACKBONE: {"image_size": 224}}, "heads": {}, "plans": PLANS}
+    plans = {name: YAML(typ="safe").load(REPOSITORY / "params.yaml")["plans"][name] for name in PLANS}
+    return {**elpv(folder.with_name("elpv")), "backbones": {BACKBONE: {"image_size": 224}}, "heads": {}, "plans": plans}
 
 
 DATA: Mapping[str, Callable[[Path], dict[str, Any]]] = {"elpv": elpv, "digits": digits, "fashion_mnist": fashion_mnist,
