@@ -26,7 +26,7 @@ bench: .venv/.installed ## measurements, side by side; ONLY=embed for one group
 	python -m pip install --quiet --editable '.[demo,dev,bench]'
 	python -m benchmarks $(ONLY)
 
-study: .venv/.installed ## every head's accuracy over seeded splits of three data sets, over an hour; ONLY=elpv for one
+study: .venv/.installed ## accuracy of heads and plans over seeded splits, hours in all; ONLY=elpv for one
 	python -m benchmarks.study $(ONLY)
 
 .venv/.installed: pyproject.toml
