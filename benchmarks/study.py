@@ -51,8 +51,8 @@ HEADS: Mapping[str, Mapping[str, Any]] = {
     "voting_refitted": {"kind": "voting", "members": VOTERS, "search": "validation"},
     "stacking": {"members": {"logreg": {"C": 0.001}, "rbf_svm": SVM, "extra_trees": {}}, "folds": 3},
 }
-# The plans of params.yaml that take minutes.
 PLANS = ("last_blocks", "from_block3")
+"""Of params.yaml, those that take minutes; the first one also with the stored frozen part in float32."""
 
 
 def elpv(folder: Path) -> dict[str, Any]:
@@ -88,7 +88,9 @@ def fashion_mnist(folder: Path) -> dict[str, Any]:
 
 def finetuned(folder: Path) -> dict[str, Any]:
     """Fine-tune on the demo's images, at the size that the plans of params.yaml use."""
-    plans = {name: YAML(typ="safe").load(REPOSITORY / "params.yaml")["plans"][name] for name in PLANS}
+    catalogue = YAML(typ="safe").load(REPOSITORY / "params.yaml")["plans"]
+    plans = {name: catalogue[name] for name in PLANS}
+    plans[f"{PLANS[0]}_float32"] = {**catalogue[PLANS[0]], "cached_dtype": "float32"}
     return {**elpv(folder.with_name("elpv")), "backbones": {BACKBONE: {"image_size": 224}}, "heads": {}, "plans": plans}
 
 
