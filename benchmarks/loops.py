@@ -76,7 +76,7 @@ def finetuning(
     paths: Sequence[Path], targets: Sequence[int], backbone: Backbone, size: int, boundary: str, workers: int
 ) -> Callable[[], None]:
     """Return an epoch of a plain loop: the blocks before the boundary run eagerly at every step, without gradients."""
-    frozen, blocks = backbone.eval().split_before(boundary)  # pre-trained statistics stay, as the plan says
+    frozen, blocks = backbone.split_before(boundary)
     head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(0.2), nn.Linear(1280, 2))
     optimiser = torch.optim.AdamW([*blocks.parameters(), *head.parameters()], lr=5e-4)
     data = Labelled(Folder(paths, backbone, size), targets)
