@@ -20,6 +20,8 @@ class Verb:
     help: str
     options: tuple[str, ...] = ()
     flags: tuple[tuple[str, str], ...] = ()
+    names: tuple[str, str] | None = None
+    """Any number of words without a flag: what they are, and help on them."""
 
 
 OPTIONS = {
@@ -30,6 +32,9 @@ OPTIONS = {
 
 VERBS = {
     "prepare": Verb("stages.prepare", "stage: hash the images, deal the splits, write data/manifest.parquet"),
+    "thumbnails": Verb(
+        "stages.thumbnails", "stage: draw small pictures of the images, 3,000 at most, for the report"
+    ),
     "embed": Verb(
         "stages.embed",
         "stage: push images the cache does not know through a frozen CNN",
@@ -49,7 +54,22 @@ VERBS = {
         ("backbone",),
         flags=(("dry-run", "say how many trainings that would be, and how long the plans' would take"),),
     ),
-    "compare": Verb("stages.compare", "stage: score every run on the test split, write the verdict and the report"),
+    "survey": Verb(
+        "stages.survey",
+        "stage: score how well the embeddings fit the task before any head is trained, and draw their map",
+        ("backbone",),
+    ),
+    "compare": Verb(
+        "stages.compare",
+        "stage: score every run on the test split, write the verdict and the report; with two runs named: compare these "
+        "here and now, write nothing",
+        names=("run", "<backbone>/<head or plan>, or just the head or plan"),
+    ),
+    "report": Verb(
+        "commands.report",
+        "say the verdict again, and where its page is",
+        flags=(("open", "show the page in a browser"),),
+    ),
     "audit": Verb(
         "stages.audit",
         "hash every file from images to verdict against reports/lineage.json; exit 1 and name those that differ",
@@ -116,6 +136,8 @@ def _parser() -> argparse.ArgumentParser:
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="COMMAND")
     for name, verb in VERBS.items():
         sub = verbs.add_parser(name, help=verb.help, description=verb.help)
+        if verb.names:
+            sub.add_argument(verb.names[0], nargs="*", metavar=verb.names[0].upper(), help=verb.names[1])
         for option in verb.options:
             sub.add_argument(f"--{option}", required=True, metavar=option[0].upper(), help=OPTIONS[option])
         for flag, text in verb.flags:

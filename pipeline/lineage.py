@@ -9,11 +9,11 @@ from typing import Any
 
 from tqdm import tqdm
 
-from pipeline import environment, manifest, runs, stamps, verdict
+from pipeline import environment, manifest, runs, stamps, thumbnails, verdict
 from pipeline.atomic import write_json
 from pipeline.embeddings import matrix
 from pipeline.errors import StateError
-from pipeline.evaluation import curves
+from pipeline.evaluation import curves, surveys
 from pipeline.params import Params
 from pipeline.stamps import Stamp
 
@@ -105,10 +105,16 @@ def record(params: Params) -> Lineage:
         chain.add_stamped("embeddings", matrix.stamp_path(backbone))
         chain.add("cost", matrix.cost_path(backbone), {})
         chain.add_stamped("curve", curves.stamp_path(backbone))
+        chain.add_stamped("survey", surveys.stamp_path(backbone))
+    chain.add_stamped("thumbnails", thumbnails.STAMP)
     for backbone, name in params.runs():
         chain.add_stamped("run", runs.stamp_path(backbone, name))
-    chain.add("verdict", verdict.VERDICT, verdict.read_inputs())
-    chain.add("report", verdict.PAGE, {verdict.VERDICT.as_posix(): chain.nodes[verdict.VERDICT.as_posix()].sha256})
+    chain.add("verdict", verdict.VERDICT, verdict.read()["inputs"])
+    of_verdict = stamps.hashes([verdict.VERDICT])
+    for path in (verdict.SCORES, *sorted(verdict.PLOTS.glob("*.csv"))):
+        chain.add("plot", path, of_verdict)
+    shown = [verdict.VERDICT, manifest.MANIFEST, thumbnails.PATH, thumbnails.SPRITE]
+    chain.add("report", verdict.PAGE, stamps.hashes(shown))
     if chain.broken:
         raise StateError(*sorted(map(str, chain.broken)), "run `dvc repro --force`")
     lineage = Lineage(chain.nodes, len(manifest.read()), environment.describe())

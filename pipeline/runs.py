@@ -34,6 +34,11 @@ class Run:
     cost: Cost
     stamp: stamps.Stamp
 
+    @property
+    def id(self) -> str:
+        """What verdict and users call it."""
+        return f"{self.backbone}/{self.name}"
+
 
 @dataclass(frozen=True)
 class Made:
@@ -86,7 +91,13 @@ def record(
     for place, table in plots.items():
         _write_csv(place, table)
     outputs = stamps.hashes([*made.files, path, metrics_path(backbone, name), *plots])
-    everything = {**facts, "kind": kind, "cost": asdict(made.cost), "made_with": environment.describe()}
+    everything = {
+        **facts,
+        "kind": kind,
+        "cost": asdict(made.cost),
+        "bytes_on_disk": sum(path.stat().st_size for path in made.files),
+        "made_with": environment.describe(),
+    }
     stage = f"{'train' if kind == 'head' else 'finetune'}@{backbone}-{name}"
     stamps.write(stamp_path(backbone, name), stamps.Stamp(stage, outputs, inputs, everything))
     return found

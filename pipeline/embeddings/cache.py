@@ -10,7 +10,7 @@ import resource
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from io import BytesIO
 from pathlib import Path
@@ -151,15 +151,17 @@ class EmbeddingCache:
     def cost(self, keys: Keys) -> Cost:
         """Return what the passes that made the rows of keys (N,) took.
 
-        A shard's cost counts in proportion to its rows used; images that share their bytes share one row and its cost.
+        A shard's cost counts in proportion to its rows used, its peak memory whole; images that share their bytes share
+        one row and its cost.
         """
         total = Cost()
         places = np.unique(self._find(keys))
         for shard, used in enumerate(np.bincount(self._indexed().shard[places[places >= 0]]).tolist()):
-            cost = self._shards[shard].cost
-            total.seconds += cost.seconds * used / cost.images
-            total.cpu_seconds += cost.cpu_seconds * used / cost.images
-            total.images += used
+            if used:
+                cost = self._shards[shard].cost
+                part = cost * (used / cost.images)
+                part.images = used
+                total += part
         return total
 
     def _located(self, keys: Keys) -> tuple[Ints, Ints]:
@@ -211,12 +213,15 @@ def write_shard(folder: Path, keys: Keys, features: Floats, cost: Cost, created_
         file.attrs["recipe_sha256"] = folder.name
         file.attrs["seconds"] = cost.seconds
         file.attrs["cpu_seconds"] = cost.cpu_seconds
+        file.attrs["peak_memory"] = cost.peak_memory
+        if cost.joules is not None:
+            file.attrs["joules"] = cost.joules
         file.attrs["created_ns"] = created_ns
     content = buffer.getvalue()
     path = folder / f"{stamps.sha256_bytes(content)}.h5"
     with replacing(path) as temporary:
         temporary.write_bytes(content)
-    return Shard(path, keys, features, Cost(cost.seconds, cost.cpu_seconds, len(keys)), created_ns)
+    return Shard(path, keys, features, replace(cost, images=len(keys)), created_ns)
 
 
 def read_shard(path: Path) -> Shard:
@@ -230,8 +235,11 @@ def read_shard(path: Path) -> Shard:
         sha256, view, features = part("sha256"), part("view"), part("features")
         if sha256.shape[1:] != (32,) or not view.shape == (len(sha256),) == features.shape[:1] or not len(view):
             raise StateError(f"{path}: sha256, view and features do not belong together; delete it")
-        cost = Cost(hdf5.number(file, "seconds", path), hdf5.number(file, "cpu_seconds", path), len(sha256))
-        return Shard(path, _keys(sha256, view), features, cost, int(hdf5.number(file, "created_ns", path)))
+        number = partial(hdf5.number, file, path=path)
+        memory = int(number("peak_memory")) if "peak_memory" in file.attrs else 0  # older shards lack both
+        joules = number("joules") if "joules" in file.attrs else None
+        cost = Cost(number("seconds"), number("cpu_seconds"), len(sha256), memory, joules)
+        return Shard(path, _keys(sha256, view), features, cost, int(number("created_ns")))
 
 
 def map_features(path: Path) -> Floats:

@@ -11,7 +11,7 @@ from tqdm import tqdm
 from pipeline.errors import StateError
 from pipeline.evaluation import metrics
 from pipeline.evaluation.metrics import Judged, Metric
-from pipeline.evaluation.predictions import Floats, Ints, Predictions, require_same_images
+from pipeline.evaluation.predictions import Floats, Ints, Predictions
 
 # Resamples handled at once: bounds the memory of a bootstrap to this many rows of counts.
 CHUNK = 256
@@ -47,12 +47,7 @@ def bootstrap(
 
     Nonparametric bootstrap over images (Efron & Tibshirani 1993, ch. 13); using the same resamples for all runs is
     what makes differences between runs paired.
-
-    Raises:
-        StateError: if the runs were not made on the same images.
-
     """
-    require_same_images(runs)
     n, judged = len(runs[0].image_id), [Judged.of(run) for run in runs]
     generator = np.random.default_rng(seed)
     wanted = {**metrics.METRICS, **(extra or {})}
@@ -82,10 +77,15 @@ def interval(samples: Floats) -> tuple[float, float]:
         StateError: if the values are mostly undefined, for then there are too few images to say anything.
 
     """
-    if np.isfinite(samples).mean() < 0.5:
+    if not enough(samples):
         raise StateError("too few test images for an interval: most resamples hold a single class; add images")
     low, high = np.nanpercentile(samples, [2.5, 97.5])
     return float(low), float(high)
+
+
+def enough(samples: Floats) -> bool:
+    """Tell whether most resamples define a value at all."""
+    return bool(np.isfinite(samples).mean() >= 0.5)
 
 
 def describe(predictions: Predictions, resampled: Resampled, run: int) -> dict[str, Any]:
@@ -101,7 +101,7 @@ def describe(predictions: Predictions, resampled: Resampled, run: int) -> dict[s
                 name: Estimate(float(metric(once, judged)[0, k]), *interval(resampled.by_class[name][run, :, k]))
                 for name, metric in metrics.BY_CLASS.items()
             }
-            for k in range(len(classes))
+            for k in np.unique(judged.truth).tolist()  # of a class without images there is nothing to say
         },
         "confusion": [
             {
@@ -173,9 +173,8 @@ def mcnemar(first: Predictions, second: Predictions) -> tuple[int, int, float]:
         the images that only the first gets right, those that only the second gets right, and the two-sided p.
 
     """
-    from scipy.stats import binomtest  # noqa: PLC0415  # train and finetune must not pay a second for it
+    from scipy.special import bdtr  # noqa: PLC0415  # not for train and finetune; scipy.stats would take a second
 
     _, only_first, only_second, _ = _paired_table(first, second)
-    discordant = only_first + only_second
-    p = float(binomtest(only_first, discordant).pvalue) if discordant else 1.0
-    return only_first, only_second, p
+    p = 2 * float(bdtr(min(only_first, only_second), only_first + only_second, 0.5))
+    return only_first, only_second, min(p, 1.0)

@@ -215,16 +215,21 @@ def value(metric: str, truth: Ints, decided: Ints, classes: int) -> float:
     return float(METRICS[metric](np.ones((1, len(truth))), judged)[0])
 
 
-def score(predictions: Predictions, extra: Mapping[str, Metric] | None = None) -> dict[str, float]:
-    """Return every metric's plain value, and extra ones'.
+def plain(predictions: Predictions, extra: Mapping[str, Metric] | None = None) -> dict[str, float]:
+    """Return every metric's plain value, and extra ones'; NaN where images of some class are lacking."""
+    judged = Judged.of(predictions)
+    once = np.ones((1, len(judged.truth)))
+    return {name: float(metric(once, judged)[0]) for name, metric in {**METRICS, **(extra or {})}.items()}
+
+
+def score(predictions: Predictions) -> dict[str, float]:
+    """Return every metric's plain value.
 
     Raises:
         StateError: if one is undefined, for lack of images of some class.
 
     """
-    judged = Judged.of(predictions)
-    once = np.ones((1, len(judged.truth)))
-    values = {name: float(metric(once, judged)[0]) for name, metric in {**METRICS, **(extra or {})}.items()}
+    values = plain(predictions)
     if bad := [name for name, found in values.items() if not np.isfinite(found)]:
         raise StateError(f"{bad[0]} is undefined: the {predictions.split[0]} split lacks images of some class")
     return values

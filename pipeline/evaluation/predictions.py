@@ -1,6 +1,6 @@
 """Predictions: what a head or a fine-tuned network says of the validation and test images, and its file."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -87,12 +87,16 @@ def read(path: Path, stamp: stamps.Stamp) -> Predictions:
     )
 
 
-def require_same_images(runs: Sequence[Predictions]) -> None:
-    """Raise StateError unless all runs predict the same images, with the same labels, in the same order."""
-    first = runs[0]
-    for other in runs[1:]:
-        if list(other.image_id) != list(first.image_id) or list(other.label) != list(first.label):
+def require_same_images(runs: Mapping[str, Predictions]) -> None:
+    """Raise StateError, naming two of them, unless all runs predict the same images, labels and classes in one order."""
+    (name, first), *others = runs.items()
+    for other_name, other in others:
+        if _judged(other) != _judged(first):
             raise StateError(
-                f"predictions on different images ({len(first.image_id)} and {len(other.image_id)} rows): "
-                "a paired comparison needs the same ones; run `dvc repro`"
+                f"{name} and {other_name}: predictions on different test images ({len(first.image_id)} and "
+                f"{len(other.image_id)}) or labels; a paired comparison needs the same ones; run `dvc repro`"
             )
+
+
+def _judged(predictions: Predictions) -> tuple[list[str], list[str], list[str]]:
+    return list(predictions.image_id), list(predictions.label), list(predictions.classes)

@@ -5,11 +5,11 @@ finished shards. Pillow, the runtimes and the disk all release the interpreter's
 bounded, so memory does not grow with the number of images.
 """
 
-import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -19,7 +19,7 @@ import numpy.typing as npt
 from tqdm import tqdm
 
 from pipeline import stamps
-from pipeline.cost import Cost
+from pipeline.cost import Clock, measured
 from pipeline.embeddings.cache import SCHEMA_VERSION, EmbeddingCache, keys_of
 from pipeline.errors import InputError, StateError
 from pipeline.images import BadImageError, Framing
@@ -101,18 +101,29 @@ def run(
     if not items:
         return skipped
     bar = tqdm(total=len(items), desc="embed", unit="image", disable=None)
-    pixels = np.zeros((batch_size, 3, framing.size, framing.size), np.uint8)
+    decode = partial(load, framing=framing, augment=augment)
     with bar, deferred() as interrupted, ThreadPoolExecutor() as pool, _Writer(cache, dtype) as writer:
-        decoded = _decoded(pool, items, lambda item: load(item, framing, augment), batch_size * AHEAD)
-        for batch in _batches(_usable(decoded, skipped, bar.update), batch_size):
-            for place, (_, image) in enumerate(batch):
-                pixels[place] = image
-            pixels[len(batch) :] = 0
-            writer.add([item for item, _ in batch], forward(pixels)[: len(batch)])
+        decoded = _usable(_decoded(pool, items, decode, batch_size * AHEAD), skipped, bar.update)
+        for batch, pixels in _filled(decoded, batch_size):
+            writer.add(batch, forward(pixels)[: len(batch)])
             bar.update(len(batch))
             if interrupted():
                 break
     return skipped
+
+
+def seconds(items: Sequence[Item], forward: Forward, framing: Framing, batch_size: int) -> float:
+    """Return how long the items take from their files through a network, decoded ahead as in `run`; nothing is kept.
+
+    Raises:
+        StateError: if a file is gone or has changed since `prepare`.
+
+    """
+    with measured() as cost, ThreadPoolExecutor() as pool:
+        decoded = _decoded(pool, items, partial(load, framing=framing), batch_size * AHEAD)
+        for _, pixels in _filled(_usable(decoded, {}, lambda: None), batch_size):
+            forward(pixels)
+    return cost.seconds
 
 
 def load(item: Item, framing: Framing, augment: Augment | None = None) -> Pixels:
@@ -169,6 +180,18 @@ def _batches(stream: Iterable[tuple[Item, Pixels]], size: int) -> Iterator[list[
         yield batch
 
 
+def _filled(stream: Iterable[tuple[Item, Pixels]], size: int) -> Iterator[tuple[list[Item], Pixels]]:
+    """Yield batches of items with their pixels (size, 3, S, S): zeros beyond the last item, overwritten by the next."""
+    pixels: Pixels | None = None
+    for batch in _batches(stream, size):
+        if pixels is None:
+            pixels = np.zeros((size, *batch[0][1].shape), np.uint8)
+        for place, (_, image) in enumerate(batch):
+            pixels[place] = image
+        pixels[len(batch) :] = 0
+        yield [item for item, _ in batch], pixels
+
+
 class _Writer:
     """Rows on their way to the cache, with the time they took; leaving the block writes what is left.
 
@@ -194,7 +217,7 @@ class _Writer:
     def _restart(self) -> None:
         self.items: list[Item] = []
         self.rows: list[npt.NDArray[np.floating]] = []
-        self.wall, self.cpu = time.perf_counter(), time.process_time()
+        self.clock = Clock()
 
     def add(self, items: Sequence[Item], rows: npt.NDArray[np.float32]) -> None:
         if not np.isfinite(rows).all():
@@ -214,8 +237,7 @@ class _Writer:
         self._wait()
         if self.items:
             keys = keys_of((item.sha256 for item in self.items), (item.view for item in self.items))
-            cost = Cost(time.perf_counter() - self.wall, time.process_time() - self.cpu, len(keys))
-            self.writing = self.pool.submit(self.cache.append, keys, np.concatenate(self.rows), cost)
+            self.writing = self.pool.submit(self.cache.append, keys, np.concatenate(self.rows), self.clock.read())
         self._restart()
 
     def _wait(self) -> None:

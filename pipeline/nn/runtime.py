@@ -88,10 +88,14 @@ def lazy(network: nn.Module, runtime: str) -> Forward:
     return forward
 
 
+def used(network: nn.Module, runtime: str, example: Batch) -> str:
+    """Return the name of the runtime that was prepared: for `auto`, of the one it chose."""
+    return str(_choices()[_key(network, example)]["runtime"]) if runtime == "auto" else runtime
+
+
 def _fastest(network: nn.Module, example: Batch) -> Forward:
     """Prepare the runtime that a record names for this network, batch and processor; without one, time them all."""
-    key = stamps.sha256_json([repr(network), example.shape, environment.processor()])
-    choices = _choices()
+    key, choices = _key(network, example), _choices()
     if key in choices:
         return prepare(network, choices[key]["runtime"], example)
     forwards, milliseconds, left_out = {}, {}, {}
@@ -106,6 +110,10 @@ def _fastest(network: nn.Module, example: Batch) -> Forward:
     choices[key] = {"runtime": best, "milliseconds_per_image": milliseconds, "left_out": left_out}
     write_json(CHOICES, choices)
     return forwards[best]
+
+
+def _key(network: nn.Module, example: Batch) -> str:
+    return stamps.sha256_json([repr(network), example.shape, environment.processor()])
 
 
 def _choices() -> dict[str, Any]:

@@ -1,5 +1,7 @@
 """Fill the templates that lie beside this file; every value is escaped unless it is markup already."""
 
+from importlib import resources
+
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
@@ -11,3 +13,8 @@ _ENVIRONMENT = Environment(
 def render(template: str, **values: object) -> Markup:
     """Fill a template."""
     return Markup(_ENVIRONMENT.get_template(template).render(values))  # noqa: S704  # autoescaped
+
+
+def asset(name: str) -> str:
+    """Return a style sheet or script as it is."""
+    return (resources.files("pipeline.report") / "templates" / name).read_text(encoding="utf-8")

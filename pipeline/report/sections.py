@@ -1,4 +1,7 @@
-"""SECTIONS: ordered functions Verdict -> Section, or None where there is nothing to show."""
+"""SECTIONS: ordered functions Evidence -> Section, or None where there is nothing to show.
+
+To add one: a decorated function here; its place is its place on the page.
+"""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -7,19 +10,22 @@ from markupsafe import Markup
 
 from pipeline.evaluation import efficiency
 from pipeline.report import charts
+from pipeline.report.evidence import Evidence
+from pipeline.report.galleries import galleries
+from pipeline.report.provenance import origins
 from pipeline.report.rendering import render
-from pipeline.verdict import Verdict
 
 
 @dataclass(frozen=True)
 class Section:
     """One part of the page."""
 
+    anchor: str
     title: str
     body: Markup
 
 
-Function = Callable[[Verdict], Section | None]
+Function = Callable[[Evidence], Section | None]
 _REGISTRY: list[Function] = []
 SECTIONS: Sequence[Function] = _REGISTRY
 
@@ -30,62 +36,129 @@ def _section(function: Function) -> Function:
 
 
 @_section
-def accuracy(verdict: Verdict) -> Section:
+def accuracy(evidence: Evidence) -> Section:
     """Show one picture."""
-    body = render("figure.html.j2", picture=charts.accuracy(verdict), caption="")
-    return Section("How well each run does on the test images", body)
+    body = render("figure.html.j2", picture=charts.accuracy(evidence.verdict), caption="")
+    return Section("scores", "How well each run does on the test images", body)
 
 
 @_section
-def results(verdict: Verdict) -> Section:
-    """Show one table of everything."""
-    ordered = sorted(verdict.results, key=lambda result: -result.test[verdict.metric].value)
-    return Section("All runs", render("results.html.j2", verdict=verdict, results=ordered))
+def standing(evidence: Evidence) -> Section:
+    """Say in numbers where the data set stands."""
+    return Section("standing", "Where your data stands", render("standing.html.j2", verdict=evidence.verdict))
 
 
 @_section
-def differences(verdict: Verdict) -> Section | None:
-    """Show paired differences to the best head."""
-    if len(verdict.results) == 1:
-        return None
-    caption = (
-        "Both runs judge the same test images, so the differences are paired: an interval that crosses zero is a "
-        "difference that these images cannot show. The second dashed line is the margin worth having."
-    )
-    picture = charts.differences(verdict)
-    return Section("Against the best frozen head", render("figure.html.j2", picture=picture, caption=caption))
-
-
-@_section
-def cost(verdict: Verdict) -> Section:
+def cost(evidence: Evidence) -> Section:
     """Show score against compute."""
     caption = (
-        "A frozen head's cost includes the pass over the images that made the embeddings, once per head, though all "
-        "heads share it: a head alone would have cost that much."
+        "The dashed line joins the runs that no other one beats in both (the Pareto front). A frozen head's cost includes "
+        "the pass over the images that made the embeddings, once per head, though all heads share it: a head alone would "
+        "have cost that much."
     )
-    return Section("What it cost", render("figure.html.j2", picture=charts.cost(verdict), caption=caption))
+    return Section("cost", "What it cost", render("figure.html.j2", picture=charts.cost(evidence.verdict), caption=caption))
 
 
 @_section
-def label_efficiency(verdict: Verdict) -> Section | None:
+def results(evidence: Evidence) -> Section:
+    """Show one table of everything."""
+    verdict = evidence.verdict
+    pairs = {
+        result.run: verdict.pair(result.run, verdict.best_head)
+        for result in verdict.results
+        if result.run != verdict.best_head
+    }
+    numbered = sorted(enumerate(verdict.results), key=lambda one: -one[1].test[verdict.metric].value)
+    return Section("runs", "All runs", render("results.html.j2", verdict=verdict, results=numbered, pairs=pairs))
+
+
+@_section
+def differences(evidence: Evidence) -> Section | None:
+    """Show paired differences to the best head, and all others in a table."""
+    verdict = evidence.verdict
+    if not verdict.pairs:
+        return None
+    titles = {result.run: result.title for result in verdict.results}
+    body = render("differences.html.j2", picture=charts.differences(verdict), verdict=verdict, titles=titles)
+    return Section("differences", "Against the best frozen head", body)
+
+
+@_section
+def confusion(evidence: Evidence) -> Section:
+    """Show which classes are taken for which."""
+    verdict, classes = evidence.verdict, evidence.table.classes
+    ordered = sorted(verdict.results, key=lambda result: result.run not in (verdict.best_head, verdict.best_plan))
+    picture = charts.confusion(ordered, classes) if len(classes) <= charts.MOST_CLASSES else None
+    body = render("confusion.html.j2", picture=picture, results=ordered)
+    return Section("confusion", "Which classes are taken for which", body)
+
+
+@_section
+def calibration(evidence: Evidence) -> Section:
+    """Show whether the probabilities can be believed."""
+    caption = (
+        "Test images by the probability of the class they are taken for, in fifteen bins; a bigger point is more images, "
+        "its whisker the 95% interval. On the diagonal a run is right as often as it says."
+    )
+    picture = charts.calibration(evidence.verdict.results)
+    body = render("figure.html.j2", picture=picture, caption=caption)
+    return Section("calibration", "Whether the probabilities can be believed", body)
+
+
+@_section
+def learning(evidence: Evidence) -> Section | None:
+    """Show loss and validation score by epoch of every plan."""
+    epochs = [
+        (result.title, number, epoch["loss"], epoch["validation"])
+        for result, run in zip(evidence.verdict.results, evidence.finished, strict=True)
+        for number, epoch in enumerate(run.stamp.facts.get("epochs", []), start=1)
+    ]
+    if not epochs:
+        return None
+    caption = "The epoch with the best validation score is the one that is kept; the test images are not looked at."
+    body = render("figure.html.j2", picture=charts.learning(epochs), caption=caption)
+    return Section("learning", "How fine-tuning went", body)
+
+
+@_section
+def label_efficiency(evidence: Evidence) -> Section | None:
     """Show what fewer labels would have reached, and from how many on a plan is ahead."""
-    if not verdict.curves:
+    curves = evidence.verdict.curves
+    if not curves:
         return None
-    return Section("What more labels bring", render("curves.html.j2", pictures=[
+    body = render("curves.html.j2", pictures=[
         (backbone, charts.label_efficiency(curve), curve, [efficiency.sentence(one, curve) for one in curve.crossovers])
-        for backbone, curve in verdict.curves.items()
-    ]))  # fmt: skip
+        for backbone, curve in curves.items()
+    ])  # fmt: skip
+    return Section("labels", "What more labels bring", body)
 
 
 @_section
-def skipped(verdict: Verdict) -> Section | None:
-    """List images that no run saw."""
-    if not any(verdict.skipped.values()):
+def embeddings(evidence: Evidence) -> Section | None:
+    """Show every image where its embedding puts it."""
+    if not evidence.surveys:
         return None
-    return Section("Images left out", render("skipped.html.j2", skipped=verdict.skipped))
+    body = render("map.html.j2", verdict=evidence.verdict, surveys=evidence.surveys)
+    return Section("map", "A map of the embeddings", body)
 
 
 @_section
-def provenance(verdict: Verdict) -> Section:
+def worst(evidence: Evidence) -> Section:
+    """Show the images that matter most."""
+    return Section("images", "Images worth a look", render("galleries.html.j2", galleries=galleries(evidence)))
+
+
+@_section
+def quality(evidence: Evidence) -> Section | None:
+    """List images that no run saw, and what a reader must know of data and runs."""
+    verdict = evidence.verdict
+    if not verdict.notes and not any(verdict.skipped.values()):
+        return None
+    return Section("quality", "Quality of the data", render("quality.html.j2", verdict=verdict))
+
+
+@_section
+def provenance(evidence: Evidence) -> Section:
     """Show the files behind the numbers."""
-    return Section("Where the numbers come from", render("provenance.html.j2", verdict=verdict))
+    body = render("provenance.html.j2", verdict=evidence.verdict, origins=origins(evidence))
+    return Section("origin", "Where the numbers come from", body)

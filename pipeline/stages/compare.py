@@ -1,21 +1,60 @@
-"""compare: all runs -> reports/verdict.json and reports/index.html; the only stage that scores the test split."""
+"""compare: all runs -> reports/: the verdict, the page, the tables for DVC; the only stage that scores the test split.
 
-from pipeline import report, runs, stamps, verdict
+With two runs named it compares just these, in the terminal, and writes nothing.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from pipeline import judging, manifest, runs, stamps, thumbnails, verdict
 from pipeline.embeddings import matrix
-from pipeline.evaluation import curves
+from pipeline.errors import InputError, unknown
+from pipeline.evaluation import curves, surveys
+from pipeline.judging import Background
 from pipeline.params import Params
+from pipeline.report import page, plots, terminal
+from pipeline.report.evidence import Evidence
+from pipeline.runs import Run
 
 
-def main(params: Params) -> str:
+def main(params: Params, run: Sequence[str] = ()) -> str:
     """Judge the runs that params lists, and no others that may lie about; return the summary line."""
+    if run:
+        return _two(params, run)
+    finished = [runs.read(backbone, name) for backbone, name in params.runs()]
     backbones = params.run.backbones
-    judged = verdict.judge(
-        [runs.read(backbone, name) for backbone, name in params.runs()],
-        {backbone: matrix.read_cost(backbone) for backbone in backbones},
-        {backbone: stamps.read(matrix.stamp_path(backbone)).facts["skipped"] for backbone in backbones},
-        {backbone: curves.read(backbone) for backbone in backbones},
-        params,
+    embedded = {backbone: stamps.read(matrix.stamp_path(backbone)) for backbone in backbones}
+    background = Background(
+        frozen={backbone: matrix.read_cost(backbone) for backbone in backbones},
+        skipped={backbone: stamp.facts["skipped"] for backbone, stamp in embedded.items()},
+        drawn={backbone: curves.read(backbone) for backbone in backbones},
+        surveys={backbone: surveys.read(backbone) for backbone in backbones},
+    )
+    scored = judging.score(finished, params)
+    judged = judging.judge(scored, background, params)
+    evidence = Evidence(
+        judged, finished, scored.decided, manifest.read(), background.surveys, embedded, thumbnails.read()
     )
     verdict.write(judged)
-    report.write(judged)
+    plots.write(judged)
+    page.write(evidence)
     return f"{judged.sentence} See {verdict.PAGE}"
+
+
+def _two(params: Params, named: Sequence[str]) -> str:
+    if len(named) != 2:
+        raise InputError(f"compare: got {len(named)} run, expected two, or none to write the report")
+    first, second = (_read(name, params) for name in named)
+    frozen = matrix.read_cost(first.backbone), matrix.read_cost(second.backbone)
+    return terminal.compared(judging.score([first, second], params), frozen)
+
+
+def _read(name: str, params: Params) -> Run:
+    """Read a run by <backbone>/<name>, or by its name where a single backbone has one of that name."""
+    present = [path.parent.relative_to("models").as_posix() for path in sorted(Path("models").glob("*/*/run.json"))]
+    meant = [one for one in present if name in (one, one.partition("/")[2])]
+    listed = [one for one in meant if one.partition("/")[0] in params.run.backbones]
+    if len(listed or meant) != 1:
+        raise InputError(unknown("compare", name, present or ["(no run is finished; run `dvc repro`)"]))
+    backbone, _, run = (listed or meant)[0].partition("/")
+    return runs.read(backbone, run)

@@ -5,8 +5,10 @@ from dataclasses import asdict
 import numpy as np
 
 from pipeline import runs
+from pipeline.cost import duration
 from pipeline.evaluation.predictions import Predictions
-from pipeline.nn.finetuning import examples, fitting, forecast, inputs, processes, saving
+from pipeline.nn import runtime
+from pipeline.nn.finetuning import examples, fitting, forecast, inputs, prediction, processes, saving
 from pipeline.nn.finetuning.checkpoints import Checkpoint
 from pipeline.nn.finetuning.inputs import Inputs
 from pipeline.nn.finetuning.processes import Processes
@@ -20,7 +22,7 @@ def main(params: Params, backbone: str, plan: str, *, dry_run: bool = False) -> 
     if dry_run:
         settings = params.plan(plan)
         price = forecast.forecast(given.task, given.loaded, settings, params.embed)
-        took = forecast.duration(price.storing + price.training)
+        took = duration(price.storing + price.training)
         return f"{price.disk}at most {settings.epochs} epochs, about {took}; nothing was computed"
     with processes.started() as together:
         return _run(params, backbone, plan, given, together)
@@ -57,6 +59,9 @@ def _run(params: Params, backbone: str, plan: str, given: Inputs, together: Proc
         "epochs": [asdict(epoch) for epoch in done.epochs],
         "seed": params.seed,
         "processes": together.number,
+        "device": runtime.device().type,
+        **({"stored_bytes": source.stored_bytes} if settings.cache_frozen else {}),
+        **prediction.facts(task, loaded, settings, params.embed.runtime, done.state),
     }
     made = runs.Made(predictions, files, cost, plots=_curves(done))
     metrics = runs.record(backbone, plan, "plan", made, given.made_from, facts)

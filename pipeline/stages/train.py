@@ -1,15 +1,17 @@
 """train: embeddings -> a head, its predictions and its validation metrics."""
 
 from dataclasses import asdict
+from typing import Any
 
 import numpy as np
 
 from pipeline import heads, manifest, runs, stamps
-from pipeline.cost import measured
+from pipeline.cost import measured, typical_seconds
 from pipeline.embeddings import matrix
 from pipeline.errors import InputError
 from pipeline.evaluation.predictions import Predictions
 from pipeline.heads import inputs
+from pipeline.heads.types import Classifier, Features
 from pipeline.params import Params
 
 
@@ -39,6 +41,8 @@ def main(params: Params, backbone: str, head: str) -> str:
         "unconverged_fits": chosen.unconverged,
         "warnings": list(chosen.warned),
         "seed": params.seed,
+        "device": "cpu",
+        "prediction": _prediction(chosen.model, images[given.test].X),
     }
     made_from = {**stamps.read(manifest.STAMP).outputs, **stamps.read(matrix.stamp_path(backbone)).outputs}
     scores = {key: value for key in ("calibration", "repeated") if (value := getattr(chosen, key))}
@@ -47,3 +51,9 @@ def main(params: Params, backbone: str, head: str) -> str:
     metric = params.selection.metric
     settings = ", ".join(f"{key}={value}" for key, value in chosen.params.items()) or "defaults"
     return f"{settings}: validation {metric} {metrics[metric]:.3f}, {cost.seconds:.1f} s"
+
+
+def _prediction(model: Classifier, X: Features) -> dict[str, Any]:
+    """Return how long the head alone takes; the frozen pass before it is known elsewhere."""
+    seconds = typical_seconds(lambda: heads.predict(model, X))
+    return {"seconds_per_1000": 1000 * seconds / len(X), "images": len(X), "runtime": "scikit-learn"}

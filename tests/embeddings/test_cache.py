@@ -63,6 +63,29 @@ def test_cost_counts_in_proportion_to_the_rows_used() -> None:
     assert (cost.seconds, cost.cpu_seconds, cost.images) == (2 + 1.5, 4 + 2, 3)
 
 
+def test_energy_counts_in_proportion_and_the_larger_memory_whole() -> None:
+    cache = EmbeddingCache(Path("c"), RECIPE)
+    cache.append(KEYS[:8], ROWS[:8], Cost(8.0, 16.0, 8, peak_memory=100, joules=80.0))
+    cache.append(KEYS[8:], ROWS[8:], Cost(3.0, 4.0, 2, peak_memory=300, joules=40.0))
+    again = EmbeddingCache(Path("c"), RECIPE)
+    both, first = again.cost(KEYS[[0, 1, 8]]), again.cost(KEYS[:2])
+    assert (both.joules, both.peak_memory) == (20 + 20, 300)
+    assert (first.joules, first.peak_memory) == (20, 100)
+
+
+def test_older_shards_that_say_nothing_of_memory_and_energy_are_read() -> None:
+    cache = EmbeddingCache(Path("c"), RECIPE)
+    cache.append(KEYS[:5], ROWS[:5], Cost(5.0, 10.0, 5, peak_memory=100, joules=1.0))
+    (path,) = cache.folder.glob("*.h5")
+    with h5py.File(path, "r+") as file:
+        del file.attrs["peak_memory"], file.attrs["joules"]
+    path.rename(path.with_stem(stamps.sha256_file(path)))
+    cache = EmbeddingCache(Path("c"), RECIPE)
+    assert cache.cost(KEYS[:5]) == Cost(5.0, 10.0, 5)
+    cache.append(KEYS[5:], ROWS[5:], Cost(5.0, 10.0, 5, peak_memory=100, joules=1.0))
+    assert cache.cost(KEYS) == Cost(10.0, 20.0, 10, peak_memory=100)
+
+
 def test_a_temporary_file_of_a_killed_writer_is_no_shard() -> None:
     cache = EmbeddingCache(Path("c"), RECIPE)
     cache.append(KEYS, ROWS, Cost())

@@ -39,7 +39,7 @@ def fill(shards: list[list[int]]) -> None:
     """Write shards of these rows, each with numbers of its own, so that it shows which one a row comes from."""
     empty = cache()
     for age, rows in enumerate(shards):
-        empty.append(KEYS[rows], ROWS[rows] + 100 * age, Cost(len(rows), 2.0 * len(rows)))
+        empty.append(KEYS[rows], ROWS[rows] + 100 * age, Cost(len(rows), 2.0 * len(rows), 0, 100, 3.0 * len(rows)))
 
 
 @given(st.lists(st.lists(st.integers(0, 9), min_size=1, unique=True), min_size=1, max_size=6), st.integers(2, 12))
@@ -56,6 +56,8 @@ def test_merging_changes_no_row_no_cost_and_nothing_that_is_missing(shards: list
     np.testing.assert_array_equal(gathered(cache(), held), before)
     np.testing.assert_array_equal(cache().missing(KEYS), missing)
     assert cache().cost(held).seconds == pytest.approx(cost.seconds)
+    assert cache().cost(held).joules == pytest.approx(3 * cost.seconds)
+    assert cache().cost(held).peak_memory == 100
     assert len(stored().shards) == len(shards) - change.shards
 
 

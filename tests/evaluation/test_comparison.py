@@ -4,7 +4,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binom
 
-from pipeline.errors import StateError
 from pipeline.evaluation import comparison
 from pipeline.evaluation.predictions import Predictions
 from tests.evaluation.examples import predictions
@@ -79,11 +78,6 @@ def test_what_one_number_cannot_say_comes_with_intervals() -> None:
         *(part["accuracy"] for part in detail["calibration"]),
     ]
     assert all(0 <= one.low <= one.value <= one.high <= 1 for one in estimates)
-
-
-def test_runs_on_different_images_are_not_compared() -> None:
-    with pytest.raises(StateError, match="different images"):
-        comparison.bootstrap([predictions(n=60), predictions(n=59)], 10, 0)
 
 
 @given(st.integers(0, 500), st.integers(1, 500))

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from pipeline.cost import Cost
+from pipeline.cost import Cost, duration
 from pipeline.evaluation.curves import Point
 from pipeline.nn.finetuning import examples, fitting, forecast, inputs
 from pipeline.nn.finetuning.checkpoints import Checkpoint, Saved
@@ -33,7 +33,7 @@ def points(
         InputError, StateError: as `fitting.run`.
 
     """
-    found, total, key = [], Cost(), _key(params, backbone, plan)
+    found, total, key = [], Cost(), inputs.decisive(params, plan, inputs.read(params, backbone, plan))
     for subset in subsets:
         kept = _kept(key, subset)
         saved = kept.read()
@@ -50,17 +50,13 @@ def points(
 
 def price(params: Params, backbone: str, plan: str, subsets: Sequence[Subset]) -> str:
     """Say what the trainings that are not kept from before would take; one batch is timed, nothing is kept."""
-    key = _key(params, backbone, plan)
+    given = inputs.read(params, backbone, plan)
+    key = inputs.decisive(params, plan, given)
     missing = sum(_kept(key, subset).read() is None for subset in subsets)
     if not missing:
         return f"{plan}: all {len(subsets)} trainings are kept from before"
-    given = inputs.read(params, backbone, plan)
     one = forecast.forecast(given.task, given.loaded, params.plan(plan), params.embed)
-    return f"{plan}: {one.disk}{missing} trainings, at most {forecast.duration(one.storing + missing * one.training)}"
-
-
-def _key(params: Params, backbone: str, plan: str) -> Key:
-    return inputs.decisive(params, plan, inputs.read(params, backbone, plan))
+    return f"{plan}: {one.disk}{missing} trainings, at most {duration(one.storing + missing * one.training)}"
 
 
 def _kept(key: Key, subset: Subset) -> Checkpoint:

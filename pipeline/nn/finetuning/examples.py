@@ -40,6 +40,8 @@ class Examples(Protocol):
     """How many a training row has, itself included; rows of validation and test have one."""
     cost: Cost
     """What was spent on them beforehand, by this process or another."""
+    stored_bytes: int
+    """Of the disk, that hold them; 0 where images are decoded anew."""
 
     def batch(self, rows: Ints, views: Ints) -> Tensor:
         """Return the inputs of some rows, each in one view: (B, C, H, W) float32."""
@@ -71,7 +73,7 @@ class Live:
         self, task: Task, backbone: Backbone, framing: Framing, plan: Plan, forward: Forward | None = None
     ) -> None:
         self.task, self.backbone, self.framing, self.plan, self.forward = task, backbone, framing, plan, forward
-        self.views, self.cost = views.LIMIT, Cost()
+        self.views, self.cost, self.stored_bytes = views.LIMIT, Cost(), 0
         self.pool = ThreadPoolExecutor()
 
     def batch(self, rows: Ints, views: Ints) -> Tensor:
@@ -112,6 +114,7 @@ class Cached:
         _store(items, keys, recipe, loaded, plan, settings, forward, processes)
         cache = EmbeddingCache(settings.cache, recipe)
         self.stored, self.cost = cache.stored(keys), cache.cost(keys)
+        self.stored_bytes = self.cost.images * int(self.stored[:1].nbytes)  # images that share their bytes share a row
 
     def batch(self, rows: Ints, views: Ints) -> Tensor:
         """Look up."""

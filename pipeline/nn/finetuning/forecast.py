@@ -61,11 +61,6 @@ def forecast(task: Task, loaded: Loaded, plan: Plan, settings: Embed) -> Forecas
     return Forecast(trained + pace.decode * passes, 0, disk)
 
 
-def duration(seconds: float) -> str:
-    """Word a time as people do."""
-    return f"{seconds / 60:.0f} minutes" if seconds >= 90 else f"{seconds:.0f} s"
-
-
 def _to_store(task: Task, loaded: Loaded, plan: Plan, settings: Embed) -> tuple[int, str]:
     if not plan.cache_frozen:
         return 0, ""

@@ -1,0 +1,62 @@
+"""Survey: what the embeddings alone say, a map of all images and how well they fit the task, and its files."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline import stamps
+from pipeline.atomic import replacing
+from pipeline.errors import StateError
+from pipeline.evaluation.transferability import Transferability
+
+Floats = npt.NDArray[np.floating[Any]]
+
+
+@dataclass(frozen=True)
+class Survey:
+    """One backbone's embeddings, seen before any head is trained."""
+
+    image_id: Sequence[str]
+    """(N,) all embedded images, in manifest order."""
+    position: Floats
+    """(N, 2) of each on the map, within the unit square."""
+    scores: Transferability
+    """Of the training images."""
+
+
+def path_of(backbone: str) -> Path:
+    """Return where a backbone's survey lies; its stamp, with the scores, lies beside it with the suffix .json."""
+    return Path("survey") / f"{backbone}.parquet"
+
+
+def stamp_path(backbone: str) -> Path:
+    """Return where the stamp of a backbone's survey lies."""
+    return path_of(backbone).with_suffix(".json")
+
+
+def write(backbone: str, survey: Survey, inputs: Mapping[str, str]) -> None:
+    """Write a survey and its stamp: a row per image in the one, the scores in the other."""
+    path, position = path_of(backbone), survey.position.astype(np.float64)
+    columns = {"image_id": pa.array(survey.image_id, pa.string()), "x": position[:, 0], "y": position[:, 1]}
+    with replacing(path) as temporary:
+        pq.write_table(pa.table(columns), temporary, compression="zstd")
+    facts = {"scores": asdict(survey.scores)}
+    stamps.write(stamp_path(backbone), stamps.Stamp(f"survey@{backbone}", stamps.hashes([path]), inputs, facts))
+
+
+def read(backbone: str) -> Survey:
+    """Read a survey whose bytes are the stamped ones; StateError otherwise."""
+    path, stamp = path_of(backbone), stamps.read(stamp_path(backbone))
+    table = pq.read_table(BytesIO(stamps.check(path, stamp)))
+    try:
+        position = np.column_stack([table[axis].to_numpy() for axis in ("x", "y")])
+        return Survey(table["image_id"].to_pylist(), position, Transferability(**stamp.facts["scores"]))
+    except (KeyError, TypeError) as error:
+        raise StateError(f"{stamp_path(backbone)}: lacks {error}; run `dvc repro --force`") from error

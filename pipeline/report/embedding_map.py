@@ -1,0 +1,94 @@
+"""The map of the embeddings: an Altair chart compiled to Vega for the browser, and what it shows, as compact JSON.
+
+The page holds every image once, in columns, and for each backbone where its images lie. `templates/page.js` puts the
+two together, lets a reader choose the colouring, and shows the image that is pointed at.
+"""
+
+import itertools
+import json
+from collections.abc import Sequence
+from functools import cache
+from typing import Any
+
+import altair as alt
+import numpy as np
+import vl_convert
+from markupsafe import Markup
+
+from pipeline.evaluation.predictions import Predictions
+from pipeline.report.evidence import Evidence
+
+# Okabe & Ito's colours first, then Tableau's that are least like them; more classes begin anew.
+CLASS_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f7f00", "#9467bd", "#8c564b",
+                 "#e377c2", "#bcbd22", "#17becf")  # fmt: skip
+SPLITS = {"train": "#8a94a3", "val": "#e69f00", "test": "#0072b2"}
+OUTCOMES = {"right": "#0072b2", "wrong": "#d55e00", "learnt from": "#8a94a355"}
+"""Of a run; it is not asked about the images it learns from."""
+GRID = 10_000
+"""Positions are whole numbers up to this: finer than any screen."""
+
+
+def spec(points: int) -> Any:  # noqa: ANN401  # Vega's JSON
+    """Return the Vega specification of a map of so many points; page.js gives it its rows, their colours and a size."""
+    size = float(np.clip(60_000 / max(points, 1), 6, 60))
+    axis = {"axis": None, "scale": alt.Scale(domain=[0, GRID], nice=False, padding=8)}
+    chart = (
+        alt.Chart(alt.NamedData("points"))
+        .mark_circle(size=size, opacity=0.85, aria=False)
+        .encode(x=alt.X("x:Q", **axis), y=alt.Y("y:Q", **axis), color=alt.Color("colour:N", scale=None))
+        .properties(width=640, height=480)
+        .configure(background="transparent", padding=0)
+        .configure_view(stroke=None)
+    )
+    return vl_convert.vegalite_to_vega(chart.to_dict())
+
+
+@cache
+def library() -> str:
+    """Return Vega, with vega-embed around it, as one script that needs no other."""
+    script: str = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")
+    return script.replace("</script", "<\\/script")
+
+
+def data(evidence: Evidence) -> dict[str, Any]:
+    """Return what page.js shows: images in columns, what each run decided, colourings, and a map per backbone."""
+    table, classes = evidence.table, evidence.table.classes
+    number = {name: place for place, name in enumerate(classes)}
+    cell = {image_id: place for place, image_id in enumerate(evidence.thumbnails.image_id)}
+    row_of = table.row_of()
+    runs = [
+        {"title": result.title, **_decided(one, row_of)}
+        for result, one in zip(evidence.verdict.results, evidence.decided, strict=True)
+    ]
+    return {
+        "images": list(table.image_id),
+        "label": [number[label] for label in table.label],
+        "split": [list(SPLITS).index(split) for split in table.split],
+        "cell": [cell.get(image_id, -1) for image_id in table.image_id],
+        "sprite": {"columns": evidence.thumbnails.columns, "cell": evidence.thumbnails.cell},
+        "classes": dict(zip(classes, itertools.cycle(CLASS_COLOURS), strict=False)),
+        "splits": SPLITS,
+        "outcomes": OUTCOMES,
+        "judged": [row_of[image_id] for image_id in evidence.decided[0].image_id],
+        "runs": runs,
+        "maps": [
+            {"backbone": backbone, "row": [row_of[image_id] for image_id in survey.image_id],
+             **dict(zip("xy", np.rint(survey.position * GRID).astype(int).T.tolist(), strict=True))}
+            for backbone, survey in evidence.surveys.items()
+        ],
+        "spec": spec(max((len(survey.image_id) for survey in evidence.surveys.values()), default=0)),
+    }  # fmt: skip
+
+
+def _decided(predictions: Predictions, row_of: dict[str, int]) -> dict[str, Sequence[int]]:
+    """Return the decided class and its probability in percent, aligned with `judged`."""
+    decided = predictions.decision()
+    sure = predictions.probability[np.arange(len(decided)), decided]
+    return {"decided": decided.tolist(), "percent": np.rint(100 * sure).astype(int).tolist()}
+
+
+def embedded_json(content: object) -> Markup:
+    """Return JSON that can stand inside a script element: no character in it can end that element."""
+    text = json.dumps(content, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    safe = text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
+    return Markup(safe.replace("\u2028", "\\u2028").replace("\u2029", "\\u2029"))  # noqa: S704  # just made so

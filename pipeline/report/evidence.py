@@ -1,0 +1,33 @@
+"""What the page shows: the verdict, and the images and decisions behind it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from pipeline.evaluation.predictions import Predictions
+from pipeline.evaluation.surveys import Survey
+from pipeline.manifest import Manifest
+from pipeline.runs import Run
+from pipeline.stamps import Stamp
+from pipeline.thumbnails import Thumbnails
+from pipeline.verdict import Verdict
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """All that a section may look at."""
+
+    verdict: Verdict
+    finished: Sequence[Run]
+    """In the order of the verdict's results."""
+    decided: Sequence[Predictions]
+    """Of validation and test images, for each of them."""
+    table: Manifest
+    surveys: Mapping[str, Survey]
+    """backbone -> where its images lie on the map."""
+    embedded: Mapping[str, Stamp]
+    """backbone -> the stamp of its embeddings."""
+    thumbnails: Thumbnails
+
+    def decided_by(self, run: str) -> Predictions:
+        """Return what a run decides."""
+        return next(one for result, one in zip(self.verdict.results, self.decided, strict=True) if result.run == run)

@@ -1,0 +1,42 @@
+"""reports/index.html: one file that needs no other, no network, and runs no script but its own."""
+
+import base64
+import hashlib
+
+from markupsafe import Markup
+
+from pipeline import verdict
+from pipeline.atomic import write_text
+from pipeline.report import embedding_map
+from pipeline.report.evidence import Evidence
+from pipeline.report.rendering import asset, render
+from pipeline.report.sections import SECTIONS
+
+
+def write(evidence: Evidence) -> None:
+    """Write the page."""
+    write_text(verdict.PAGE, page(evidence))
+
+
+def page(evidence: Evidence) -> str:
+    """Return the page.
+
+    Its policy (https://www.w3.org/TR/CSP3/) lets run only the scripts whose hashes it names, and nothing be fetched: a
+    class or a file whose name is markup stays a name, should a template ever forget to escape it.
+    """
+    sections = [section for function in SECTIONS if (section := function(evidence))]
+    scripts = [embedding_map.library(), asset("page.js")]
+    return render(
+        "page.html.j2",
+        verdict=evidence.verdict,
+        sections=sections,
+        style=Markup(asset("style.css")),  # noqa: S704  # ours
+        scripts=[Markup(script) for script in scripts],  # noqa: S704  # ours and the library's
+        hashes=[_source_hash(script) for script in scripts],
+        data=embedding_map.embedded_json(embedding_map.data(evidence)),
+        sprite=base64.b64encode(evidence.thumbnails.sprite).decode(),
+    )
+
+
+def _source_hash(script: str) -> str:
+    return f"sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}"

@@ -1,0 +1,67 @@
+"""The lineage panel: for every run and every backbone the files and facts that its numbers come from."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pipeline import runs
+from pipeline.embeddings import matrix
+from pipeline.report.evidence import Evidence
+from pipeline.runs import Run
+from pipeline.stamps import Stamp
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Of one run, or of one backbone's embeddings."""
+
+    anchor: str
+    title: str
+    facts: Mapping[str, str]
+    made: Mapping[str, str]
+    """path -> sha256 of what its stage wrote"""
+    made_from: Mapping[str, str]
+    """path -> sha256 of what it read"""
+
+
+def origins(evidence: Evidence) -> list[Origin]:
+    """Return the origin of every run, in the verdict's order, then of every backbone's embeddings."""
+    of_runs = [
+        _of_run(number, result.title, run)
+        for number, (result, run) in enumerate(zip(evidence.verdict.results, evidence.finished, strict=True))
+    ]
+    return of_runs + [_of_embeddings(backbone, stamp) for backbone, stamp in evidence.embedded.items()]
+
+
+def _of_run(number: int, title: str, run: Run) -> Origin:
+    facts = run.stamp.facts
+    made_with = facts.get("made_with", {})
+    settings = ", ".join(f"{name}={value}" for name, value in facts.get("params", {}).items())
+    changed = " with uncommitted changes" if made_with.get("uncommitted_changes") else ""
+    stated = {
+        "stage": run.stamp.stage,
+        "settings": settings,
+        "seed": facts.get("seed"),
+        "code": f"commit {made_with['commit']}{changed}" if "commit" in made_with else None,
+        "python": made_with.get("python"),
+        "libraries": _listed(made_with.get("libraries", {})),
+        "machine": _listed(made_with.get("machine", {})),
+        "device": facts.get("device"),
+    }
+    return Origin(
+        f"origin-{number}",
+        title,
+        {name: str(value) for name, value in stated.items() if value not in (None, "")},
+        {**run.stamp.outputs, runs.stamp_path(run.backbone, run.name).as_posix(): "(this file says all this)"},
+        run.stamp.inputs,
+    )
+
+
+def _of_embeddings(backbone: str, stamp: Stamp) -> Origin:
+    stated = {"stage": stamp.stage, "recipe": _listed(stamp.facts["recipe"])}
+    made = {**stamp.outputs, matrix.stamp_path(backbone).as_posix(): "(this file says all this)"}
+    return Origin(f"embeddings-{backbone}", f"Embeddings of {backbone}", stated, made, stamp.inputs)
+
+
+def _listed(values: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in values.items())

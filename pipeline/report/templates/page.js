@@ -1,0 +1,152 @@
+"use strict";
+// Sorting, and the map: which image is pointed at, and what is known of it. All text goes in as text, never as markup.
+
+for (const table of document.querySelectorAll("table.sortable")) {
+  const headings = [...table.tHead.rows[0].cells];
+  headings.forEach((heading, column) => {
+    heading.querySelector("button").addEventListener("click", () => {
+      const direction = heading.getAttribute("aria-sort") === "descending" ? "ascending" : "descending";
+      headings.forEach((other) => other.removeAttribute("aria-sort"));
+      heading.setAttribute("aria-sort", direction);
+      const sign = direction === "ascending" ? 1 : -1;
+      const rows = [...table.tBodies[0].rows];
+      const value = (row) => row.cells[column].dataset.value;
+      const order = (one, other) => {
+        if (value(one) === "" || value(other) === "") return (value(one) === "") - (value(other) === ""); // unknown last
+        const difference = Number(value(one)) - Number(value(other));
+        return sign * (Number.isNaN(difference) ? value(one).localeCompare(value(other)) : difference);
+      };
+      table.tBodies[0].append(...rows.sort(order));
+    });
+  });
+}
+
+addEventListener("beforeprint", () => document.querySelectorAll("details").forEach((one) => { one.open = true; }));
+addEventListener("hashchange", openTarget);
+openTarget();
+
+function openTarget() {
+  const target = location.hash && document.getElementById(location.hash.slice(1));
+  if (target instanceof HTMLDetailsElement) target.open = true;
+}
+
+const page = JSON.parse(document.getElementById("data").textContent);
+if (document.getElementById("map")) drawMap(page);
+
+async function drawMap(data) {
+  const element = (name) => document.getElementById(`map-${name}`);
+  const canvas = element("canvas"), card = element("card"), thumb = element("thumb"), words = element("words");
+  const classes = Object.keys(data.classes), splits = Object.keys(data.splits);
+  const judged = new Map(data.judged.map((image, place) => [image, place]));
+  let shown = data.maps[0], at = -1;
+
+  const colourings = {
+    class: { key: data.classes, of: (image) => classes[data.label[image]] },
+    split: { key: data.splits, of: (image) => splits[data.split[image]] },
+  };
+  data.runs.forEach((run, number) => {
+    colourings[number] = {
+      key: data.outcomes,
+      of: (image) => {
+        const place = judged.get(image);
+        if (place === undefined) return "learnt from";
+        return run.decided[place] === data.label[image] ? "right" : "wrong";
+      },
+    };
+  });
+
+  // `ast`: expressions are interpreted, not compiled, so that the page's policy need not allow eval.
+  const { view } = await vegaEmbed(canvas, data.spec, { mode: "vega", actions: false, ast: true, hover: false, tooltip: false });
+  view.addEventListener("pointermove", point).addEventListener("click", point);
+  canvas.addEventListener("pointerleave", () => { card.hidden = true; });
+  canvas.addEventListener("blur", () => { card.hidden = true; });
+  canvas.addEventListener("keydown", step);
+  element("colour").addEventListener("change", colour);
+  element("backbone")?.addEventListener("change", (event) => {
+    shown = data.maps.find((map) => map.backbone === event.target.value);
+    at = -1;
+    colour();
+  });
+  new ResizeObserver(fit).observe(canvas);
+  colour();
+
+  function colour() {
+    const { key, of } = colourings[element("colour").value];
+    const points = shown.row.map((image, place) => ({ x: shown.x[place], y: shown.y[place], place, colour: key[of(image)] }));
+    if (key === data.outcomes) points.sort((one, other) => (one.colour === key.wrong) - (other.colour === key.wrong));
+    element("legend").replaceChildren(...Object.entries(key).map(([name, value]) => {
+      const entry = document.createElement("li"), dot = document.createElement("i");
+      dot.style.background = value;
+      entry.append(dot, bdi(name));
+      entry.title = name;
+      return entry;
+    }));
+    view.data("points", points);
+    fit();
+  }
+
+  function fit() {
+    const width = canvas.clientWidth;
+    if (width) view.width(width).height(Math.min(Math.max(0.62 * width, 300), 620)).runAsync();
+  }
+
+  function point(event, item) {
+    if (item?.datum?.place === undefined) {
+      card.hidden = true;
+      return;
+    }
+    show(item.datum.place, item.x, item.y);
+  }
+
+  function step(event) {
+    const by = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
+    if (event.key === "Escape") card.hidden = true;
+    if (!by) return;
+    event.preventDefault();
+    at = (at + by + shown.row.length) % shown.row.length;
+    show(at, view.scale("x")(shown.x[at]), view.scale("y")(shown.y[at]));
+  }
+
+  function show(place, x, y) {
+    const image = shown.row[place];
+    at = place;
+    picture(image);
+    words.replaceChildren(...lines(image));
+    card.hidden = false;
+    const room = canvas.clientWidth - card.offsetWidth;
+    card.style.left = `${Math.max(0, Math.min(x + 14, x + 14 > room ? x - card.offsetWidth - 14 : x + 14))}px`;
+    card.style.top = `${Math.max(0, Math.min(y + 14, canvas.clientHeight - card.offsetHeight))}px`;
+  }
+
+  function picture(image) {
+    const cell = data.cell[image], side = data.sprite.cell;
+    thumb.hidden = cell < 0;
+    thumb.style.width = thumb.style.height = `${side}px`;
+    thumb.style.backgroundPosition = `${-side * (cell % data.sprite.columns)}px ${-side * Math.floor(cell / data.sprite.columns)}px`;
+    thumb.dataset.cell = cell;
+  }
+
+  function lines(image) {
+    const label = data.label[image], place = judged.get(image);
+    const title = document.createElement("div");
+    title.append(bdi(data.images[image]));
+    const facts = document.createElement("div");
+    facts.append(bdi(classes[label]), `, ${splits[data.split[image]]}`);
+    const runs = document.createElement("ul");
+    for (const run of data.runs) {
+      if (place === undefined) break;
+      const line = document.createElement("li"), right = run.decided[place] === label;
+      line.className = right ? "right" : "wrong";
+      line.append(right ? "✓ " : "✗ ", bdi(run.title), ": ", bdi(classes[run.decided[place]]), `, ${run.percent[place]}%`);
+      runs.append(line);
+    }
+    if (place === undefined) runs.append("learnt from, so no run is asked about it");
+    return [title, facts, runs].map((line) => { line.className ||= "name"; return line; });
+  }
+
+  function bdi(text) {
+    const isolated = document.createElement("bdi");
+    isolated.textContent = text;
+    return isolated;
+  }
+}

@@ -1,0 +1,15 @@
+"""thumbnails: manifest -> small pictures of the images, for the report."""
+
+from tqdm import tqdm
+
+from pipeline import manifest, thumbnails
+from pipeline.params import Params
+
+
+def main(params: Params) -> str:  # noqa: ARG001  # as every stage is called
+    """Draw the chosen images and write them; return the summary line."""
+    table = manifest.read()
+    with tqdm(total=len(thumbnails.chosen(table)), desc="draw", unit="image", disable=None) as bar:
+        made = thumbnails.make(table, bar.update)
+    written = thumbnails.write(made)
+    return f"{len(made.image_id):,} of {len(table):,} images pictured, {written / 1e6:.1f} MB"

@@ -1,0 +1,64 @@
+"""Where a data set stands on the three things that choose between frozen features and fine-tuning, in numbers."""
+
+from collections.abc import Sequence
+
+from pipeline.cost import duration
+from pipeline.evaluation import efficiency
+from pipeline.evaluation.efficiency import LabelEfficiency
+from pipeline.evaluation.transferability import TRUST, Transferability
+from pipeline.verdict import Standing, Verdict
+
+
+def standing(verdict: Verdict) -> Sequence[Standing]:
+    """Return a sentence with its number on each."""
+    return [
+        Standing("Labelled data", _labels(verdict)),
+        Standing("Similarity of the tasks", _similarity(verdict)),
+        Standing("Compute", _compute(verdict)),
+    ]
+
+
+def _labels(verdict: Verdict) -> str:
+    if not verdict.curves:
+        return "Not measured: no head or plan was trained on parts of the labels (`curve` in params.yaml)."
+    return " ".join(_of_curve(backbone, curve, verdict) for backbone, curve in verdict.curves.items())
+
+
+def _of_curve(backbone: str, curve: LabelEfficiency, verdict: Verdict) -> str:
+    run, reached = max(curve.reached.items(), key=lambda pair: pair[1][-1].score.value)
+    last, where = reached[-1], f" on {backbone}" if len(verdict.curves) > 1 else ""
+    text = f"With {last.labels:,} labels {run}{where} reaches {last.score.value:.1%} test {curve.metric.replace('_', ' ')}"
+    if len(reached) > 1:
+        before = reached[-2]
+        gain = 100 * (last.score.value - before.score.value)
+        text += f", with {before.labels:,} of them {before.score.value:.1%}: the last step brought {gain:+.1f} points"
+    crossed = [efficiency.sentence(one, curve) for one in curve.crossovers]
+    return " ".join([f"{text}.", *(crossed or ["From how many labels on fine-tuning gets ahead was not measured."])])
+
+
+def _similarity(verdict: Verdict) -> str:
+    found = [_of_scores(backbone, scores) for backbone, scores in verdict.transferability.items()]
+    return " ".join([*found, TRUST])
+
+
+def _of_scores(backbone: str, scores: Transferability) -> str:
+    closed = (scores.knn_accuracy - scores.largest_class) / max(1 - scores.largest_class, 1e-9)
+    return (
+        f"Before any training, the {scores.neighbours} nearest neighbours among the {backbone} embeddings find the class "
+        f"of {scores.knn_accuracy:.1%} of {scores.images:,} training images, where naming the largest class finds "
+        f"{scores.largest_class:.1%}: {max(closed, 0):.0%} of what there is to gain. LogME {scores.logme:.3f}, "
+        f"H-score {scores.h_score:.3f}."
+    )
+
+
+def _compute(verdict: Verdict) -> str:
+    head = verdict.of(verdict.best_head)
+    text = f"From images to predictions {head.title} took {duration(head.cost.cpu_seconds)} of CPU time"
+    if verdict.best_plan is None:
+        return f"{text}; what fine-tuning would cost was not measured (`headswap finetune ... --dry-run` estimates it)."
+    plan = verdict.of(verdict.best_plan)
+    ratio = plan.cost.cpu_seconds / max(head.cost.cpu_seconds, 1e-9)
+    return (
+        f"{text}, {plan.title} {duration(plan.cost.cpu_seconds)}, {ratio:.1f} times as much, on {plan.device}. "
+        f"A thousand new images take {head.seconds_per_1000:.1f} s with the one and {plan.seconds_per_1000:.1f} s with the other."
+    )

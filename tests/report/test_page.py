@@ -1,0 +1,142 @@
+"""The page is one inert, self-contained file."""
+
+import base64
+import dataclasses
+import hashlib
+import json
+import re
+from html.parser import HTMLParser
+
+import pytest
+
+from pipeline import verdict
+from pipeline.report import charts, page
+from pipeline.report.evidence import Evidence
+from pipeline.report.sections import SECTIONS
+from tests.report.examples import evidence
+
+NASTY = ("<img src=x onerror=alert(1)>", "</script><script>alert(1)</script>", '"><svg onload=alert(1)>', "=cmd()")
+
+
+class Parsed(HTMLParser):
+    """Tags with their attributes, and the text of every script."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.scripts: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        if self.tags and self.tags[-1][0] == "script":
+            self.scripts.append(data)
+
+    def all(self, *names: str) -> list[dict[str, str | None]]:
+        return [attributes for tag, attributes in self.tags if tag in names]
+
+
+@pytest.fixture(scope="module")
+def text() -> str:
+    return page.page(evidence())
+
+
+def test_it_needs_no_network_and_no_other_file(text: str) -> None:
+    parsed = Parsed(text)
+    assert not parsed.all("iframe", "object", "embed", "form", "base")
+    assert all(one["href"] == "data:," for one in parsed.all("link"))
+    assert all(str(one["src"]).startswith("data:image/webp;base64,") for one in parsed.all("img"))
+    assert not [one for one in parsed.all("script") if "src" in one]
+
+
+def test_its_policy_lets_run_its_own_scripts_alone(text: str) -> None:
+    parsed = Parsed(text)
+    (policy,) = [one["content"] for one in parsed.all("meta") if "http-equiv" in one]
+    assert policy is not None
+    assert "default-src 'none'" in policy
+    assert "unsafe-eval" not in policy
+    assert "'unsafe-inline'" not in policy.split("script-src")[1]
+    run = [script for script in parsed.scripts if script.strip() and not script.startswith("{")]
+    hashes = {base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in run}
+    assert hashes == set(re.findall(r"'sha256-([^']+)'", policy))
+    assert len(hashes) == 2
+
+
+def test_the_answer_comes_first_and_every_section_follows_in_order(text: str) -> None:
+    titles = [section.title for function in SECTIONS if (section := function(evidence()))]
+    assert len(titles) >= 11
+    places = [text.index("<h1>cannot tell</h1>"), *(text.index(f'-title">{title}</h2>') for title in titles)]
+    assert places == sorted(places)
+    links = [str(one["href"]) for one in Parsed(text).all("a")]
+    assert set(links) <= {f"#{one['id']}" for _, one in Parsed(text).tags if "id" in one}
+
+
+def test_pictures_have_text_alternatives(text: str) -> None:
+    parsed = Parsed(text)
+    assert all(one["role"] == "img" and one["aria-label"] for one in parsed.all("svg"))
+    assert all(one["alt"] for one in parsed.all("img"))
+    assert len(parsed.all("svg")) == 7 * len(charts.SHAPES)
+
+
+@pytest.mark.parametrize("name", NASTY)
+def test_names_are_inert(name: str) -> None:
+    given = evidence(classes=(name, "b"), titles=(name, "last"), ids=[name])
+    changed = dataclasses.replace(given.verdict, skipped={name: {name: name}}, notes=[name], inputs={name: "0" * 64})
+    parsed = Parsed(page.page(dataclasses.replace(given, verdict=changed)))
+    assert len(parsed.all("script")) == 3
+    assert all(str(one["src"]).startswith("data:") for one in parsed.all("img"))
+    assert not [attribute for _, one in parsed.tags for attribute in one if attribute.startswith("on")]
+
+
+def test_its_data_say_of_every_image_where_it_lies_and_what_each_run_takes_it_for(text: str) -> None:
+    given = evidence()
+    data = json.loads(next(script for script in Parsed(text).scripts if script.startswith("{")))
+    assert data["images"] == list(given.table.image_id)
+    assert len(data["maps"][0]["x"]) == len(data["maps"][0]["row"]) == len(given.table)
+    first = given.decided[0]
+    assert [data["images"][row] for row in data["judged"]] == list(first.image_id)
+    assert data["runs"][0]["decided"] == first.decision().tolist()
+    cells = [data["cell"][given.table.image_id.index(name)] for name in given.thumbnails.image_id]
+    assert cells == list(range(len(cells)))
+    assert data["cell"].count(-1) == len(given.table) - len(cells)
+
+
+def test_the_table_holds_the_numbers_with_their_intervals(text: str) -> None:
+    assert "85.0<small>80.0 to 90.0</small>" in text
+    assert re.search(r"[+-]\d+\.\d<small>[+-]\d+\.\d to [+-]\d+\.\d</small>", text)
+
+
+def test_a_metric_that_the_test_images_do_not_define_is_a_dash() -> None:
+    given = evidence()
+    results = [dataclasses.replace(one, test={"accuracy": one.test["accuracy"]}) for one in given.verdict.results]
+    changed = dataclasses.replace(given, verdict=dataclasses.replace(given.verdict, results=results))
+    assert "<td data-value=\"\">–</td>" in page.page(changed)
+
+
+def test_a_crossover_stands_in_words_above_its_picture(text: str) -> None:
+    words = "last is ahead of the best frozen head (logreg) from 32 labels on; 95% interval [10 or fewer, beyond "
+    assert text.index(words) < text.index("Test accuracy by number of labels")
+
+
+def test_a_single_run_is_reported_without_the_sections_that_compare() -> None:
+    given = evidence(titles=("logreg",))
+    alone = dataclasses.replace(given.verdict, detectable=None, curves={})
+    text = page.page(dataclasses.replace(given, verdict=alone))
+    assert "Against the best frozen head" not in text
+    assert "How fine-tuning went" not in text
+    assert "What more labels bring" not in text
+
+
+def test_more_classes_than_a_matrix_can_show_become_a_list_of_confusions() -> None:
+    text = page.page(evidence(images=200, classes=[f"class{number}" for number in range(charts.MOST_CLASSES + 1)]))
+    assert "Confusion matrix of every run" not in text
+    assert "the most frequent" in text
+
+
+def test_the_file_is_written_whole(tmp_path: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(str(tmp_path))
+    given: Evidence = evidence()
+    page.write(given)
+    assert verdict.PAGE.read_text(encoding="utf-8") == page.page(given)
