@@ -61,8 +61,8 @@ VERBS = {
     ),
     "compare": Verb(
         "stages.compare",
-        "stage: score every run on the test split, write the verdict and the report; with two runs named: compare these "
-        "here and now, write nothing",
+        "stage: score every run on the test split, write the verdict and the report; with two runs named: compare "
+        "these here and now, write nothing",
         names=("run", "<backbone>/<head or plan>, or just the head or plan"),
     ),
     "report": Verb(

@@ -81,9 +81,7 @@ def score(finished: Sequence[Run], params: Params) -> Scored:
     """
     metric, costs = params.selection.metric, params.compare.costs
     predictions.require_same_images({run.id: run.predictions.of("test") for run in finished})
-    rules = [
-        decisions.choose(run.predictions.of("val"), params.compare.decision, costs, metric) for run in finished
-    ]
+    rules = [decisions.choose(run.predictions.of("val"), params.compare.decision, costs, metric) for run in finished]
     decided = [
         rule.apply(run.predictions) if rule else run.predictions for run, rule in zip(finished, rules, strict=True)
     ]
@@ -181,9 +179,11 @@ def cost_of(run: Run, frozen: Cost) -> Cost:
     return run.cost + frozen if embedded else run.cost
 
 
-def seconds_per_1000(run: Run, frozen: Cost) -> float:
-    """Return what predicting 1,000 new images takes; a head's begins with the frozen pass over them."""
-    alone = float(_fact(run, "prediction")["seconds_per_1000"])
+def seconds_per_1000(run: Run, frozen: Cost) -> float | None:
+    """Return what predicting 1,000 images takes, if it was timed; a head's begins with the frozen pass over them."""
+    if "prediction" not in run.stamp.facts:
+        return None
+    alone = float(run.stamp.facts["prediction"]["seconds_per_1000"])
     return alone + 1000 * frozen.seconds / max(frozen.images, 1) if run.kind == "head" else alone
 
 

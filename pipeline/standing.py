@@ -27,7 +27,9 @@ def _labels(verdict: Verdict) -> str:
 def _of_curve(backbone: str, curve: LabelEfficiency, verdict: Verdict) -> str:
     run, reached = max(curve.reached.items(), key=lambda pair: pair[1][-1].score.value)
     last, where = reached[-1], f" on {backbone}" if len(verdict.curves) > 1 else ""
-    text = f"With {last.labels:,} labels {run}{where} reaches {last.score.value:.1%} test {curve.metric.replace('_', ' ')}"
+    text = (
+        f"With {last.labels:,} labels {run}{where} reaches {last.score.value:.1%} test {curve.metric.replace('_', ' ')}"
+    )
     if len(reached) > 1:
         before = reached[-2]
         gain = 100 * (last.score.value - before.score.value)
@@ -44,9 +46,9 @@ def _similarity(verdict: Verdict) -> str:
 def _of_scores(backbone: str, scores: Transferability) -> str:
     closed = (scores.knn_accuracy - scores.largest_class) / max(1 - scores.largest_class, 1e-9)
     return (
-        f"Before any training, the {scores.neighbours} nearest neighbours among the {backbone} embeddings find the class "
-        f"of {scores.knn_accuracy:.1%} of {scores.images:,} training images, where naming the largest class finds "
-        f"{scores.largest_class:.1%}: {max(closed, 0):.0%} of what there is to gain. LogME {scores.logme:.3f}, "
+        f"Before any training, the {scores.neighbours} nearest neighbours among the {backbone} embeddings find the "
+        f"class of {scores.knn_accuracy:.1%} of {scores.images:,} training images, where naming the largest class "
+        f"finds {scores.largest_class:.1%}: {max(closed, 0):.0%} of what there is to gain. LogME {scores.logme:.3f}, "
         f"H-score {scores.h_score:.3f}."
     )
 
@@ -58,7 +60,10 @@ def _compute(verdict: Verdict) -> str:
         return f"{text}; what fine-tuning would cost was not measured (`headswap finetune ... --dry-run` estimates it)."
     plan = verdict.of(verdict.best_plan)
     ratio = plan.cost.cpu_seconds / max(head.cost.cpu_seconds, 1e-9)
+    text = f"{text}, {plan.title} {duration(plan.cost.cpu_seconds)}, {ratio:.1f} times as much, on {plan.device}."
+    if head.seconds_per_1000 is None or plan.seconds_per_1000 is None:
+        return text
     return (
-        f"{text}, {plan.title} {duration(plan.cost.cpu_seconds)}, {ratio:.1f} times as much, on {plan.device}. "
-        f"A thousand new images take {head.seconds_per_1000:.1f} s with the one and {plan.seconds_per_1000:.1f} s with the other."
+        f"{text} A thousand new images take {head.seconds_per_1000:.1f} s with the one and "
+        f"{plan.seconds_per_1000:.1f} s with the other."
     )

@@ -44,8 +44,8 @@ class Result:
     device: str
     bytes_on_disk: int
     """The model, and what it was trained on besides the images: embeddings, or the stored frozen part."""
-    seconds_per_1000: float
-    """To predict 1,000 new images, from files to probabilities."""
+    seconds_per_1000: float | None
+    """To predict 1,000 new images, from files to probabilities; None where it could not be timed."""
     on_front: bool
     """Whether no other run scores as well for less CPU time, or better for as much (Pareto)."""
     detail: Mapping[str, Any] = field(default_factory=dict)

@@ -139,7 +139,14 @@ def test_an_interrupt_is_130_and_no_traceback(
 
 def test_a_finding_of_the_audit_is_status_1(project: Project, capsys: pytest.CaptureFixture[str]) -> None:
     on = ["--backbone", "tiny"]
-    stages = [["prepare"], ["embed", *on], ["train", *on, "--head", "logreg"], ["finetune", *on, "--plan", "last"]]
+    stages = [
+        ["prepare"],
+        ["thumbnails"],
+        ["embed", *on],
+        ["survey", *on],
+        ["train", *on, "--head", "logreg"],
+        ["finetune", *on, "--plan", "last"],
+    ]
     for stage in [*stages, ["curve", *on], ["compare"], ["audit", "--record"]]:
         assert main(stage) == 0
     assert main(["audit"]) == 0

@@ -4,6 +4,7 @@ from typing import Any
 
 import grimp
 import pytest
+from dvc_render.vega_templates import TEMPLATES
 from ruamel.yaml import YAML
 
 from pipeline.cli import VERBS
@@ -42,4 +43,11 @@ def test_package_files_hold_no_code_that_a_dependency_list_would_miss(package: s
 
 def test_metrics_are_kept_by_git_and_other_outputs_by_dvc() -> None:
     metrics = [entry for stage in STAGES.values() for one in stage.get("metrics", []) for entry in one.values()]
-    assert metrics == [{"cache": False}] * 2
+    assert metrics == [{"cache": False}] * 3
+
+
+def test_templates_of_plots_that_are_not_dvcs_own_lie_beside_its_settings() -> None:
+    plots = [entry for stage in STAGES.values() for one in stage.get("plots", []) for entry in one.values()]
+    own = {template.DEFAULT_NAME for template in TEMPLATES}
+    others = {entry["template"] for entry in plots} - own
+    assert others == {path.stem for path in (REPOSITORY / ".dvc/plots").glob("*.json")}

@@ -49,7 +49,7 @@ class Pair:
 
 
 def _turned(estimate: Estimate) -> Estimate:
-    return Estimate(-estimate.value, -estimate.high, -estimate.low)
+    return Estimate(0 - estimate.value, 0 - estimate.high, 0 - estimate.low)  # minus alone makes -0.0 of 0.0
 
 
 def compare(runs: Mapping[str, Predictions], samples: Floats, plain: Sequence[float], metric: str) -> list[Pair]:

@@ -88,7 +88,7 @@ def read(path: Path, stamp: stamps.Stamp) -> Predictions:
 
 
 def require_same_images(runs: Mapping[str, Predictions]) -> None:
-    """Raise StateError, naming two of them, unless all runs predict the same images, labels and classes in one order."""
+    """Raise StateError, naming two, unless all runs predict the same images, labels and classes in the same order."""
     (name, first), *others = runs.items()
     for other_name, other in others:
         if _judged(other) != _judged(first):

@@ -35,9 +35,11 @@ class Shape(NamedTuple):
     """The longest label, in pixels; the rest of a longer one is cut off."""
     columns: int
     """Of small charts beside each other."""
+    entries: int
+    """Of a legend beside each other."""
 
 
-SHAPES = {"wide": Shape(640, 260, 3), "narrow": Shape(250, 90, 1)}
+SHAPES = {"wide": Shape(640, 260, 3, 4), "narrow": Shape(250, 90, 1, 2)}
 
 
 def accuracy(verdict: Verdict) -> Markup:
@@ -79,7 +81,7 @@ def cost(verdict: Verdict) -> Markup:
             y=score.scale(zero=False, padding=20),
         )
         front = base.transform_filter("datum.front").mark_line(interpolate="step-after", strokeDash=[5, 4], color=GREY)
-        coloured = base.encode(color=_colour())
+        coloured = base.encode(color=_colour(shape))
         points = coloured.mark_point(filled=True, size=90, opacity=1)
         # Neighbours have their names on different sides of the point, so that few overlap.
         texts = [
@@ -101,7 +103,7 @@ def label_efficiency(curve: LabelEfficiency) -> Markup:
     def draw(shape: Shape) -> Chart:
         labels = alt.X("labels:Q", title="training images with a label (log)")
         labels = labels.scale(type="log", nice=False, padding=20).axis(values=tried, format=",")
-        base = alt.Chart(_data(rows)).encode(x=labels, color=_shades(curve.kinds))
+        base = alt.Chart(_data(rows)).encode(x=labels, color=_shades(curve.kinds, shape))
         score = alt.Y("low:Q", title=f"test {name} (%), with 95% interval").scale(zero=False)
         band = base.mark_area(opacity=0.15).encode(y=score, y2="high:Q")
         line = base.mark_line(point=alt.OverlayMarkDef(filled=True, size=60)).encode(y="value:Q")
@@ -161,16 +163,16 @@ def learning(epochs: Sequence[tuple[str, int, float, float]]) -> Markup:
     """Training loss and validation score by epoch: rows of plan, epoch, loss and score."""
     names = ("plan", "epoch", "loss", "validation")
     rows: Rows = [dict(zip(names, row, strict=True)) for row in epochs]
-    shades = _shades(dict.fromkeys([row["plan"] for row in rows], "plan"), field="plan")
+    plans = dict.fromkeys([row["plan"] for row in rows], "plan")
 
-    def panel(field: str, title: str) -> Chart:
+    def panel(field: str, title: str, shape: Shape) -> Chart:
         axis = alt.X("epoch:Q", title="epoch").axis(tickMinStep=1, format="d")
         height = alt.Y(f"{field}:Q", title=title).scale(zero=False)
         line = alt.Chart(_data(rows)).mark_line(point=alt.OverlayMarkDef(filled=True, size=40))
-        return line.encode(x=axis, y=height, color=shades).properties(width=260, height=190)
+        return line.encode(x=axis, y=height, color=_shades(plans, shape, "plan")).properties(width=260, height=190)
 
     def draw(shape: Shape) -> Chart:
-        both = panel("loss", "training loss"), panel("validation", "validation score")
+        both = [panel("loss", "training loss", shape), panel("validation", "validation score", shape)]
         return alt.hconcat(*both) if shape.columns > 1 else alt.vconcat(*both)
 
     return _drawn(draw, "Training loss and validation score of every plan, by epoch")
@@ -192,19 +194,21 @@ def _data(rows: Rows) -> alt.Data:
     return alt.Data(values=rows)  # type: ignore[no-untyped-call]  # Altair leaves this one untyped
 
 
-def _colour() -> alt.Color:
-    return alt.Color("kind:N", scale=COLOURS, legend=_legend())
+def _colour(shape: Shape) -> alt.Color:
+    return alt.Color("kind:N", scale=COLOURS, legend=_legend(shape))
 
 
-def _shades(kinds: Mapping[str, str], field: str = "run") -> alt.Color:
+def _shades(kinds: Mapping[str, str], shape: Shape, field: str = "run") -> alt.Color:
     """Give the heads one family of colours and the plans another."""
     of_kind = {kind: [run for run, found in kinds.items() if found == kind] for kind in KIND}
     shades = dict(pair for kind in KIND for pair in zip(of_kind[kind], itertools.cycle(SHADES[kind]), strict=False))
-    return alt.Color(f"{field}:N", scale=alt.Scale(domain=list(shades), range=list(shades.values())), legend=_legend())
+    return alt.Color(
+        f"{field}:N", scale=alt.Scale(domain=list(shades), range=list(shades.values())), legend=_legend(shape)
+    )
 
 
-def _legend() -> alt.Legend:
-    return alt.Legend(title=None, orient="top", symbolOpacity=1, labelLimit=300)
+def _legend(shape: Shape) -> alt.Legend:
+    return alt.Legend(title=None, orient="top", symbolOpacity=1, labelLimit=shape.labels, columns=shape.entries)
 
 
 def _panels(chart: Chart, rows: Rows, results: Sequence[Result], columns: int) -> Chart:
@@ -216,7 +220,7 @@ def _panels(chart: Chart, rows: Rows, results: Sequence[Result], columns: int) -
 def _forest(rows: Rows, title: str, shape: Shape, *under: alt.Chart) -> Chart:
     ordered = alt.EncodingSortField("value", order="descending")
     run = alt.Y("run:N", title=None, sort=ordered, axis=alt.Axis(labelLimit=shape.labels))
-    base = alt.Chart(_data(rows)).encode(y=run, color=_colour())
+    base = alt.Chart(_data(rows)).encode(y=run, color=_colour(shape))
     reach = alt.X("low:Q", title=title).scale(zero=False).axis(tickCount=shape.width // 60)
     whiskers = base.mark_rule(strokeWidth=2).encode(x=reach, x2="high:Q")
     points = base.mark_point(filled=True, size=90, opacity=1).encode(x="value:Q")

@@ -31,11 +31,15 @@ GRID = 10_000
 def spec(points: int) -> Any:  # noqa: ANN401  # Vega's JSON
     """Return the Vega specification of a map of so many points; page.js gives it its rows, their colours and a size."""
     size = float(np.clip(60_000 / max(points, 1), 6, 60))
-    axis = {"axis": None, "scale": alt.Scale(domain=[0, GRID], nice=False, padding=8)}
+    scale = alt.Scale(domain=[0, GRID], nice=False, padding=8)
     chart = (
         alt.Chart(alt.NamedData("points"))
         .mark_circle(size=size, opacity=0.85, aria=False)
-        .encode(x=alt.X("x:Q", **axis), y=alt.Y("y:Q", **axis), color=alt.Color("colour:N", scale=None))
+        .encode(
+            x=alt.X("x:Q", axis=None, scale=scale),
+            y=alt.Y("y:Q", axis=None, scale=scale),
+            color=alt.Color("colour:N", scale=None),
+        )
         .properties(width=640, height=480)
         .configure(background="transparent", padding=0)
         .configure_view(stroke=None)
@@ -57,7 +61,7 @@ def data(evidence: Evidence) -> dict[str, Any]:
     cell = {image_id: place for place, image_id in enumerate(evidence.thumbnails.image_id)}
     row_of = table.row_of()
     runs = [
-        {"title": result.title, **_decided(one, row_of)}
+        {"title": result.title, **_decided(one)}
         for result, one in zip(evidence.verdict.results, evidence.decided, strict=True)
     ]
     return {
@@ -80,7 +84,7 @@ def data(evidence: Evidence) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _decided(predictions: Predictions, row_of: dict[str, int]) -> dict[str, Sequence[int]]:
+def _decided(predictions: Predictions) -> dict[str, Sequence[int]]:
     """Return the decided class and its probability in percent, aligned with `judged`."""
     decided = predictions.decision()
     sure = predictions.probability[np.arange(len(decided)), decided]

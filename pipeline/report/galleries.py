@@ -84,9 +84,7 @@ def _gallery(
     return Gallery(title, len(rows), [_picture(row, evidence, place, asked) for row in rows[:MOST].tolist()])
 
 
-def _picture(
-    row: int, evidence: Evidence, place: dict[str, int], asked: Sequence[tuple[str, Predictions]]
-) -> Picture:
+def _picture(row: int, evidence: Evidence, place: dict[str, int], asked: Sequence[tuple[str, Predictions]]) -> Picture:
     _, first = asked[0]
     image_id = first.image_id[row]
     source = _data_uri(evidence.thumbnails.pictures[place[image_id]]) if image_id in place else None

@@ -52,11 +52,13 @@ def standing(evidence: Evidence) -> Section:
 def cost(evidence: Evidence) -> Section:
     """Show score against compute."""
     caption = (
-        "The dashed line joins the runs that no other one beats in both (the Pareto front). A frozen head's cost includes "
-        "the pass over the images that made the embeddings, once per head, though all heads share it: a head alone would "
-        "have cost that much."
+        "The dashed line joins the runs that no other one beats in both (the Pareto front). A frozen head's cost "
+        "includes the pass over the images that made the embeddings, once per head, though all heads share it: a head "
+        "alone would have cost that much."
     )
-    return Section("cost", "What it cost", render("figure.html.j2", picture=charts.cost(evidence.verdict), caption=caption))
+    return Section(
+        "cost", "What it cost", render("figure.html.j2", picture=charts.cost(evidence.verdict), caption=caption)
+    )
 
 
 @_section
@@ -97,8 +99,8 @@ def confusion(evidence: Evidence) -> Section:
 def calibration(evidence: Evidence) -> Section:
     """Show whether the probabilities can be believed."""
     caption = (
-        "Test images by the probability of the class they are taken for, in fifteen bins; a bigger point is more images, "
-        "its whisker the 95% interval. On the diagonal a run is right as often as it says."
+        "Test images by the probability of the class they are taken for, in fifteen bins; a bigger point is more "
+        "images, its whisker the 95% interval. On the diagonal a run is right as often as it says."
     )
     picture = charts.calibration(evidence.verdict.results)
     body = render("figure.html.j2", picture=picture, caption=caption)

@@ -36,7 +36,7 @@ def compared(scored: Scored, frozen: tuple[Cost, Cost]) -> str:
     rows += [
         ["CPU time", *(duration(one.cpu_seconds) for one in costs), f"x {ratio:.2f}"],
         ["images through CNN", *(f"{one.images:,}" for one in costs), ""],
-        ["1,000 predictions", *(f"{seconds:.1f} s" for seconds in per_1000), f"x {per_1000[1] / per_1000[0]:.2f}"],
+        ["1,000 predictions", *(f"{seconds:.1f} s" if seconds else "not timed" for seconds in per_1000), ""],
         ["alone right on", str(pair.only_first_right), str(pair.only_second_right), f"McNemar p {pair.mcnemar_p:.3g}"],
     ]
     images = len(scored.test[0].label)

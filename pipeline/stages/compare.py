@@ -43,7 +43,8 @@ def main(params: Params, run: Sequence[str] = ()) -> str:
 
 def _two(params: Params, named: Sequence[str]) -> str:
     if len(named) != 2:
-        raise InputError(f"compare: got {len(named)} run, expected two, or none to write the report")
+        got = "1 run" if len(named) == 1 else f"{len(named)} runs"
+        raise InputError(f"compare: got {got}, expected two, or none to write the report")
     first, second = (_read(name, params) for name in named)
     frozen = matrix.read_cost(first.backbone), matrix.read_cost(second.backbone)
     return terminal.compared(judging.score([first, second], params), frozen)

@@ -18,7 +18,9 @@ P_VALUES = st.lists(st.floats(0, 1), min_size=1, max_size=6)
 def test_holm_is_the_closed_test_of_bonferroni(p: list[float]) -> None:
     """A hypothesis is rejected if every set that holds it is, by its smallest p times its size (Marcus et al. 1976)."""
     sets = [one for size in range(1, len(p) + 1) for one in itertools.combinations(range(len(p)), size)]
-    expected = [max(min(1, len(one) * min(p[k] for k in one)) for one in sets if number in one) for number in range(len(p))]
+    expected = [
+        max(min(1, len(one) * min(p[k] for k in one)) for one in sets if number in one) for number in range(len(p))
+    ]
     assert pairs.holm(p) == pytest.approx(expected)
 
 

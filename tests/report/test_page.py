@@ -112,7 +112,7 @@ def test_a_metric_that_the_test_images_do_not_define_is_a_dash() -> None:
     given = evidence()
     results = [dataclasses.replace(one, test={"accuracy": one.test["accuracy"]}) for one in given.verdict.results]
     changed = dataclasses.replace(given, verdict=dataclasses.replace(given.verdict, results=results))
-    assert "<td data-value=\"\">–</td>" in page.page(changed)
+    assert '<td data-value="">\N{EN DASH}</td>' in page.page(changed)
 
 
 def test_a_crossover_stands_in_words_above_its_picture(text: str) -> None:

@@ -1,8 +1,10 @@
 """The stages one after the other on a tiny project, called as functions."""
 
+import csv
 import dataclasses
 import json
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,19 +14,22 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline import heads, lineage, manifest, runs, stamps, verdict
+from pipeline.commands import report
 from pipeline.cost import Cost
 from pipeline.embeddings import matrix
 from pipeline.errors import CheckFailed, InputError, StateError
 from pipeline.evaluation import metrics
-from pipeline.stages import audit, compare, curve, embed, finetune, prepare, train
+from pipeline.stages import audit, compare, curve, embed, finetune, prepare, survey, thumbnails, train
 from tests.conftest import Project
 
 
 def run(project: Project, **sections: Any) -> dict[str, Any]:
     params = project.write(**sections)
     prepare.main(params)
+    thumbnails.main(params)
     for backbone in params.run.backbones:
         embed.main(params, backbone)
+        survey.main(params, backbone)
         curve.main(params, backbone)
         for head in params.run.heads:
             train.main(params, backbone, head)
@@ -42,6 +47,9 @@ def test_every_artifact_is_where_others_expect_it(project: Project) -> None:
         "data/embeddings/tiny.h5",
         "data/embeddings/tiny.json",
         "curves/tiny.parquet",
+        "survey/tiny.parquet",
+        "data/thumbnails.parquet",
+        "data/thumbnails.webp",
         "models/tiny/logreg/model.skops",
         "models/tiny/logreg/run.json",
         "models/tiny/last/model.safetensors",
@@ -51,6 +59,8 @@ def test_every_artifact_is_where_others_expect_it(project: Project) -> None:
         "metrics/tiny/logreg.json",
         "metrics/tiny/last.json",
         "reports/verdict.json",
+        "reports/scores.json",
+        "reports/plots/scores.csv",
         "reports/index.html",
         "reports/lineage.json",
     ):
@@ -104,7 +114,6 @@ def test_no_label_of_validation_or_test_reaches_a_heads_fit(project: Project) ->
 
 def test_the_best_head_is_the_one_with_the_best_validation_score_whatever_the_test_says(project: Project) -> None:
     run(project, run={"heads": ["logreg", "knn"], "plans": []})
-    params, finished = project.write(), []
     for name, good_split in (("logreg", "val"), ("knn", "test")):
         one = runs.read("tiny", name)
         truth = np.eye(3)[one.predictions.truth()]
@@ -112,11 +121,11 @@ def test_the_best_head_is_the_one_with_the_best_validation_score_whatever_the_te
         probability = np.where(good, truth, np.roll(truth, 1, axis=1))
         predictions = dataclasses.replace(one.predictions, probability=probability)
         files = [runs.folder("tiny", name) / "model.skops"]
-        runs.record("tiny", name, "head", runs.Made(predictions, files, Cost()), {}, {})
-        finished.append(runs.read("tiny", name))
-    judged = verdict.judge(finished, {"tiny": Cost()}, {"tiny": {}}, {}, params)
-    assert judged.best_head == "tiny/logreg"
-    assert judged.results[1].test["accuracy"].value == 1.0
+        runs.record("tiny", name, "head", runs.Made(predictions, files, Cost()), {}, one.stamp.facts)
+    compare.main(project.write())
+    judged = json.loads(verdict.VERDICT.read_text())
+    assert judged["best_head"] == "tiny/logreg"
+    assert judged["results"][1]["test"]["accuracy"]["value"] == 1.0
 
 
 def test_seconds_stand_in_run_json_and_not_in_metrics(project: Project) -> None:
@@ -132,8 +141,15 @@ def test_the_verdict_has_every_run_with_intervals_differences_and_cost(project: 
     for result in judged["results"]:
         assert set(result["test"]) == set(metrics.METRICS)
         assert all(one["low"] <= one["value"] <= one["high"] for one in result["test"].values())
-        assert 0 <= result["difference"]["mcnemar_p"] <= 1
         assert result["cost"]["images"] >= 36
+        assert result["cost"]["peak_memory"] > 1e7
+        assert result["seconds_per_1000"] > 0
+        assert result["bytes_on_disk"] > 0
+        assert result["device"] == "cpu"
+    assert [(pair["first"], pair["second"]) for pair in judged["pairs"]] == [
+        ("tiny/logreg", "tiny/knn"), ("tiny/logreg", "tiny/last"), ("tiny/knn", "tiny/last")
+    ]  # fmt: skip
+    assert all(0 <= pair["mcnemar_p"] <= pair["holm_p"] <= 1 for pair in judged["pairs"])
 
 
 def test_a_run_that_is_no_longer_listed_leaves_the_verdict(project: Project) -> None:
@@ -151,10 +167,92 @@ def test_the_verdict_has_scores_by_number_of_labels_and_where_a_plan_gets_ahead(
     assert "What more labels bring" in verdict.PAGE.read_text()
 
 
-def test_without_a_plan_the_verdict_says_what_it_cannot_tell(project: Project) -> None:
+def test_a_single_run_is_reported_with_nothing_to_compare(project: Project) -> None:
     judged = run(project, run={"plans": []})
     assert judged["answer"] == "cannot tell"
-    assert "No fine-tuned plan was run" in judged["sentence"]
+    assert "It is the only run" in judged["sentence"]
+    assert "cannot tell" in verdict.PAGE.read_text()
+
+
+def test_two_runs_are_compared_in_the_terminal_and_nothing_is_written(project: Project) -> None:
+    judged = run(project)
+    before = {path: path.stat().st_mtime_ns for path in Path("reports").rglob("*")}
+    table = compare.main(project.write(), ["logreg", "tiny/last"])
+    assert {path: path.stat().st_mtime_ns for path in Path("reports").rglob("*")} == before
+    (pair,) = judged["pairs"]
+    lines = {line.split("  ")[0]: line for line in table.splitlines()}
+    assert all(
+        f"{100 * result['test']['accuracy']['value']:.1f} [" in lines["accuracy"] for result in judged["results"]
+    )
+    gain = {name: -value for name, value in pair["difference"].items()}
+    assert f"{100 * gain['value']:+.1f} [{100 * gain['high']:+.1f}, {100 * gain['low']:+.1f}]" in lines["accuracy"]
+    assert f"McNemar p {pair['mcnemar_p']:.3g}" in lines["alone right on"]
+    assert set(metrics.METRICS) <= set(lines)
+
+
+@pytest.mark.parametrize(
+    ("named", "words"),
+    [
+        (["logrge", "last"], "got 'logrge', expected one of: tiny/last, tiny/logreg; did you mean 'tiny/logreg'?"),
+        (["logreg"], "got 1 run, expected two"),
+        (["logreg", "last", "last"], "got 3 runs, expected two"),
+    ],
+)
+def test_runs_to_compare_that_do_not_exist_or_are_not_two_are_named(
+    project: Project, named: list[str], words: str
+) -> None:
+    run(project)
+    with pytest.raises(InputError, match=re.escape(words)):
+        compare.main(project.write(), named)
+
+
+def test_scores_for_dvc_are_the_verdicts_and_repeat(project: Project) -> None:
+    judged = run(project)
+    scores = verdict.SCORES.read_bytes()
+    content = json.loads(scores)
+    for result in judged["results"]:
+        assert content["runs"][f"tiny/{result['name']}"]["test"] == result["test"]
+    assert content["transferability"]["tiny"]["knn_accuracy"] == judged["transferability"]["tiny"]["knn_accuracy"]
+    run(project)
+    assert verdict.SCORES.read_bytes() == scores
+
+
+def test_tables_for_dvc_hold_the_verdicts_numbers(project: Project) -> None:
+    judged = run(project)
+    with (verdict.PLOTS / "scores.csv").open() as stream:
+        rows = list(csv.DictReader(stream))
+    expected = [{"run": f"tiny/{one['name']}", **one["test"]["accuracy"]} for one in judged["results"]]
+    assert [{**row, **{name: float(row[name]) for name in ("value", "low", "high")}} for row in rows] == expected
+    assert sorted(path.stem for path in verdict.PLOTS.iterdir()) == [
+        "cost",
+        "differences",
+        "label_efficiency",
+        "scores",
+    ]
+
+
+def test_the_report_says_where_the_page_is_and_shows_it_if_asked(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown: list[str] = []
+    monkeypatch.setattr("webbrowser.open", lambda url: shown.append(url) or True)  # type: ignore[func-returns-value]
+    with pytest.raises(StateError, match="run `dvc repro`"):
+        report.main(project.write(), open=False)
+    judged = run(project)
+    assert report.main(project.write(), open=False) == f"{judged['sentence']} See {verdict.PAGE.resolve()}"
+    assert shown == []
+    report.main(project.write(), open=True)
+    assert shown == [verdict.PAGE.resolve().as_uri()]
+    monkeypatch.setattr("webbrowser.open", lambda _: False)
+    with pytest.raises(StateError, match="no browser was found"):
+        report.main(project.write(), open=True)
+
+
+def test_a_verdict_of_another_version_is_refused(project: Project) -> None:
+    run(project)
+    verdict.VERDICT.write_text('{"schema_version": 3}')
+    with pytest.raises(StateError, match="schema_version: got 3, expected 4"):
+        verdict.read()
 
 
 def test_images_that_were_skipped_are_missing_from_every_run_and_named_in_the_report(project: Project) -> None:
@@ -199,6 +297,8 @@ class TestAudit:
             "predictions/tiny/logreg.parquet",
             "metrics/tiny/last.json",
             "reports/verdict.json",
+            "reports/scores.json",
+            "reports/plots/scores.csv",
             "reports/index.html",
         ],
     )

@@ -38,7 +38,7 @@ async function drawMap(data) {
   const canvas = element("canvas"), card = element("card"), thumb = element("thumb"), words = element("words");
   const classes = Object.keys(data.classes), splits = Object.keys(data.splits);
   const judged = new Map(data.judged.map((image, place) => [image, place]));
-  let shown = data.maps[0], at = -1;
+  let shown = data.maps[0], at = -1; // the image in the card: none yet
 
   const colourings = {
     class: { key: data.classes, of: (image) => classes[data.label[image]] },
@@ -56,7 +56,8 @@ async function drawMap(data) {
   });
 
   // `ast`: expressions are interpreted, not compiled, so that the page's policy need not allow eval.
-  const { view } = await vegaEmbed(canvas, data.spec, { mode: "vega", actions: false, ast: true, hover: false, tooltip: false });
+  const { view } = await vegaEmbed(canvas.firstElementChild, data.spec,
+    { mode: "vega", renderer: "canvas", actions: false, ast: true, hover: false, tooltip: false });
   view.addEventListener("pointermove", point).addEventListener("click", point);
   canvas.addEventListener("pointerleave", () => { card.hidden = true; });
   canvas.addEventListener("blur", () => { card.hidden = true; });
@@ -103,7 +104,8 @@ async function drawMap(data) {
     if (event.key === "Escape") card.hidden = true;
     if (!by) return;
     event.preventDefault();
-    at = (at + by + shown.row.length) % shown.row.length;
+    const last = shown.row.length - 1;
+    at = at + by > last ? 0 : at + by < 0 ? last : at + by;
     show(at, view.scale("x")(shown.x[at]), view.scale("y")(shown.y[at]));
   }
 

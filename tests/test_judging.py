@@ -1,0 +1,207 @@
+"""From runs to the verdict, on made-up predictions."""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pipeline import judging, runs, stamps
+from pipeline.cost import Cost
+from pipeline.embeddings import matrix
+from pipeline.errors import StateError
+from pipeline.evaluation import curves, surveys
+from pipeline.evaluation.comparison import Estimate
+from pipeline.evaluation.predictions import Predictions
+from pipeline.evaluation.surveys import Survey
+from pipeline.evaluation.transferability import Transferability
+from pipeline.judging import Background
+from pipeline.params import Params
+from pipeline.runs import Made, Run
+from pipeline.stamps import Stamp
+from pipeline.verdict import Verdict
+from tests.conftest import Project
+
+SCORES = Transferability(20, 20, -0.4, 0.7, 0.8, 5, 0.5)
+
+
+@pytest.fixture
+def params(project: Project) -> Params:
+    for path in (
+        matrix.matrix_path("tiny"),
+        matrix.cost_path("tiny"),
+        curves.path_of("tiny"),
+        curves.stamp_path("tiny"),
+    ):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"bytes")
+    stamps.write(matrix.stamp_path("tiny"), Stamp("embed@tiny", {}, {}))
+    surveys.write("tiny", survey(), {})
+    return project.write()
+
+
+def survey() -> Survey:
+    return Survey(["a.png"], np.zeros((1, 2)), SCORES)
+
+
+def predicted(right: Sequence[bool], truth: Sequence[int] | None = None, classes: int = 2) -> Predictions:
+    """Make validation and test predictions of so many images each, right where told."""
+    names = [f"c{k}" for k in range(classes)]
+    true = np.resize(np.arange(classes), len(right)) if truth is None else np.array(truth)
+    decided = np.where(right, true, (true + 1) % classes)
+    probability = np.full((len(right), classes), 0.2 / (classes - 1))
+    probability[np.arange(len(right)), decided] = 0.8
+    both = np.resize(np.arange(classes), len(right))
+    labels = [names[k] for k in both] + [names[k] for k in true]
+    ids = [f"{split}{number}" for split in ("val", "test") for number in range(len(right))]
+    splits = ["val"] * len(right) + ["test"] * len(right)
+    validation = np.eye(classes)[both] * 0.6 + 0.4 / classes
+    return Predictions(ids, splits, labels, names, np.concatenate([validation, probability]))
+
+
+def finished(name: str, kind: str, given: Predictions, **facts: Any) -> Run:
+    """Record a run as its stage would."""
+    folder = runs.folder("tiny", name)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "model").write_bytes(b"12345")
+    timed = {"prediction": {"seconds_per_1000": 2.0, "images": 10, "runtime": "x"}}
+    made = Made(given, [folder / "model"], Cost(1.0, 3.0 if kind == "plan" else 0.5, 10))
+    runs.record("tiny", name, kind, made, {}, {"params": {}, "device": "cpu", **timed, **facts})
+    return runs.read("tiny", name)
+
+
+def judged(some: Sequence[Run], params: Params) -> Verdict:
+    background = Background({"tiny": Cost(2.0, 1.0, 100)}, {"tiny": {}}, {}, {"tiny": survey()})
+    return judging.judge(judging.score(some, params), background, params)
+
+
+def head_and_plan(wrong_of_head: int, wrong_of_plan: int, n: int = 200) -> list[Run]:
+    head = finished("logreg", "head", predicted([False] * wrong_of_head + [True] * (n - wrong_of_head)))
+    plan = finished("last", "plan", predicted([True] * (n - wrong_of_plan) + [False] * wrong_of_plan))
+    return [head, plan]
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "answer"),
+    [
+        (0.012, 0.05, "fine-tune"),
+        (-0.02, 0.03, "cannot tell"),
+        (-0.05, 0.005, "keep the frozen head"),
+        (-0.05, -0.01, "keep the frozen head"),
+        (0.001, 0.009, "keep the frozen head"),
+    ],
+)
+def test_the_interval_and_the_margin_give_the_answer(low: float, high: float, answer: str) -> None:
+    assert judging.answer_of(Estimate((low + high) / 2, low, high), margin=0.01) == answer
+
+
+@pytest.mark.parametrize(
+    ("wrong", "answer", "ending"),
+    [
+        ((60, 5), "fine-tune", " for 2.0x the compute. Fine-tune."),
+        ((5, 60), "keep the frozen head", " for 2.0x the compute. Keep the frozen head."),
+        (
+            (8, 8),
+            "cannot tell",
+            "is right on 16 images, which is too few to tell: fine-tuning has not been shown to pay.",
+        ),
+    ],
+)
+def test_the_sentence_ends_with_the_answer(params: Params, wrong: tuple[int, int], answer: str, ending: str) -> None:
+    found = judged(head_and_plan(*wrong), params)
+    assert found.answer == answer
+    assert found.sentence.startswith("The best frozen head, logreg, reaches ")
+    assert f"fine-tuning (last) changes that by {(wrong[0] - wrong[1]) / 2:+.1f} points [" in found.sentence
+    assert found.sentence.endswith(ending)
+
+
+def test_a_head_costs_its_pass_and_its_fit_and_a_plan_its_training(params: Params) -> None:
+    head, plan = judged(head_and_plan(8, 8), params).results
+    assert (head.cost.cpu_seconds, head.cost.images) == (1.5, 110)
+    assert (plan.cost.cpu_seconds, plan.cost.images) == (3.0, 10)
+    assert head.seconds_per_1000 == pytest.approx(2.0 + 1000 * 2.0 / 100)
+    assert plan.seconds_per_1000 == 2.0
+    assert (head.bytes_on_disk, plan.bytes_on_disk) == (10, 5)
+
+
+def test_the_front_holds_what_no_run_beats_in_both(params: Params) -> None:
+    found = judged([*head_and_plan(8, 4), finished("knn", "head", predicted([False] * 30 + [True] * 170))], params)
+    assert [result.on_front for result in found.results] == [True, True, False]
+
+
+def test_what_the_images_could_have_shown_is_that_of_the_pair_compared(params: Params) -> None:
+    found = judged([*head_and_plan(8, 4), finished("knn", "head", predicted([False] * 30 + [True] * 170))], params)
+    assert found.detectable is not None
+    assert set(found.detectable.between) == {found.best_head, found.best_plan}
+    assert found.detectable.discordant == 12
+    assert len(found.pairs) == 3
+
+
+def test_a_single_run_is_reported_with_nothing_to_compare(params: Params) -> None:
+    found = judged(head_and_plan(8, 8)[:1], params)
+    assert found.answer == "cannot tell"
+    assert found.sentence.endswith("It is the only run, so there is nothing to compare it with.")
+    assert (found.pairs, found.detectable, found.best_plan) == ([], None, None)
+
+
+def test_heads_alone_are_no_answer(params: Params) -> None:
+    found = judged([head_and_plan(8, 8)[0], finished("knn", "head", predicted([True] * 200))], params)
+    assert found.sentence.endswith("No fine-tuned plan was run, so whether fine-tuning would pay cannot be told.")
+    assert found.detectable is not None
+
+
+def test_plans_alone_are_refused(params: Params) -> None:
+    with pytest.raises(StateError, match="no head was trained"):
+        judged(head_and_plan(8, 8)[1:], params)
+
+
+def test_runs_on_different_test_images_are_refused_naming_both(params: Params) -> None:
+    one, other = head_and_plan(8, 8)
+    fewer = dataclasses.replace(other, predictions=predicted([True] * 100))
+    with pytest.raises(StateError, match=r"tiny/logreg and tiny/last: .* different test images \(200 and 100\)"):
+        judged([one, fewer], params)
+
+
+def test_a_class_absent_from_the_test_split_is_named_and_the_rest_reported(params: Params) -> None:
+    given = predicted([True] * 45 + [False] * 5, truth=[0] * 50)
+    found = judged([finished("logreg", "head", given)], params)
+    assert "No test image is of class 'c1': of that class these numbers say nothing." in found.notes
+    assert found.results[0].test["accuracy"].value == pytest.approx(0.9)
+    assert "roc_auc" not in found.results[0].test
+    assert "logreg: too few test images of some class for roc auc, average precision." in found.notes
+    assert list(found.results[0].detail["by_class"]) == ["c0"]
+
+
+def test_constant_predictions_are_named(params: Params) -> None:
+    given = predicted([k % 2 == 0 for k in range(60)])
+    found = judged([finished("logreg", "head", given)], params)
+    assert found.notes == ["logreg decides 'c0' for every test image."]
+    assert found.results[0].test["roc_auc"].value == pytest.approx(0.5)
+
+
+def test_a_run_of_an_earlier_version_is_refused(params: Params) -> None:
+    one = head_and_plan(8, 8)[0]
+    facts = {name: value for name, value in one.stamp.facts.items() if name != "device"}
+    old = dataclasses.replace(one, stamp=dataclasses.replace(one.stamp, facts=facts))
+    with pytest.raises(StateError, match="lacks 'device'; run `dvc repro --force`"):
+        judged([old], params)
+
+
+def test_the_standing_has_a_number_on_each_of_the_three_things(params: Params) -> None:
+    labels, similarity, compute = judged(head_and_plan(8, 8), params).standing
+    assert labels.sentence.startswith("Not measured")
+    assert "find the class of 80.0% of 20 training images, where naming the largest class finds 50.0%: 60%" in (
+        similarity.sentence
+    )
+    assert "range from 0.4 to 0.9" in similarity.sentence
+    assert "logreg took 2 s of CPU time, last 3 s, 2.0 times as much, on cpu." in compute.sentence
+    assert "A thousand new images take 22.0 s with the one and 2.0 s with the other." in compute.sentence
+
+
+def test_every_file_behind_the_numbers_is_listed(params: Params) -> None:
+    found = judged(head_and_plan(8, 8), params).inputs
+    assert {"models/tiny/last/run.json", "predictions/tiny/last.parquet", "metrics/tiny/last.json",
+            "survey/tiny.parquet", "survey/tiny.json", "data/embeddings/tiny.json", "curves/tiny.parquet"} <= found.keys()  # fmt: skip
+    assert all(stamps.sha256_file(Path(path)) == sha256 for path, sha256 in found.items())
