@@ -8,6 +8,8 @@ import itertools
 import json
 from collections.abc import Sequence
 from functools import cache
+from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 import altair as alt
@@ -15,6 +17,8 @@ import numpy as np
 import vl_convert
 from markupsafe import Markup
 
+from pipeline import stamps
+from pipeline.atomic import write_text
 from pipeline.evaluation.predictions import Predictions
 from pipeline.report.evidence import Evidence
 
@@ -24,6 +28,7 @@ CLASS_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9
 SPLITS = {"train": "#8a94a3", "val": "#e69f00", "test": "#0072b2"}
 OUTCOMES = {"right": "#0072b2", "wrong": "#d55e00", "learnt from": "#8a94a355"}
 """Of a run; it is not asked about the images it learns from."""
+SCRIPTS = Path(".headswap/report")
 GRID = 10_000
 """Positions are whole numbers up to this: finer than any screen."""
 
@@ -49,9 +54,18 @@ def spec(points: int) -> Any:  # noqa: ANN401  # Vega's JSON
 
 @cache
 def library() -> str:
-    """Return Vega, with vega-embed around it, as one script that needs no other."""
-    script: str = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")
-    return script.replace("</script", "<\\/script")
+    """Return Vega, with vega-embed around it, as one script that needs no other.
+
+    Putting it together takes seconds, so it is kept; a copy that is damaged, or of another version, is made anew.
+    """
+    kept = SCRIPTS / f"vega-embed-{metadata.version('vl-convert-python')}.js"
+    if kept.is_file():
+        sha256, _, script = kept.read_text(encoding="utf-8").partition("\n")
+        if stamps.sha256_bytes(script.encode()) == sha256:
+            return script
+    script = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;").replace("</script", "<\\/script")
+    write_text(kept, f"{stamps.sha256_bytes(script.encode())}\n{script}")
+    return script
 
 
 def data(evidence: Evidence) -> dict[str, Any]:

@@ -6,11 +6,12 @@ import hashlib
 import json
 import re
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pytest
 
 from pipeline import verdict
-from pipeline.report import charts, page
+from pipeline.report import charts, embedding_map, page
 from pipeline.report.evidence import Evidence
 from pipeline.report.sections import SECTIONS
 from tests.report.examples import evidence
@@ -135,8 +136,19 @@ def test_more_classes_than_a_matrix_can_show_become_a_list_of_confusions() -> No
     assert "the most frequent" in text
 
 
-def test_the_file_is_written_whole(tmp_path: object, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(str(tmp_path))
+def test_the_file_is_written_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
     given: Evidence = evidence()
     page.write(given)
     assert verdict.PAGE.read_text(encoding="utf-8") == page.page(given)
+
+
+def test_a_damaged_copy_of_the_library_is_made_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    library = embedding_map.library.__wrapped__
+    good = library()
+    (kept,) = embedding_map.SCRIPTS.iterdir()
+    assert library() == good
+    kept.write_text(kept.read_text().replace("vegaEmbed", "evilEmbed"))
+    assert library() == good
+    assert "evilEmbed" not in kept.read_text()
