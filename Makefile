@@ -2,7 +2,7 @@
 PYTHON ?= python3
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: run test soak lint bench study
+.PHONY: run test test-browser soak lint bench study
 
 run: .venv/.installed ## the main job: from images to reports/index.html
 	headswap demo
@@ -12,6 +12,11 @@ run: .venv/.installed ## the main job: from images to reports/index.html
 
 test: .venv/.installed ## the tests, on all cores; each test computes on one
 	OMP_NUM_THREADS=1 pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
+
+test-browser: .venv/.installed ## the report in a real Chromium, which must be there: apt install chromium
+	@.venv/bin/python -c 'import playwright' 2>/dev/null || { echo "needs Playwright: .venv/bin/pip install --editable '.[browser]'"; exit 2; }
+	@test -n "$$CHROMIUM" || command -v chromium || command -v google-chrome || { echo "needs Chromium: apt install chromium, or CHROMIUM=/path/to/it"; exit 2; }
+	pytest -m browser tests/browser
 
 soak: .venv/.installed ## the tests that kill many processes
 	pytest -m soak
@@ -23,7 +28,7 @@ lint: .venv/.installed ## style, types and the direction of imports
 	lint-imports
 
 bench: .venv/.installed ## measurements, side by side; ONLY=embed for one group
-	python -m pip install --quiet --editable '.[demo,dev,bench]'
+	python -m pip install --quiet --editable '.[demo,dev,bench,browser]'
 	python -m benchmarks $(ONLY)
 
 study: .venv/.installed ## accuracy of heads and plans over seeded splits, hours in all; ONLY=elpv for one

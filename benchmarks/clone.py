@@ -22,7 +22,7 @@ class Clone:
         self.environment = {**os.environ, "PATH": path}
         listed = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
         for name in subprocess.check_output(listed, cwd=REPOSITORY, text=True).splitlines():
-            if (REPOSITORY / name).exists() and name != "dvc.lock" and not name.startswith("metrics/"):
+            if (REPOSITORY / name).exists() and not name.startswith(("dvc.lock", "metrics/", "reports/")):
                 (self.root / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy(REPOSITORY / name, self.root / name)
         self.run("git", "init", "--quiet")

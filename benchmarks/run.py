@@ -10,6 +10,8 @@ def measure() -> Iterator[Figure]:
     job = main_job()
     yield at_most("main job from nothing, after installation", job.seconds / 60, "min", 10)
     yield at_most("dvc repro with nothing changed (median of 5)", median_seconds(job.clone.repro), "s", 2.5)
+    page = job.clone.root / "reports/index.html"
+    yield at_most("reports/index.html", page.stat().st_size / 1e6, "MB", 6)
     verdict = job.json("reports/verdict.json")
     results = {f"{result['backbone']}/{result['name']}": result for result in verdict["results"]}
     for title, key in (("best frozen head by validation", "best_head"), ("best plan by validation", "best_plan")):

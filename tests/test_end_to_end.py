@@ -196,9 +196,21 @@ def test_dvcs_own_commands_show_metrics_plots_and_experiments(clone: SmallClone)
     assert f"Running stage 'train@{BACKBONE}-logreg'" in ran
     assert f"Running stage 'train@{BACKBONE}-knn'" not in ran
     assert "C: 0.0003" in (clone.root / "params.yaml").read_text()
-    assert "validation.log_loss" in clone.run("dvc", "metrics", "diff", "--md")
+    changed = clone.run("dvc", "metrics", "diff", "--md")
+    assert "validation.log_loss" in changed
+    assert f"runs.{BACKBONE}/logreg.test.accuracy.value" in changed
     assert "small-c" in clone.run("dvc", "exp", "show", "--md")
 
     assert "index.html" in clone.run("dvc", "plots", "show")
     page = (clone.root / "dvc_plots/index.html").read_text()
     assert all(f"{run} on {BACKBONE}, confusion" in page for run in ("logreg", "knn", "last_blocks"))
+    assert all(title in page for title in ("Test score of every run", "Paired difference", "Test score by number"))
+
+
+def test_the_verdict_can_be_shown_again_and_two_runs_compared(
+    clone: SmallClone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(clone.environment, "BROWSER", "true")  # the command of that name
+    said = json.loads((clone.root / "reports/verdict.json").read_text())["sentence"]
+    assert said in clone.run("headswap", "report", "--open")
+    assert "McNemar p" in clone.run("headswap", "compare", "logreg", "last_blocks")
