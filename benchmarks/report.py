@@ -30,7 +30,8 @@ _POINTED = """(count) => {
   canvas.scrollIntoView();
   const box = canvas.getBoundingClientRect(), took = [];
   for (let number = 0; number < count; number++) {
-    const clientX = box.left + box.width * ((number * 0.37) % 1), clientY = box.top + box.height * ((number * 0.61) % 1);
+    const clientX = box.left + box.width * ((number * 0.37) % 1);
+    const clientY = box.top + box.height * ((number * 0.61) % 1);
     const start = performance.now();
     canvas.dispatchEvent(new PointerEvent("pointermove", { clientX, clientY, bubbles: true }));
     canvas.dispatchEvent(new MouseEvent("mousemove", { clientX, clientY, bubbles: true }));

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from pipeline import runs
@@ -27,13 +28,15 @@ class Origin:
 def origins(evidence: Evidence) -> list[Origin]:
     """Return the origin of every run, in the verdict's order, then of every backbone's embeddings."""
     of_runs = [
-        _of_run(number, result.title, run)
+        _of_run(number, result.title, run, evidence.verdict.inputs)
         for number, (result, run) in enumerate(zip(evidence.verdict.results, evidence.finished, strict=True))
     ]
-    return of_runs + [_of_embeddings(backbone, stamp) for backbone, stamp in evidence.embedded.items()]
+    return of_runs + [
+        _of_embeddings(backbone, stamp, evidence.verdict.inputs) for backbone, stamp in evidence.embedded.items()
+    ]
 
 
-def _of_run(number: int, title: str, run: Run) -> Origin:
+def _of_run(number: int, title: str, run: Run, inputs: Mapping[str, str]) -> Origin:
     facts = run.stamp.facts
     made_with = facts.get("made_with", {})
     settings = ", ".join(f"{name}={value}" for name, value in facts.get("params", {}).items())
@@ -52,15 +55,20 @@ def _of_run(number: int, title: str, run: Run) -> Origin:
         f"origin-{number}",
         title,
         {name: str(value) for name, value in stated.items() if value not in (None, "")},
-        {**run.stamp.outputs, runs.stamp_path(run.backbone, run.name).as_posix(): "(this file says all this)"},
+        {**run.stamp.outputs} | _stamped(runs.stamp_path(run.backbone, run.name), inputs),
         run.stamp.inputs,
     )
 
 
-def _of_embeddings(backbone: str, stamp: Stamp) -> Origin:
+def _of_embeddings(backbone: str, stamp: Stamp, inputs: Mapping[str, str]) -> Origin:
     stated = {"stage": stamp.stage, "recipe": _listed(stamp.facts["recipe"])}
-    made = {**stamp.outputs, matrix.stamp_path(backbone).as_posix(): "(this file says all this)"}
+    made = {**stamp.outputs} | _stamped(matrix.stamp_path(backbone), inputs)
     return Origin(f"embeddings-{backbone}", f"Embeddings of {backbone}", stated, made, stamp.inputs)
+
+
+def _stamped(path: Path, inputs: Mapping[str, str]) -> dict[str, str]:
+    """Return the file that says all this, with the hash that it had when the verdict was computed."""
+    return {path.as_posix(): inputs[path.as_posix()]} if path.as_posix() in inputs else {}
 
 
 def _listed(values: Mapping[str, Any]) -> str:

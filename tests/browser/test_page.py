@@ -134,7 +134,7 @@ def test_sorting_sorts_and_sorts_back(show: Open) -> None:
 
 
 def test_pointing_at_a_point_shows_its_image_its_label_and_what_each_run_says(show: Open) -> None:
-    given = evidence(images=40)
+    given = evidence(images=40, titles=[f"run {number}" for number in range(8)])
     page = show(given)
     page.locator("#map-canvas").scroll_into_view_if_needed()
     box = page.locator("#map-canvas").bounding_box()
@@ -150,6 +150,8 @@ def test_pointing_at_a_point_shows_its_image_its_label_and_what_each_run_says(sh
         for result, decided in zip(given.verdict.results, given.decided, strict=True):
             at = list(decided.image_id).index(image_id)
             assert f"{result.title}: {decided.classes[decided.decision()[at]]}" in words
+        card, last = page.locator("#map-card").bounding_box(), page.locator("#map-words li").last.bounding_box()
+        assert last["y"] + last["height"] <= card["y"] + card["height"]
         assert page.locator("#map-thumb").bounding_box()["width"] == CELL
         assert max(abs(one - other) for one, other in zip(pixel_of_card(page), colour(place), strict=True)) <= 3
     page.mouse.move(box["x"] + 1, box["y"] + 1)

@@ -70,8 +70,10 @@ def test_the_answer_comes_first_and_every_section_follows_in_order(text: str) ->
     assert len(titles) >= 11
     places = [text.index("<h1>cannot tell</h1>"), *(text.index(f'-title">{title}</h2>') for title in titles)]
     assert places == sorted(places)
+    ids = [one["id"] for _, one in Parsed(text).tags if "id" in one]
+    assert len(ids) == len(set(ids))
     links = [str(one["href"]) for one in Parsed(text).all("a")]
-    assert set(links) <= {f"#{one['id']}" for _, one in Parsed(text).tags if "id" in one}
+    assert set(links) <= {f"#{one}" for one in ids}
 
 
 def test_pictures_have_text_alternatives(text: str) -> None:

@@ -31,7 +31,7 @@ function openTarget() {
 }
 
 const page = JSON.parse(document.getElementById("data").textContent);
-if (document.getElementById("map")) drawMap(page);
+if (document.getElementById("map-canvas")) drawMap(page);
 
 async function drawMap(data) {
   const element = (name) => document.getElementById(`map-${name}`);
@@ -138,12 +138,13 @@ async function drawMap(data) {
     for (const run of data.runs) {
       if (place === undefined) break;
       const line = document.createElement("li"), right = run.decided[place] === label;
-      line.className = right ? "right" : "wrong";
+      line.className = right ? "name right" : "name wrong";
       line.append(right ? "✓ " : "✗ ", bdi(run.title), ": ", bdi(classes[run.decided[place]]), `, ${run.percent[place]}%`);
       runs.append(line);
     }
     if (place === undefined) runs.append("learnt from, so no run is asked about it");
-    return [title, facts, runs].map((line) => { line.className ||= "name"; return line; });
+    title.className = facts.className = "name";
+    return [title, facts, runs];
   }
 
   function bdi(text) {
