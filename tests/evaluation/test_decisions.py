@@ -39,8 +39,8 @@ def test_costs_decide_for_the_smallest_expected_cost() -> None:
     assert rule is not None
     assert rule.apply(one).decision().tolist() == [0, 1, 1, 1]  # from p = 0.1 on, a miss costs more than an alarm
     cost = decisions.mean_cost(decisions.cost_matrix({"b": {"a": 9}}, ["a", "b"]))
-    assert metrics.score(one, {"cost": cost})["cost"] == pytest.approx(9 / 4)
-    assert metrics.score(rule.apply(one), {"cost": cost})["cost"] == pytest.approx(1 / 4)
+    assert metrics.plain(one, {"cost": cost})["cost"] == pytest.approx(9 / 4)
+    assert metrics.plain(rule.apply(one), {"cost": cost})["cost"] == pytest.approx(1 / 4)
     samples = comparison.bootstrap([rule.apply(one)], 50, 0, {"cost": cost}).metrics["cost"]
     assert 0 <= samples.min() < samples.max() <= 1
 

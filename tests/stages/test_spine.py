@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from markupsafe import Markup
 
 from pipeline import heads, lineage, manifest, runs, stamps, verdict
 from pipeline.commands import report
@@ -19,8 +20,16 @@ from pipeline.cost import Cost
 from pipeline.embeddings import matrix
 from pipeline.errors import CheckFailed, InputError, StateError
 from pipeline.evaluation import metrics
+from pipeline.report import charts, embedding_map
 from pipeline.stages import audit, compare, curve, embed, finetune, prepare, survey, thumbnails, train
 from tests.conftest import Project
+
+
+@pytest.fixture(autouse=True)
+def _undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave the charts out, which take longer than all stages together; tests/report and tests/browser draw them."""
+    monkeypatch.setattr(charts, "_drawn", lambda draw, description: Markup(""))
+    monkeypatch.setattr(embedding_map, "library", lambda: "")
 
 
 def run(project: Project, **sections: Any) -> dict[str, Any]:
@@ -291,6 +300,11 @@ class TestAudit:
             "data/embeddings/tiny.json",
             "curves/tiny.parquet",
             "curves/tiny.json",
+            "survey/tiny.parquet",
+            "survey/tiny.json",
+            "data/thumbnails.webp",
+            "data/thumbnails.parquet",
+            "data/thumbnails.json",
             "models/tiny/logreg/model.skops",
             "models/tiny/logreg/run.json",
             "models/tiny/last/model.safetensors",
