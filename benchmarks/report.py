@@ -17,8 +17,14 @@ POINTED_AT = 60
 
 # From navigation: the first contentful paint, and the frame after the map has its points.
 _PAINTED = """async () => {
-  const shown = () => document.querySelector("#map-canvas canvas")?.width > 0;
-  while (!shown()) await new Promise(requestAnimationFrame);
+  const drawn = () => {
+    const canvas = document.querySelector("#map-canvas canvas");
+    if (!canvas?.width) return false;
+    const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+    for (let alpha = 3; alpha < data.length; alpha += 4) if (data[alpha]) return true;
+    return false;
+  };
+  while (!drawn()) await new Promise(requestAnimationFrame);
   await new Promise(requestAnimationFrame);
   const map = performance.now();
   return [performance.getEntriesByName("first-contentful-paint")[0].startTime, map];
