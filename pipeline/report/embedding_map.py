@@ -26,8 +26,8 @@ from pipeline.report.evidence import Evidence
 CLASS_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f7f00", "#9467bd", "#8c564b",
                  "#e377c2", "#bcbd22", "#17becf")  # fmt: skip
 SPLITS = {"train": "#8a94a3", "val": "#e69f00", "test": "#0072b2"}
-OUTCOMES = {"right": "#0072b2", "wrong": "#d55e00", "learnt from": "#8a94a355"}
-"""Of a run; it is not asked about the images it learns from."""
+OUTCOMES = {"right": "#0072b2", "wrong": "#d55e00", "not asked": "#8a94a355"}
+"""Of a run; it is not asked about the images it learns from, nor about those that its backbone left out."""
 SCRIPTS = Path(".headswap/report")
 GRID = 10_000
 """Positions are whole numbers up to this: finer than any screen."""
@@ -74,8 +74,10 @@ def data(evidence: Evidence) -> dict[str, Any]:
     number = {name: place for place, name in enumerate(classes)}
     cell = {image_id: place for place, image_id in enumerate(evidence.thumbnails.image_id)}
     row_of = table.row_of()
+    # Backbones may have skipped different validation images.
+    judged = sorted({row_of[image_id] for one in evidence.decided for image_id in one.image_id})
     runs = [
-        {"title": result.title, **_decided(one)}
+        {"title": result.title, **_decided(one, [row_of[image_id] for image_id in one.image_id], judged)}
         for result, one in zip(evidence.verdict.results, evidence.decided, strict=True)
     ]
     return {
@@ -84,25 +86,32 @@ def data(evidence: Evidence) -> dict[str, Any]:
         "split": [list(SPLITS).index(split) for split in table.split],
         "cell": [cell.get(image_id, -1) for image_id in table.image_id],
         "sprite": {"columns": evidence.thumbnails.columns, "cell": evidence.thumbnails.cell},
-        "classes": dict(zip(classes, itertools.cycle(CLASS_COLOURS), strict=False)),
-        "splits": SPLITS,
-        "outcomes": OUTCOMES,
-        "judged": [row_of[image_id] for image_id in evidence.decided[0].image_id],
+        # Pairs, not objects: JavaScript sorts an object's names that look like numbers.
+        "classes": list(zip(classes, itertools.cycle(CLASS_COLOURS), strict=False)),
+        "splits": list(SPLITS.items()),
+        "outcomes": list(OUTCOMES.items()),
+        "judged": judged,
         "runs": runs,
         "maps": [
-            {"backbone": backbone, "row": [row_of[image_id] for image_id in survey.image_id],
-             **dict(zip("xy", np.rint(survey.position * GRID).astype(int).T.tolist(), strict=True))}
+            {
+                "backbone": backbone,
+                "row": [row_of[image_id] for image_id in survey.image_id],
+                **dict(zip("xy", np.rint(survey.position * GRID).astype(int).T.tolist(), strict=True)),
+            }
             for backbone, survey in evidence.surveys.items()
         ],
         "spec": spec(max((len(survey.image_id) for survey in evidence.surveys.values()), default=0)),
-    }  # fmt: skip
+    }
 
 
-def _decided(predictions: Predictions) -> dict[str, Sequence[int]]:
-    """Return the decided class and its probability in percent, aligned with `judged`."""
+def _decided(predictions: Predictions, rows: Sequence[int], judged: Sequence[int]) -> dict[str, list[int]]:
+    """Return the decided class and its probability in percent of each judged row, -1 where the run was not asked."""
     decided = predictions.decision()
-    sure = predictions.probability[np.arange(len(decided)), decided]
-    return {"decided": decided.tolist(), "percent": np.rint(100 * sure).astype(int).tolist()}
+    sure = np.rint(100 * predictions.probability[np.arange(len(decided)), decided]).astype(int)
+    place = np.searchsorted(judged, rows)
+    columns = {"decided": np.full(len(judged), -1), "percent": np.zeros(len(judged), int)}
+    columns["decided"][place], columns["percent"][place] = decided, sure
+    return {name: column.tolist() for name, column in columns.items()}
 
 
 def embedded_json(content: object) -> Markup:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from pipeline import verdict
+from pipeline.evaluation.predictions import Predictions
 from pipeline.report import charts, embedding_map, page
 from pipeline.report.evidence import Evidence
 from pipeline.report.sections import SECTIONS
@@ -104,6 +105,18 @@ def test_its_data_say_of_every_image_where_it_lies_and_what_each_run_takes_it_fo
     cells = [data["cell"][given.table.image_id.index(name)] for name in given.thumbnails.image_id]
     assert cells == list(range(len(cells)))
     assert data["cell"].count(-1) == len(given.table) - len(cells)
+
+
+def test_runs_that_were_asked_about_different_validation_images_keep_their_own_decisions() -> None:
+    given = evidence()
+    head, plan = given.decided
+    fewer = Predictions(
+        head.image_id[1:], head.split[1:], head.label[1:], head.classes, head.probability[1:]
+    )  # as of a backbone that left an image out
+    data = embedding_map.data(dataclasses.replace(given, decided=[fewer, plan]))
+    assert [data["images"][row] for row in data["judged"]] == list(plan.image_id)
+    assert data["runs"][0]["decided"] == [-1, *fewer.decision().tolist()]
+    assert data["runs"][1]["decided"] == plan.decision().tolist()
 
 
 def test_the_table_holds_the_numbers_with_their_intervals(text: str) -> None:

@@ -36,21 +36,21 @@ if (document.getElementById("map-canvas")) drawMap(page);
 async function drawMap(data) {
   const element = (name) => document.getElementById(`map-${name}`);
   const canvas = element("canvas"), card = element("card"), thumb = element("thumb"), words = element("words");
-  const classes = Object.keys(data.classes), splits = Object.keys(data.splits);
+  const names = (pairs) => pairs.map(([name]) => name);
+  const classes = names(data.classes), splits = names(data.splits);
   const judged = new Map(data.judged.map((image, place) => [image, place]));
   let shown = data.maps[0], at = -1; // the image in the card: none yet
 
   const colourings = {
-    class: { key: data.classes, of: (image) => classes[data.label[image]] },
-    split: { key: data.splits, of: (image) => splits[data.split[image]] },
+    class: { key: data.classes, of: (image) => data.label[image] },
+    split: { key: data.splits, of: (image) => data.split[image] },
   };
   data.runs.forEach((run, number) => {
     colourings[number] = {
       key: data.outcomes,
       of: (image) => {
-        const place = judged.get(image);
-        if (place === undefined) return "learnt from";
-        return run.decided[place] === data.label[image] ? "right" : "wrong";
+        const decided = run.decided[judged.get(image)] ?? -1;
+        return decided < 0 ? 2 : decided === data.label[image] ? 0 : 1;
       },
     };
   });
@@ -73,9 +73,10 @@ async function drawMap(data) {
 
   function colour() {
     const { key, of } = colourings[element("colour").value];
-    const points = shown.row.map((image, place) => ({ x: shown.x[place], y: shown.y[place], place, colour: key[of(image)] }));
-    if (key === data.outcomes) points.sort((one, other) => (one.colour === key.wrong) - (other.colour === key.wrong));
-    element("legend").replaceChildren(...Object.entries(key).map(([name, value]) => {
+    const points = shown.row.map((image, place) => ({ x: shown.x[place], y: shown.y[place], place, colour: key[of(image)][1] }));
+    const wrong = key === data.outcomes && key[1][1];
+    if (wrong) points.sort((one, other) => (one.colour === wrong) - (other.colour === wrong)); // drawn last, on top
+    element("legend").replaceChildren(...key.map(([name, value]) => {
       const entry = document.createElement("li"), dot = document.createElement("i");
       dot.style.background = value;
       entry.append(dot, bdi(name));
@@ -136,13 +137,13 @@ async function drawMap(data) {
     facts.append(bdi(classes[label]), `, ${splits[data.split[image]]}`);
     const runs = document.createElement("ul");
     for (const run of data.runs) {
-      if (place === undefined) break;
+      if (place === undefined || run.decided[place] < 0) continue;
       const line = document.createElement("li"), right = run.decided[place] === label;
       line.className = right ? "name right" : "name wrong";
       line.append(right ? "✓ " : "✗ ", bdi(run.title), ": ", bdi(classes[run.decided[place]]), `, ${run.percent[place]}%`);
       runs.append(line);
     }
-    if (place === undefined) runs.append("learnt from, so no run is asked about it");
+    if (!runs.childElementCount) runs.append("no run was asked about it");
     title.className = facts.className = "name";
     return [title, facts, runs];
   }
