@@ -4,7 +4,7 @@ The answer compares one frozen head with one fine-tuned plan, both chosen by the
 images decide nothing but the answer.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,7 +13,6 @@ import numpy as np
 from pipeline import runs, stamps, standing
 from pipeline.cost import Cost
 from pipeline.embeddings import matrix
-from pipeline.embeddings.matrix import Spent
 from pipeline.errors import StateError
 from pipeline.evaluation import comparison, curves, decisions, efficiency, metrics, pairs, predictions, surveys
 from pipeline.evaluation.comparison import Estimate, Resampled
@@ -60,7 +59,7 @@ class Scored:
 class Background:
     """What is known of each backbone, by its name, besides the runs on it."""
 
-    frozen: Mapping[str, Spent]
+    frozen: Mapping[str, Cost]
     """What the embeddings cost."""
     skipped: Mapping[str, Mapping[str, str]]
     """Images that could not be decoded, and why."""
@@ -174,18 +173,18 @@ def estimates(scored: Scored, number: int) -> dict[str, Estimate]:
     }
 
 
-def cost_of(run: Run, frozen: Spent) -> Cost:
+def cost_of(run: Run, frozen: Cost) -> Cost:
     """Return a run's cost from images to predictions: with that of the embeddings, where it began with them."""
     embedded = run.kind == "head" or run.stamp.facts["params"].get("start") == "logistic"
-    return run.cost + frozen.cost if embedded else run.cost
+    return run.cost + frozen if embedded else run.cost
 
 
-def seconds_per_1000(run: Run, frozen: Spent) -> float | None:
+def seconds_per_1000(run: Run, frozen: Cost) -> float | None:
     """Return what predicting 1,000 images takes, if it was timed; a head's begins with the frozen pass over them."""
     if "prediction" not in run.stamp.facts:
         return None
     alone = float(run.stamp.facts["prediction"]["seconds_per_1000"])
-    return alone + frozen.seconds_per_1000 if run.kind == "head" else alone
+    return alone + 1000 * frozen.seconds / max(frozen.images, 1) if run.kind == "head" else alone
 
 
 def _result(scored: Scored, number: int, background: Background) -> Result:
@@ -242,7 +241,7 @@ def _detectable(
     return Detectable(difference, (pair.first, pair.second), discordant, pairs.POWER, pairs.LEVEL)
 
 
-def _inputs(finished: Sequence[Run], backbones: Iterable[str]) -> dict[str, str]:
+def _inputs(finished: Sequence[Run], backbones: Mapping[str, Cost]) -> dict[str, str]:
     of_backbone = (matrix.stamp_path, matrix.cost_path, curves.stamp_path, curves.path_of,
                    surveys.stamp_path, surveys.path_of)  # fmt: skip
     of_runs = {path: sha256 for run in finished for path, sha256 in _inputs_of_run(run).items()}

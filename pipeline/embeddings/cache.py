@@ -164,15 +164,6 @@ class EmbeddingCache:
                 total += part
         return total
 
-    def pace(self, keys: Keys) -> float:
-        """Return the seconds per image of a pass that is running: the median over the shards that hold rows of keys.
-
-        The first shard of a pass also holds what preparing the network took.
-        """
-        places = self._find(keys)
-        costs = [self._shards[shard].cost for shard in np.unique(self._indexed().shard[places[places >= 0]])]
-        return float(np.median([cost.seconds / cost.images for cost in costs])) if costs else 0.0
-
     def _located(self, keys: Keys) -> tuple[Ints, Ints]:
         """Return each key's shard and the row in it, both (N,); StateError if one is not here."""
         places, index = self._find(keys), self._indexed()

@@ -8,7 +8,7 @@ maps the block and touches only the rows it asks for.
 import json
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from io import BufferedRandom
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline import stamps
-from pipeline.atomic import replacing, write_json
+from pipeline.atomic import replacing
 from pipeline.cost import Cost
 from pipeline.embeddings import hdf5
 from pipeline.embeddings.hdf5 import Floats
@@ -66,15 +66,6 @@ class Rows:
     dtype: npt.DTypeLike
     recipe: Mapping[str, Any]
     blocks: Iterable[Block]
-
-
-@dataclass(frozen=True)
-class Spent:
-    """What the passes behind a matrix took, and what one takes once it runs."""
-
-    cost: Cost
-    seconds_per_1000: float
-    """Of images as they are, from their files to rows."""
 
 
 def matrix_path(backbone: str) -> Path:
@@ -221,16 +212,10 @@ def require_recipe(embedded: Embeddings, backbone: str, params: Params) -> None:
         raise StateError(*differing)
 
 
-def write_spent(backbone: str, spent: Spent) -> None:
-    """Write what a backbone's rows took."""
-    write_json(cost_path(backbone), asdict(spent))
-
-
-def read_spent(backbone: str) -> Spent:
-    """Return what a backbone's rows took; StateError if that is not known."""
+def read_cost(backbone: str) -> Cost:
+    """Return what the passes behind a backbone's matrix took; StateError if that is not known."""
     path = cost_path(backbone)
     try:
-        content = json.loads(path.read_bytes())
-        return Spent(Cost(**content["cost"]), float(content["seconds_per_1000"]))
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        return Cost(**json.loads(path.read_bytes()))
+    except (OSError, ValueError, TypeError) as error:
         raise StateError(f"{path}: missing or malformed; run `dvc repro --force`") from error

@@ -5,8 +5,7 @@ from collections.abc import Callable
 import numpy as np
 
 from pipeline import judging
-from pipeline.cost import duration
-from pipeline.embeddings.matrix import Spent
+from pipeline.cost import Cost, duration
 from pipeline.evaluation import comparison
 from pipeline.evaluation.comparison import Estimate
 from pipeline.evaluation.metrics import OF_PROBABILITIES
@@ -17,7 +16,7 @@ UNITS = (*OF_PROBABILITIES, "cost")
 """Metrics that are no share of something, so that percent would mislead."""
 
 
-def compared(scored: Scored, frozen: tuple[Spent, Spent]) -> str:
+def compared(scored: Scored, frozen: tuple[Cost, Cost]) -> str:
     """Return a table of two runs on the same test images: metrics, their paired differences, decisions and cost.
 
     Args:

@@ -25,7 +25,7 @@ def main(params: Params, run: Sequence[str] = ()) -> str:
     backbones = params.run.backbones
     embedded = {backbone: stamps.read(matrix.stamp_path(backbone)) for backbone in backbones}
     background = Background(
-        frozen={backbone: matrix.read_spent(backbone) for backbone in backbones},
+        frozen={backbone: matrix.read_cost(backbone) for backbone in backbones},
         skipped={backbone: stamp.facts["skipped"] for backbone, stamp in embedded.items()},
         drawn={backbone: curves.read(backbone) for backbone in backbones},
         surveys={backbone: surveys.read(backbone) for backbone in backbones},
@@ -46,7 +46,7 @@ def _two(params: Params, named: Sequence[str]) -> str:
         got = "1 run" if len(named) == 1 else f"{len(named)} runs"
         raise InputError(f"compare: got {got}, expected two, or none to write the report")
     first, second = (_read(name, params) for name in named)
-    frozen = matrix.read_spent(first.backbone), matrix.read_spent(second.backbone)
+    frozen = matrix.read_cost(first.backbone), matrix.read_cost(second.backbone)
     return terminal.compared(judging.score([first, second], params), frozen)
 
 

@@ -1,13 +1,14 @@
 """embed: manifest -> data/embeddings/<backbone>.h5, running the CNN over images the cache does not know."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
 
 from pipeline import manifest, splits, stamps
+from pipeline.atomic import write_json
 from pipeline.embeddings import matrix, upkeep
 from pipeline.embeddings.cache import EmbeddingCache, Keys, keys_of, sha256_of
 from pipeline.embeddings.matrix import Rows
@@ -131,4 +132,4 @@ def _materialise(
     )
     stamps.write(matrix.stamp_path(backbone), stamp)
     cost = images.cache.cost(images.keys) + copies.cache.cost(copies.keys)
-    matrix.write_spent(backbone, matrix.Spent(cost, 1000 * images.cache.pace(images.keys)))
+    write_json(matrix.cost_path(backbone), asdict(cost))

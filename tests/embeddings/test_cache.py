@@ -63,16 +63,6 @@ def test_cost_counts_in_proportion_to_the_rows_used() -> None:
     assert (cost.seconds, cost.cpu_seconds, cost.images) == (2 + 1.5, 4 + 2, 3)
 
 
-def test_the_pace_is_that_of_a_typical_shard_and_not_of_the_first_which_prepares_the_network() -> None:
-    cache = EmbeddingCache(Path("c"), RECIPE)
-    for start, seconds in ((0, 90.0), (4, 8.0), (8, 4.0)):
-        rows = slice(start, start + 4)
-        cache.append(KEYS[rows], ROWS[rows], Cost(seconds))
-    assert EmbeddingCache(Path("c"), RECIPE).pace(KEYS) == 2.0
-    assert cache.pace(KEYS[:4]) == 22.5
-    assert EmbeddingCache(Path("d"), RECIPE).pace(KEYS) == 0.0
-
-
 def test_energy_counts_in_proportion_and_the_larger_memory_whole() -> None:
     cache = EmbeddingCache(Path("c"), RECIPE)
     cache.append(KEYS[:8], ROWS[:8], Cost(8.0, 16.0, 8, peak_memory=100, joules=80.0))
