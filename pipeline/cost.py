@@ -30,6 +30,10 @@ class Cost:
     """Bytes: the largest resident size of the process that did the work; 0 where it was not recorded."""
     joules: float | None = None
     """What the machine's processor packages took meanwhile, with all else that they did; None where that is unknown."""
+    running_seconds: float = 0.0
+    """Of a pass after its first batch, which also waits for the network to be prepared."""
+    running_images: float = 0.0
+    """That went through in them."""
 
     def __add__(self, other: "Cost") -> "Cost":
         """Add two costs up; of memory the larger counts, and energy is unknown if a part's is."""
@@ -41,12 +45,15 @@ class Cost:
             self.images + other.images,
             max(self.peak_memory, other.peak_memory),
             sum(known) if known and len(known) == len(joules) else None,
+            self.running_seconds + other.running_seconds,
+            self.running_images + other.running_images,
         )
 
     def __mul__(self, fraction: float) -> "Cost":
         """Take a part; passes are whole, so their number is left out, and memory is no sum of parts."""
         joules = None if self.joules is None else self.joules * fraction
-        return Cost(self.seconds * fraction, self.cpu_seconds * fraction, 0, self.peak_memory, joules)
+        running = self.running_seconds * fraction, self.running_images * fraction
+        return Cost(self.seconds * fraction, self.cpu_seconds * fraction, 0, self.peak_memory, joules, *running)
 
 
 class Clock:
@@ -78,7 +85,9 @@ def measured() -> Iterator[Cost]:
 
 def duration(seconds: float) -> str:
     """Word a time as people do."""
-    return f"{seconds / 60:.0f} minutes" if seconds >= 90 else f"{seconds:.0f} s"
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.{1 if seconds < 600 else 0}f} minutes"
 
 
 def typical_seconds(work: Callable[[], object]) -> float:

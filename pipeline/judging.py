@@ -23,7 +23,7 @@ from pipeline.evaluation.predictions import Predictions
 from pipeline.evaluation.surveys import Survey
 from pipeline.params import Params
 from pipeline.runs import Run
-from pipeline.verdict import Answer, Detectable, Result, Verdict
+from pipeline.verdict import Answer, Detectable, Result, Verdict, effort
 
 INTERVAL = {"accuracy": "Newcombe's score interval for paired proportions"}
 RULE = (
@@ -86,8 +86,8 @@ def score(finished: Sequence[Run], params: Params) -> Scored:
         rule.apply(run.predictions) if rule else run.predictions for run, rule in zip(finished, rules, strict=True)
     ]
     validation = [
-        metrics.score(one.of("val")) if rule else runs.read_metrics(run)
-        for run, rule, one in zip(finished, rules, decided, strict=True)
+        metrics.score(one.of("val")) if rule else found
+        for rule, one, found in zip(rules, decided, map(runs.read_metrics, finished), strict=True)
     ]
     test = {run.id: one.of("test") for run, one in zip(finished, decided, strict=True)}
     classes = decided[0].classes
@@ -184,7 +184,9 @@ def seconds_per_1000(run: Run, frozen: Cost) -> float | None:
     if "prediction" not in run.stamp.facts:
         return None
     alone = float(run.stamp.facts["prediction"]["seconds_per_1000"])
-    return alone + 1000 * frozen.seconds / max(frozen.images, 1) if run.kind == "head" else alone
+    if run.kind == "plan":
+        return alone
+    return alone + 1000 * frozen.running_seconds / frozen.running_images if frozen.running_images else None
 
 
 def _result(scored: Scored, number: int, background: Background) -> Result:
@@ -277,16 +279,15 @@ def _sentence(answer: Answer, verdict: Verdict, gain: Pair | None) -> str:
     if gain is None:
         return f"{best_one}. No fine-tuned plan was run, so whether fine-tuning would pay cannot be told."
     plan, found = verdict.of(gain.first), gain.difference
-    ratio = plan.cost.cpu_seconds / max(head.cost.cpu_seconds, 1e-9)
     change = f"{found.value * 100:+.1f} points [{found.low * 100:+.1f}, {found.high * 100:+.1f}]"
     differing = gain.only_first_right + gain.only_second_right
     ending = {
         "keep the frozen head": "Keep the frozen head.",
         "fine-tune": "Fine-tune.",
-        "cannot tell": f"Only one of the two is right on {differing} images, which is too few to tell: "
-        "fine-tuning has not been shown to pay.",
+        "cannot tell": f"Only one of the two is right on {differing} of the {sum(verdict.test_images.values())} test "
+        "images, which cannot show a difference this small: fine-tuning has not been shown to pay.",
     }[answer]
-    return f"{best_one}; fine-tuning ({plan.title}) changes that by {change} for {ratio:.1f}x the compute. {ending}"
+    return f"{best_one}; fine-tuning ({plan.title}) changes that by {change} for {effort(plan, head)}. {ending}"
 
 
 def _words(metric: str) -> str:

@@ -1,25 +1,21 @@
 """A run is one trained head or one fine-tuned plan on one backbone: what it leaves, and where."""
 
-import csv
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from io import StringIO
 from pathlib import Path
 from typing import Any
 
 from pipeline import environment, stamps
-from pipeline.atomic import write_json, write_text
+from pipeline.atomic import write_json
 from pipeline.cost import Cost
 from pipeline.errors import StateError
 from pipeline.evaluation import metrics, predictions
 from pipeline.evaluation.predictions import Predictions
+from pipeline.tables import Table, write_csv
 
 CHECKPOINTS = Path(".headswap/checkpoints")
 """Where fine-tuning keeps what an interrupted training goes on from, a folder each."""
-
-Table = Sequence[Sequence[object]]
-"""Its columns' names, then its rows."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +85,7 @@ def record(
     plots = {plots_folder(backbone, name) / f"{plot}.csv": table for plot, table in _tables(validation).items()}
     plots |= {plots_folder(backbone, name) / f"{plot}.csv": table for plot, table in made.plots.items()}
     for place, table in plots.items():
-        _write_csv(place, table)
+        write_csv(place, table)
     outputs = stamps.hashes([*made.files, path, metrics_path(backbone, name), *plots])
     everything = {
         **facts,
@@ -115,12 +111,6 @@ def _tables(validation: Predictions) -> dict[str, Table]:
             *((f"{sure:.6f}", f"{true:.6f}", int(count)) for count, sure, true in used),
         ],
     }
-
-
-def _write_csv(path: Path, table: Table) -> None:
-    text = StringIO()
-    csv.writer(text, lineterminator="\n").writerows(table)
-    write_text(path, text.getvalue())
 
 
 def read(backbone: str, name: str) -> Run:

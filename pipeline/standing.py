@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 from pipeline.cost import duration
 from pipeline.evaluation import efficiency
-from pipeline.evaluation.efficiency import LabelEfficiency
+from pipeline.evaluation.efficiency import LabelEfficiency, Reached
 from pipeline.evaluation.transferability import TRUST, Transferability
-from pipeline.verdict import Standing, Verdict
+from pipeline.verdict import Standing, Verdict, effort
 
 
 def standing(verdict: Verdict) -> Sequence[Standing]:
@@ -25,17 +25,19 @@ def _labels(verdict: Verdict) -> str:
 
 
 def _of_curve(backbone: str, curve: LabelEfficiency, verdict: Verdict) -> str:
-    run, reached = max(curve.reached.items(), key=lambda pair: pair[1][-1].score.value)
-    last, where = reached[-1], f" on {backbone}" if len(verdict.curves) > 1 else ""
+    where = f" on {backbone}" if len(verdict.curves) > 1 else ""
+    steps = [f"{run} {_percent(reached[:-1])}{reached[-1].score.value:.1%}" for run, reached in curve.reached.items()]
+    labels = sorted({one.labels for reached in curve.reached.values() for one in reached})[-2:]
     text = (
-        f"With {last.labels:,} labels {run}{where} reaches {last.score.value:.1%} test {curve.metric.replace('_', ' ')}"
+        f"From {' to '.join(f'{number:,}' for number in labels)} labels{where}, with the settings that `curve` states, "
+        f"test {curve.metric.replace('_', ' ')} goes: {', '.join(steps)}"
     )
-    if len(reached) > 1:
-        before = reached[-2]
-        gain = 100 * (last.score.value - before.score.value)
-        text += f", with {before.labels:,} of them {before.score.value:.1%}: the last step brought {gain:+.1f} points"
     crossed = [efficiency.sentence(one, curve) for one in curve.crossovers]
     return " ".join([f"{text}.", *(crossed or ["From how many labels on fine-tuning gets ahead was not measured."])])
+
+
+def _percent(earlier: Sequence[Reached]) -> str:
+    return f"{earlier[-1].score.value:.1%} to " if earlier else ""
 
 
 def _similarity(verdict: Verdict) -> str:
@@ -59,8 +61,7 @@ def _compute(verdict: Verdict) -> str:
     if verdict.best_plan is None:
         return f"{text}; what fine-tuning would cost was not measured (`headswap finetune ... --dry-run` estimates it)."
     plan = verdict.of(verdict.best_plan)
-    ratio = plan.cost.cpu_seconds / max(head.cost.cpu_seconds, 1e-9)
-    text = f"{text}, {plan.title} {duration(plan.cost.cpu_seconds)}, {ratio:.1f} times as much, on {plan.device}."
+    text = f"{text}, {plan.title} {duration(plan.cost.cpu_seconds)} on {plan.device}: {effort(plan, head)}."
     if head.seconds_per_1000 is None or plan.seconds_per_1000 is None:
         return text
     return (

@@ -126,6 +126,13 @@ class Verdict:
         )
 
 
+def effort(plan: Result, head: Result) -> str:
+    """Word how much more a plan took than a head: in CPU time, or in wall time where a CPU did not do all the work."""
+    if {plan.device, head.device} == {"cpu"}:
+        return f"{plan.cost.cpu_seconds / max(head.cost.cpu_seconds, 1e-9):.1f}x the CPU time"
+    return f"{plan.cost.seconds / max(head.cost.seconds, 1e-9):.1f}x the time"
+
+
 def write(verdict: Verdict) -> None:
     """Write reports/verdict.json, and reports/scores.json with its scores alone, for `dvc metrics`."""
     write_json(VERDICT, asdict(verdict))

@@ -73,7 +73,9 @@ def finished(name: str, kind: str, given: Predictions, **facts: Any) -> Run:
 
 
 def judged(some: Sequence[Run], params: Params) -> Verdict:
-    background = Background({"tiny": Cost(2.0, 1.0, 100)}, {"tiny": {}}, {}, {"tiny": survey()})
+    background = Background(
+        {"tiny": Cost(2.0, 1.0, 100, running_seconds=1.6, running_images=80)}, {"tiny": {}}, {}, {"tiny": survey()}
+    )
     return judging.judge(judging.score(some, params), background, params)
 
 
@@ -100,12 +102,13 @@ def test_the_interval_and_the_margin_give_the_answer(low: float, high: float, an
 @pytest.mark.parametrize(
     ("wrong", "answer", "ending"),
     [
-        ((60, 5), "fine-tune", " for 2.0x the compute. Fine-tune."),
-        ((5, 60), "keep the frozen head", " for 2.0x the compute. Keep the frozen head."),
+        ((60, 5), "fine-tune", " for 2.0x the CPU time. Fine-tune."),
+        ((5, 60), "keep the frozen head", " for 2.0x the CPU time. Keep the frozen head."),
         (
             (8, 8),
             "cannot tell",
-            "is right on 16 images, which is too few to tell: fine-tuning has not been shown to pay.",
+            "is right on 16 of the 200 test images, which cannot show a difference this small: "
+            "fine-tuning has not been shown to pay.",
         ),
     ],
 )
@@ -121,7 +124,7 @@ def test_a_head_costs_its_pass_and_its_fit_and_a_plan_its_training(params: Param
     head, plan = judged(head_and_plan(8, 8), params).results
     assert (head.cost.cpu_seconds, head.cost.images) == (1.5, 110)
     assert (plan.cost.cpu_seconds, plan.cost.images) == (3.0, 10)
-    assert head.seconds_per_1000 == pytest.approx(2.0 + 1000 * 2.0 / 100)
+    assert head.seconds_per_1000 == pytest.approx(2.0 + 1000 * 1.6 / 80)
     assert plan.seconds_per_1000 == 2.0
     assert (head.bytes_on_disk, plan.bytes_on_disk) == (10, 5)
 
@@ -196,7 +199,7 @@ def test_the_standing_has_a_number_on_each_of_the_three_things(params: Params) -
         similarity.sentence
     )
     assert "range from 0.4 to 0.9" in similarity.sentence
-    assert "logreg took 2 s of CPU time, last 3 s, 2.0 times as much, on cpu." in compute.sentence
+    assert "logreg took 2 s of CPU time, last 3 s on cpu: 2.0x the CPU time." in compute.sentence
     assert "A thousand new images take 22.0 s with the one and 2.0 s with the other." in compute.sentence
 
 

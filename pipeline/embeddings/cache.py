@@ -214,6 +214,8 @@ def write_shard(folder: Path, keys: Keys, features: Floats, cost: Cost, created_
         file.attrs["seconds"] = cost.seconds
         file.attrs["cpu_seconds"] = cost.cpu_seconds
         file.attrs["peak_memory"] = cost.peak_memory
+        file.attrs["running_seconds"] = cost.running_seconds
+        file.attrs["running_images"] = cost.running_images
         if cost.joules is not None:
             file.attrs["joules"] = cost.joules
         file.attrs["created_ns"] = created_ns
@@ -236,9 +238,10 @@ def read_shard(path: Path) -> Shard:
         if sha256.shape[1:] != (32,) or not view.shape == (len(sha256),) == features.shape[:1] or not len(view):
             raise StateError(f"{path}: sha256, view and features do not belong together; delete it")
         number = partial(hdf5.number, file, path=path)
-        memory = int(number("peak_memory")) if "peak_memory" in file.attrs else 0  # older shards lack both
-        joules = number("joules") if "joules" in file.attrs else None
-        cost = Cost(number("seconds"), number("cpu_seconds"), len(sha256), memory, joules)
+        optional = ("peak_memory", "joules", "running_seconds", "running_images")  # older shards lack them
+        known = {name: number(name) for name in optional if name in file.attrs}
+        known["peak_memory"] = int(known.get("peak_memory", 0))
+        cost = Cost(number("seconds"), number("cpu_seconds"), len(sha256), **known)  # type: ignore[arg-type]
         return Shard(path, _keys(sha256, view), features, cost, int(number("created_ns")))
 
 

@@ -88,8 +88,10 @@ def read(path: Path, stamp: stamps.Stamp) -> Predictions:
 
 
 def require_same_images(runs: Mapping[str, Predictions]) -> None:
-    """Raise StateError, naming two, unless all runs predict the same images, labels and classes in the same order."""
+    """Raise StateError, naming two, unless all runs predict the same images, at least one, with equal labels."""
     (name, first), *others = runs.items()
+    if not first.label:
+        raise StateError(f"{name}: predictions on no test image at all; see `split` in params.yaml")
     for other_name, other in others:
         if _judged(other) != _judged(first):
             raise StateError(

@@ -202,6 +202,7 @@ class _Writer:
         self.cache, self.dtype = cache, dtype
         self.pool = ThreadPoolExecutor(1)
         self.writing: Future[None] | None = None
+        self.started = False
         self._restart()
 
     def __enter__(self) -> Self:
@@ -217,7 +218,7 @@ class _Writer:
     def _restart(self) -> None:
         self.items: list[Item] = []
         self.rows: list[npt.NDArray[np.floating]] = []
-        self.clock = Clock()
+        self.clock, self.running, self.before = Clock(), Clock(), 0
 
     def add(self, items: Sequence[Item], rows: npt.NDArray[np.float32]) -> None:
         if not np.isfinite(rows).all():
@@ -230,6 +231,8 @@ class _Writer:
             )
         self.items += items
         self.rows.append(stored)
+        if not self.started:  # the first batch of a pass waited for the network to be prepared
+            self.started, self.running, self.before = True, Clock(), len(self.items)
         if len(self.items) >= SHARD_ROWS or len(self.items) * stored[0].nbytes >= SHARD_BYTES:
             self._flush()
 
@@ -237,7 +240,10 @@ class _Writer:
         self._wait()
         if self.items:
             keys = keys_of((item.sha256 for item in self.items), (item.view for item in self.items))
-            self.writing = self.pool.submit(self.cache.append, keys, np.concatenate(self.rows), self.clock.read())
+            cost, running = self.clock.read(), len(self.items) - self.before
+            if running:
+                cost.running_seconds, cost.running_images = self.running.read().seconds, running
+            self.writing = self.pool.submit(self.cache.append, keys, np.concatenate(self.rows), cost)
         self._restart()
 
     def _wait(self) -> None:

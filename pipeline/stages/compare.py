@@ -46,6 +46,8 @@ def _two(params: Params, named: Sequence[str]) -> str:
         got = "1 run" if len(named) == 1 else f"{len(named)} runs"
         raise InputError(f"compare: got {got}, expected two, or none to write the report")
     first, second = (_read(name, params) for name in named)
+    if first.id == second.id:
+        raise InputError(f"compare: got {first.id} twice, expected two different runs")
     frozen = matrix.read_cost(first.backbone), matrix.read_cost(second.backbone)
     return terminal.compared(judging.score([first, second], params), frozen)
 
@@ -55,7 +57,9 @@ def _read(name: str, params: Params) -> Run:
     present = [path.parent.relative_to("models").as_posix() for path in sorted(Path("models").glob("*/*/run.json"))]
     meant = [one for one in present if name in (one, one.partition("/")[2])]
     listed = [one for one in meant if one.partition("/")[0] in params.run.backbones]
-    if len(listed or meant) != 1:
+    if len(listed or meant) > 1:
+        raise InputError(f"compare: got {name!r}, which is on several backbones; expected one of: {', '.join(meant)}")
+    if not meant:
         raise InputError(unknown("compare", name, present or ["(no run is finished; run `dvc repro`)"]))
     backbone, _, run = (listed or meant)[0].partition("/")
     return runs.read(backbone, run)

@@ -14,6 +14,7 @@ from pipeline.nn.finetuning.inputs import Inputs
 from pipeline.nn.finetuning.processes import Processes
 from pipeline.nn.finetuning.task import Finetuned
 from pipeline.params import Params
+from pipeline.tables import Table
 
 
 def main(params: Params, backbone: str, plan: str, *, dry_run: bool = False) -> str:
@@ -73,7 +74,7 @@ def _run(params: Params, backbone: str, plan: str, given: Inputs, together: Proc
     )
 
 
-def _curves(done: Finetuned) -> dict[str, runs.Table]:
+def _curves(done: Finetuned) -> dict[str, Table]:
     """Return what DVC draws of the training: loss and validation score by epoch."""
     numbered = list(enumerate(done.epochs, start=1))
     return {

@@ -63,6 +63,14 @@ def test_cost_counts_in_proportion_to_the_rows_used() -> None:
     assert (cost.seconds, cost.cpu_seconds, cost.images) == (2 + 1.5, 4 + 2, 3)
 
 
+def test_the_pace_of_a_pass_that_runs_is_kept_apart_and_in_proportion() -> None:
+    cache = EmbeddingCache(Path("c"), RECIPE)
+    cache.append(KEYS[:8], ROWS[:8], Cost(90.0, 90.0, 8, running_seconds=8.0, running_images=4))
+    cache.append(KEYS[8:], ROWS[8:], Cost(50.0, 50.0, 2))  # one batch alone says nothing of the pace
+    cost = EmbeddingCache(Path("c"), RECIPE).cost(KEYS[[0, 1, 8]])
+    assert (cost.running_seconds, cost.running_images) == (2.0, 1.0)
+
+
 def test_energy_counts_in_proportion_and_the_larger_memory_whole() -> None:
     cache = EmbeddingCache(Path("c"), RECIPE)
     cache.append(KEYS[:8], ROWS[:8], Cost(8.0, 16.0, 8, peak_memory=100, joules=80.0))

@@ -204,6 +204,7 @@ def test_two_runs_are_compared_in_the_terminal_and_nothing_is_written(project: P
     [
         (["logrge", "last"], "got 'logrge', expected one of: tiny/last, tiny/logreg; did you mean 'tiny/logreg'?"),
         (["logreg"], "got 1 run, expected two"),
+        (["logreg", "tiny/logreg"], "got tiny/logreg twice, expected two different runs"),
         (["logreg", "last", "last"], "got 3 runs, expected two"),
     ],
 )
