@@ -140,23 +140,16 @@ def write(verdict: Verdict) -> None:
 
 
 def scores(verdict: Verdict) -> dict[str, Any]:
-    """Return what equal runs repeat, and no seconds: test scores, differences to the best head, transferability."""
-    by_run = {result.run: {"test": _plain(result.test)} for result in verdict.results}
-    for result in verdict.results:
-        if result.run != verdict.best_head:
-            pair = verdict.pair(result.run, verdict.best_head)
-            by_run[result.run]["to_best_head"] = {**asdict(pair.difference), "holm_p": pair.holm_p}
+    """Return what equal runs repeat, and few enough for a terminal: no intervals and no seconds."""
+    others = [result.run for result in verdict.results if result.run != verdict.best_head]
     return {
-        "runs": by_run,
+        "test": {result.run: result.test[verdict.metric].value for result in verdict.results},
+        "to_best_head": {run: verdict.pair(run, verdict.best_head).difference.value for run in others},
         "transferability": {
             backbone: {name: getattr(found, name) for name in ("logme", "h_score", "knn_accuracy")}
             for backbone, found in verdict.transferability.items()
         },
     }
-
-
-def _plain(test: Mapping[str, Estimate]) -> dict[str, Any]:
-    return {name: asdict(estimate) for name, estimate in test.items()}
 
 
 def read() -> dict[str, Any]:

@@ -221,7 +221,8 @@ def test_scores_for_dvc_are_the_verdicts_and_repeat(project: Project) -> None:
     scores = verdict.SCORES.read_bytes()
     content = json.loads(scores)
     for result in judged["results"]:
-        assert content["runs"][f"tiny/{result['name']}"]["test"] == result["test"]
+        assert content["test"][f"tiny/{result['name']}"] == result["test"]["accuracy"]["value"]
+    assert content["to_best_head"] == {"tiny/last": -judged["pairs"][0]["difference"]["value"]}
     assert content["transferability"]["tiny"]["knn_accuracy"] == judged["transferability"]["tiny"]["knn_accuracy"]
     run(project)
     assert verdict.SCORES.read_bytes() == scores
