@@ -1,7 +1,5 @@
 """The page with 50,000 images in a real Chromium: when it is first painted, and how long pointing at an image takes."""
 
-import os
-import shutil
 import statistics
 import tempfile
 from collections.abc import Iterator
@@ -10,6 +8,7 @@ from typing import Any
 
 from benchmarks.figures import Figure, at_most
 from pipeline.report import page
+from tests.browser import chromium
 from tests.report.examples import evidence
 
 IMAGES = 50_000
@@ -57,8 +56,7 @@ def measure() -> Iterator[Figure]:
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
         file = Path(folder) / "index.html"
         file.write_text(page.page(evidence(images=IMAGES, pictured=3_000)), encoding="utf-8")
-        chromium = os.environ.get("CHROMIUM") or shutil.which("chromium")
-        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
+        browser = playwright.chromium.launch(executable_path=chromium.PATH, args=chromium.ARGUMENTS)
         seen = [_opened(browser, file) for _ in range(3)]
         browser.close()
     painted, mapped, pointed, slowest = (statistics.median(values) for values in zip(*seen, strict=True))

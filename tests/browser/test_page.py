@@ -1,8 +1,6 @@
 """The page in a real Chromium: `make test-browser`."""
 
 import dataclasses
-import os
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,16 +9,16 @@ import pytest
 
 from pipeline.report import page as report_page
 from pipeline.report.evidence import Evidence
+from tests.browser import chromium
 from tests.report.examples import CELL, colour, evidence
 
 playwright_api = pytest.importorskip(
     "playwright.sync_api", reason="make test-browser needs pip install 'headswap[browser]'"
 )
-CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
 
 pytestmark = [
     pytest.mark.browser,
-    pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium: apt install chromium, or CHROMIUM=/path/to/it"),
+    pytest.mark.skipif(chromium.PATH is None, reason="needs Chromium: apt install chromium, or CHROMIUM=/path/to/it"),
 ]
 
 LONG = "x" * 300
@@ -37,7 +35,7 @@ Open = Callable[..., Page]
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
     with playwright_api.sync_playwright() as playwright:
-        launched = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+        launched = playwright.chromium.launch(executable_path=chromium.PATH, args=chromium.ARGUMENTS)
         yield launched
         launched.close()
 

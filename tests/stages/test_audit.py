@@ -1,0 +1,133 @@
+"""The record of the chain, and every altered byte in it."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from pipeline import lineage, runs, stamps
+from pipeline.embeddings import matrix
+from pipeline.errors import CheckFailed, InputError, StateError
+from pipeline.stages import audit
+from tests.conftest import Project
+from tests.stages.spine import run
+
+
+class TestAudit:
+    def test_an_untouched_project_passes(self, project: Project) -> None:
+        run(project)
+        assert "are what reports/lineage.json says" in audit.main(project.write(), record=False)
+
+    @pytest.mark.parametrize(
+        "path",
+        [
+            "data/raw/red/03.png",
+            "data/manifest.parquet",
+            "data/manifest.json",
+            "tiny.pth",
+            "data/embeddings/tiny.h5",
+            "data/embeddings/tiny.json",
+            "curves/tiny.parquet",
+            "curves/tiny.json",
+            "survey/tiny.parquet",
+            "survey/tiny.json",
+            "data/thumbnails.webp",
+            "data/thumbnails.parquet",
+            "data/thumbnails.json",
+            "models/tiny/logreg/model.skops",
+            "models/tiny/logreg/run.json",
+            "models/tiny/last/model.safetensors",
+            "predictions/tiny/logreg.parquet",
+            "metrics/tiny/last.json",
+            "reports/verdict.json",
+            "reports/scores.json",
+            "reports/plots/scores.csv",
+            "reports/index.html",
+        ],
+    )
+    @pytest.mark.parametrize("damage", ["flip", "delete"])
+    def test_every_altered_file_is_named(self, project: Project, path: str, damage: str) -> None:
+        run(project)
+        if damage == "delete":
+            Path(path).unlink()
+        else:
+            content = bytearray(Path(path).read_bytes())
+            content[len(content) // 2] ^= 1
+            Path(path).write_bytes(content)
+        with pytest.raises(CheckFailed) as caught:
+            audit.main(project.write(), record=False)
+        assert [finding.split(":")[0] for finding in caught.value.problems[:-1]] == [path]
+        assert "1 of " in caught.value.problems[-1]
+
+    def test_all_findings_are_gathered_and_sorted(self, project: Project) -> None:
+        run(project)
+        for path in ("reports/index.html", "data/raw/blue/01.png", "metrics/tiny/last.json"):
+            Path(path).write_text("{}")
+        with pytest.raises(CheckFailed) as caught:
+            audit.main(project.write(), record=False)
+        named = [finding.split(":")[0] for finding in caught.value.problems[:-1]]
+        assert named == ["data/raw/blue/01.png", "metrics/tiny/last.json", "reports/index.html"]
+
+    def test_recording_refuses_what_its_stamp_does_not_know(self, project: Project) -> None:
+        run(project)
+        Path("predictions/tiny/logreg.parquet").write_bytes(b"tampered")
+        with pytest.raises(StateError, match=r"predictions/tiny/logreg.parquet: expected sha256 .* as stamped"):
+            audit.main(project.write(), record=True)
+
+    def test_recording_refuses_a_head_trained_on_other_embeddings(self, project: Project) -> None:
+        run(project)
+        stamp = runs.stamp_path("tiny", "logreg")
+        content = json.loads(stamp.read_text())
+        content["inputs"]["data/embeddings/tiny.h5"] = "0" * 64
+        stamp.write_text(json.dumps(content))
+        with pytest.raises(StateError, match="tiny.h5: expected sha256 0000"):
+            audit.main(project.write(), record=True)
+
+    def test_recording_refuses_a_verdict_on_runs_that_are_no_longer_listed(self, project: Project) -> None:
+        run(project, run={"heads": ["logreg", "knn"]})
+        params = project.write(run={"heads": ["knn"]})
+        with pytest.raises(StateError, match="logreg.parquet: expected a file of a run listed in params"):
+            audit.main(params, record=True)
+
+    def test_an_altered_cost_is_found(self, project: Project) -> None:
+        run(project)
+        cost = matrix.cost_path("tiny")
+        cost.write_text(cost.read_text().replace("36", "35"))
+        with pytest.raises(StateError, match=r"tiny.cost.json: expected sha256"):
+            audit.main(project.write(), record=True)
+        with pytest.raises(CheckFailed, match=r"tiny.cost.json: expected sha256"):
+            audit.main(project.write(), record=False)
+
+    def test_a_pipe_in_an_images_place_is_a_finding_and_no_hang(self, project: Project) -> None:
+        run(project)
+        Path("data/raw/red/03.png").unlink()
+        os.mkfifo("data/raw/red/03.png")
+        with pytest.raises(CheckFailed, match="red/03.png: expected sha256 .* found no readable file"):
+            audit.main(project.write(), record=False)
+
+    @pytest.mark.parametrize("locator", ["package:evil.sub/x", "package:evil/../../x"])
+    def test_a_locator_runs_no_code_and_leads_nowhere_else(
+        self, project: Project, locator: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        Path("evil/sub").mkdir(parents=True)
+        Path("evil/__init__.py").write_text("open('executed', 'w')")
+        monkeypatch.syspath_prepend(str(project.root))
+        with pytest.raises(InputError, match="expected package:<top-level package>"):
+            stamps.locate(locator)
+        assert not Path("executed").exists()
+
+    def test_the_chain_leads_from_the_report_back_to_weights_and_manifest(self, project: Project) -> None:
+        run(project)
+        nodes = lineage.read().nodes
+        reached, todo = set(), ["reports/index.html"]
+        while todo:
+            name = todo.pop()
+            reached.add(name)
+            todo += nodes[name].made_from
+        assert {"reports/verdict.json", "predictions/tiny/last.parquet", "data/embeddings/tiny.h5", "tiny.pth",
+                "data/manifest.parquet"} <= reached  # fmt: skip
+
+    def test_without_a_record_it_says_what_to_run(self, project: Project) -> None:
+        with pytest.raises(StateError, match="run `dvc repro`"):
+            audit.main(project.write(), record=False)

@@ -1,0 +1,166 @@
+"""The verdict, its files for DVC, and two runs beside each other."""
+
+import csv
+import dataclasses
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipeline import runs, verdict
+from pipeline.commands import report
+from pipeline.cost import Cost
+from pipeline.errors import InputError, StateError
+from pipeline.evaluation import metrics
+from pipeline.stages import compare
+from tests.conftest import Project
+from tests.stages.spine import run
+
+
+def test_the_best_head_is_the_one_with_the_best_validation_score_whatever_the_test_says(project: Project) -> None:
+    run(project, run={"heads": ["logreg", "knn"], "plans": []})
+    for name, good_split in (("logreg", "val"), ("knn", "test")):
+        one = runs.read("tiny", name)
+        truth = np.eye(3)[one.predictions.truth()]
+        good = (np.array(one.predictions.split) == good_split)[:, None]
+        probability = np.where(good, truth, np.roll(truth, 1, axis=1))
+        predictions = dataclasses.replace(one.predictions, probability=probability)
+        files = [runs.folder("tiny", name) / "model.skops"]
+        runs.record("tiny", name, "head", runs.Made(predictions, files, Cost()), {}, one.stamp.facts)
+    compare.main(project.write())
+    judged = json.loads(verdict.VERDICT.read_text())
+    assert judged["best_head"] == "tiny/logreg"
+    assert judged["results"][1]["test"]["accuracy"]["value"] == 1.0
+
+
+def test_the_verdict_has_every_run_with_intervals_differences_and_cost(project: Project) -> None:
+    judged = run(project, run={"heads": ["logreg", "knn"]})
+    assert [result["name"] for result in judged["results"]] == ["logreg", "knn", "last"]
+    for result in judged["results"]:
+        assert set(result["test"]) == set(metrics.METRICS)
+        assert all(one["low"] <= one["value"] <= one["high"] for one in result["test"].values())
+        assert result["cost"]["images"] >= 36
+        assert result["cost"]["peak_memory"] > 1e7
+        assert result["seconds_per_1000"] > 0
+        assert result["bytes_on_disk"] > 0
+        assert result["device"] == "cpu"
+    assert [(pair["first"], pair["second"]) for pair in judged["pairs"]] == [
+        ("tiny/logreg", "tiny/knn"), ("tiny/logreg", "tiny/last"), ("tiny/knn", "tiny/last")
+    ]  # fmt: skip
+    assert all(0 <= pair["mcnemar_p"] <= pair["holm_p"] <= 1 for pair in judged["pairs"])
+
+
+def test_a_run_that_is_no_longer_listed_leaves_the_verdict(project: Project) -> None:
+    run(project, run={"heads": ["logreg", "knn"]})
+    judged = run(project, run={"heads": ["logreg"]})
+    assert [result["name"] for result in judged["results"]] == ["logreg", "last"]
+
+
+def test_the_verdict_has_scores_by_number_of_labels_and_where_a_plan_gets_ahead(project: Project) -> None:
+    judged = run(project, curve={"plans": ["last"]})
+    found = judged["curves"]["tiny"]
+    assert [one["labels"] for one in found["reached"]["last"]] == [9, 18]
+    assert [one["plan"] for one in found["crossovers"]] == ["last"]
+    assert {"curves/tiny.parquet", "curves/tiny.json"} <= judged["inputs"].keys()
+    assert "What more labels bring" in verdict.PAGE.read_text()
+
+
+def test_a_single_run_is_reported_with_nothing_to_compare(project: Project) -> None:
+    judged = run(project, run={"plans": []})
+    assert judged["answer"] == "cannot tell"
+    assert "It is the only run" in judged["sentence"]
+    assert "cannot tell" in verdict.PAGE.read_text()
+
+
+def test_two_runs_are_compared_in_the_terminal_and_nothing_is_written(project: Project) -> None:
+    judged = run(project)
+    before = {path: path.stat().st_mtime_ns for path in Path("reports").rglob("*")}
+    table = compare.main(project.write(), ["logreg", "tiny/last"])
+    assert {path: path.stat().st_mtime_ns for path in Path("reports").rglob("*")} == before
+    (pair,) = judged["pairs"]
+    lines = {line.split("  ")[0]: line for line in table.splitlines()}
+    assert all(
+        f"{100 * result['test']['accuracy']['value']:.1f} [" in lines["accuracy"] for result in judged["results"]
+    )
+    gain = {name: -value for name, value in pair["difference"].items()}
+    assert f"{100 * gain['value']:+.1f} [{100 * gain['high']:+.1f}, {100 * gain['low']:+.1f}]" in lines["accuracy"]
+    assert f"McNemar p {pair['mcnemar_p']:.3g}" in lines["alone right on"]
+    assert set(metrics.METRICS) <= set(lines)
+
+
+@pytest.mark.parametrize(
+    ("named", "words"),
+    [
+        (["logrge", "last"], "got 'logrge', expected one of: tiny/last, tiny/logreg; did you mean 'tiny/logreg'?"),
+        (["logreg"], "got 1 run, expected two"),
+        (["logreg", "tiny/logreg"], "got tiny/logreg twice, expected two different runs"),
+        (["logreg", "last", "last"], "got 3 runs, expected two"),
+    ],
+)
+def test_runs_to_compare_that_do_not_exist_or_are_not_two_are_named(
+    project: Project, named: list[str], words: str
+) -> None:
+    run(project)
+    with pytest.raises(InputError, match=re.escape(words)):
+        compare.main(project.write(), named)
+
+
+def test_scores_for_dvc_are_the_verdicts_and_repeat(project: Project) -> None:
+    judged = run(project)
+    scores = verdict.SCORES.read_bytes()
+    content = json.loads(scores)
+    for result in judged["results"]:
+        assert content["test"][f"tiny/{result['name']}"] == result["test"]["accuracy"]["value"]
+    assert content["to_best_head"] == {"tiny/last": -judged["pairs"][0]["difference"]["value"]}
+    assert content["transferability"]["tiny"]["knn_accuracy"] == judged["transferability"]["tiny"]["knn_accuracy"]
+    run(project)
+    assert verdict.SCORES.read_bytes() == scores
+
+
+def test_tables_for_dvc_hold_the_verdicts_numbers(project: Project) -> None:
+    judged = run(project)
+    with (verdict.PLOTS / "scores.csv").open() as stream:
+        rows = list(csv.DictReader(stream))
+    expected = [{"run": f"tiny/{one['name']}", **one["test"]["accuracy"]} for one in judged["results"]]
+    assert [{**row, **{name: float(row[name]) for name in ("value", "low", "high")}} for row in rows] == expected
+    assert sorted(path.stem for path in verdict.PLOTS.iterdir()) == [
+        "cost",
+        "differences",
+        "label_efficiency",
+        "scores",
+    ]
+
+
+def test_the_report_says_where_the_page_is_and_shows_it_if_asked(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown: list[str] = []
+    monkeypatch.setattr("webbrowser.open", lambda url: shown.append(url) or True)  # type: ignore[func-returns-value]
+    with pytest.raises(StateError, match="run `dvc repro`"):
+        report.main(project.write(), open=False)
+    judged = run(project)
+    assert report.main(project.write(), open=False) == f"{judged['sentence']} See {verdict.PAGE.resolve()}"
+    assert shown == []
+    report.main(project.write(), open=True)
+    assert shown == [verdict.PAGE.resolve().as_uri()]
+    monkeypatch.setattr("webbrowser.open", lambda _: False)
+    with pytest.raises(StateError, match="no browser was found"):
+        report.main(project.write(), open=True)
+
+
+def test_a_verdict_of_another_version_is_refused(project: Project) -> None:
+    run(project)
+    verdict.VERDICT.write_text('{"schema_version": 3}')
+    with pytest.raises(StateError, match="schema_version: got 3, expected 4"):
+        verdict.read()
+
+
+def test_costs_of_decisions_reach_the_verdict_and_rerun_no_head(project: Project) -> None:
+    run(project, run={"plans": []})
+    params = project.write(compare={"costs": {"blue": {"red": 0}, "green": {"red": 0}}})
+    compare.main(params)
+    (result,) = json.loads(verdict.VERDICT.read_text())["results"]
+    assert {cell["decided"] for cell in result["detail"]["confusion"]} == {"red"}  # which costs nothing
+    assert result["test"]["cost"]["value"] == 0
