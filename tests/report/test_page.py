@@ -13,7 +13,6 @@ import pytest
 from pipeline import verdict
 from pipeline.evaluation.predictions import Predictions
 from pipeline.report import charts, embedding_map, page
-from pipeline.report.evidence import Evidence
 from pipeline.report.sections import SECTIONS
 from tests.report.examples import evidence
 
@@ -153,9 +152,10 @@ def test_more_classes_than_a_matrix_can_show_become_a_list_of_confusions() -> No
 
 def test_the_file_is_written_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    given: Evidence = evidence()
-    page.write(given)
-    assert verdict.PAGE.read_text(encoding="utf-8") == page.page(given)
+    monkeypatch.setattr(page, "page", lambda given: "<p>whole \u2713</p>")
+    page.write(evidence())
+    assert verdict.PAGE.read_text(encoding="utf-8") == "<p>whole \u2713</p>"
+    assert [path.name for path in verdict.PAGE.parent.iterdir()] == [verdict.PAGE.name]
 
 
 def test_a_damaged_copy_of_the_library_is_made_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
