@@ -20,8 +20,19 @@ class Verb:
     help: str
     options: tuple[str, ...] = ()
     flags: tuple[tuple[str, str], ...] = ()
-    names: tuple[str, str] | None = None
-    """Any number of words without a flag: what they are, and help on them."""
+    words: "Words | None" = None
+    counts: tuple[tuple[str, str], ...] = ()
+    """Flags that take a number."""
+
+
+@dataclass(frozen=True)
+class Words:
+    """What stands behind a verb without a flag."""
+
+    name: str
+    help: str
+    how_many: str | int | None = None
+    """As argparse says it: None for one, which is no list then."""
 
 
 OPTIONS = {
@@ -63,7 +74,7 @@ VERBS = {
         "stages.compare",
         "stage: score every run on the test split, write the verdict and the report; with two runs named: compare "
         "these here and now, write nothing",
-        names=("run", "<backbone>/<head or plan>, or just the head or plan"),
+        words=Words("run", "<backbone>/<head or plan>, or just the head or plan", "*"),
     ),
     "report": Verb(
         "commands.report",
@@ -72,8 +83,38 @@ VERBS = {
     ),
     "audit": Verb(
         "stages.audit",
-        "hash every file from images to verdict against reports/lineage.json; exit 1 and name those that differ",
-        flags=(("record", "stage: write reports/lineage.json instead, after checking that the stamps agree"),),
+        "read every byte from images to verdict, dvc.lock and DVC's cache; name all that was altered and exit with 1",
+        flags=(
+            ("record", "stage: write reports/lineage.json instead, after checking that the stamps agree"),
+            ("quick", "check structure and stamps, and read no large file"),
+            ("json", "print what was found as JSON"),
+        ),
+        counts=(("recompute", "also push N random images through the CNN again, and compare with the stored rows"),),
+    ),
+    "trace": Verb(
+        "commands.trace",
+        "show what a number or a file comes from and what came of it: images, weights, settings, commit, machine",
+        words=Words(
+            "what",
+            "an image (path, id or the beginning of its sha256), a run, a file, RUN:METRIC or RUN:IMAGE; "
+            "a run is <backbone>/<head or plan>, or just the head or plan",
+        ),
+    ),
+    "diff": Verb(
+        "commands.diff",
+        "say what changed between two commits: images, splits, recipe, heads, results, and which moved for what reason",
+        words=Words("revision", "a commit, branch or tag; the working tree if only one is given", "+"),
+    ),
+    "forget": Verb(
+        "commands.forget",
+        "take images out of cache and embeddings for good, and list all that still carries them",
+        words=Words("image", "its path, id or sha256", "+"),
+        flags=(("yes", "do it; without this, only say what would be done"),),
+    ),
+    "lineage": Verb(
+        "commands.lineage",
+        "write what dvc.lock says as W3C PROV-JSON or OpenLineage events, for other tools",
+        words=Words("target", "FORMAT FILE, where the format is prov or openlineage", 2),
     ),
     "demo": Verb("commands.demo", "lay the demo's 2,624 images out under data/raw/elpv"),
     "cache": Verb(
@@ -88,7 +129,11 @@ VERBS = {
         ),
     ),
     "backbones": Verb("commands.backbones", "list every frozen CNN: width, input size, weights, and if they are here"),
-    "doctor": Verb("commands.doctor", "check params.yaml, data folder and weights before anything expensive runs"),
+    "doctor": Verb(
+        "commands.doctor",
+        "check params.yaml, data, weights and versions before anything expensive runs, and what a killed run left",
+        flags=(("fix", "mend what a killed run left; no cached row is lost"),),
+    ),
 }  # fmt: skip
 
 
@@ -113,7 +158,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (KeyboardInterrupt, Interrupted):
         print(f"headswap {name}: interrupted; what was finished is kept", file=sys.stderr)  # noqa: T201
         return 130
-    print(f"{name}: {summary}")  # noqa: T201
+    print(summary if "\n" in summary else f"{name}: {summary}")  # noqa: T201  # a table or a tree speaks for itself
     return 0
 
 
@@ -136,10 +181,12 @@ def _parser() -> argparse.ArgumentParser:
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="COMMAND")
     for name, verb in VERBS.items():
         sub = verbs.add_parser(name, help=verb.help, description=verb.help)
-        if verb.names:
-            sub.add_argument(verb.names[0], nargs="*", metavar=verb.names[0].upper(), help=verb.names[1])
+        if words := verb.words:
+            sub.add_argument(words.name, nargs=words.how_many, metavar=words.name.upper(), help=words.help)
         for option in verb.options:
             sub.add_argument(f"--{option}", required=True, metavar=option[0].upper(), help=OPTIONS[option])
         for flag, text in verb.flags:
             sub.add_argument(f"--{flag}", action="store_true", help=text)
+        for flag, text in verb.counts:
+            sub.add_argument(f"--{flag}", type=int, metavar="N", default=0, help=text)
     return parser

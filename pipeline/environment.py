@@ -2,10 +2,11 @@
 
 import os
 import platform
-import subprocess
 from importlib import metadata
 from pathlib import Path
 from typing import Any
+
+from pipeline import git
 
 # The libraries that decide numbers.
 LIBRARIES = ("torch", "torchvision", "timm", "openvino", "onnxruntime", "numpy", "scipy", "scikit-learn", "h5py",
@@ -36,18 +37,10 @@ def versions() -> dict[str, str]:
 
 
 def _commit() -> dict[str, Any]:
-    commit = _git("rev-parse", "HEAD")
+    commit = git.commit_of("HEAD")
     if commit is None:
         return {}
-    return {"commit": commit, "uncommitted_changes": bool(_git("status", "--porcelain", "--", *CODE))}
-
-
-def _git(*arguments: str) -> str | None:
-    try:
-        done = subprocess.run(["git", *arguments], capture_output=True, text=True, check=True)  # noqa: S603, S607
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return done.stdout.strip()
+    return {"commit": commit, "uncommitted_changes": bool(git.text("status", "--porcelain", "--", *CODE))}
 
 
 def processor() -> str:

@@ -1,11 +1,11 @@
 """audit: tie the stamps into reports/lineage.json (--record), or verify every byte against it."""
 
-from pipeline import lineage
 from pipeline.errors import CheckFailed
+from pipeline.lineage import chain as lineage
 from pipeline.params import Params
 
 
-def main(params: Params, *, record: bool) -> str:
+def main(params: Params, *, record: bool, quick: bool = False, json: bool = False, recompute: int = 0) -> str:
     """Record or verify; return the summary line, or raise CheckFailed with every finding."""
     if record:
         chain = lineage.record(params)

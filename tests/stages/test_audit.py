@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import lineage, runs, stamps
+from pipeline import runs, stamps
 from pipeline.embeddings import matrix
 from pipeline.errors import CheckFailed, InputError, StateError
+from pipeline.lineage import chain
 from pipeline.stages import audit
 from tests.conftest import Project
 from tests.stages.spine import run
@@ -119,7 +120,7 @@ class TestAudit:
 
     def test_the_chain_leads_from_the_report_back_to_weights_and_manifest(self, project: Project) -> None:
         run(project)
-        nodes = lineage.read().nodes
+        nodes = chain.read().nodes
         reached, todo = set(), ["reports/index.html"]
         while todo:
             name = todo.pop()

@@ -14,6 +14,7 @@ from pipeline.atomic import write_json
 from pipeline.embeddings import matrix
 from pipeline.errors import StateError
 from pipeline.evaluation import curves, surveys
+from pipeline.lineage.findings import Finding
 from pipeline.params import Params
 from pipeline.stamps import Stamp
 
@@ -43,19 +44,6 @@ class Lineage:
     images: int
     made_with: Mapping[str, Any]
     schema_version: int = SCHEMA_VERSION
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One file that is not what the lineage says."""
-
-    path: str
-    expected: str
-    found: str
-
-    def __str__(self) -> str:
-        """Word the finding."""
-        return f"{self.path}: expected {self.expected}, found {self.found}"
 
 
 @dataclass
