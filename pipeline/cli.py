@@ -114,7 +114,12 @@ VERBS = {
     "lineage": Verb(
         "commands.lineage",
         "write what dvc.lock says as W3C PROV-JSON or OpenLineage events, for other tools",
-        words=Words("target", "FORMAT FILE, where the format is prov or openlineage", 2),
+        words=Words(
+            "target",
+            "FORMAT FILE, where the format is prov or openlineage (its events bear the time of dvc.lock: of its commit, "
+            "or of its last change where that is not committed)",
+            2,
+        ),
     ),
     "demo": Verb("commands.demo", "lay the demo's 2,624 images out under data/raw/elpv"),
     "cache": Verb(
@@ -150,6 +155,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         verb = importlib.import_module(f"pipeline.{VERBS[name].module}")
         summary = verb.main(params.load(), **options)
     except CheckFailed as finding:
+        if finding.printed:
+            print(finding.printed)  # noqa: T201
         return _complain(name, finding.problems, status=1)
     except PipelineError as error:
         return _complain(name, error.problems)

@@ -21,7 +21,11 @@ class StateError(PipelineError):
 
 
 class CheckFailed(PipelineError):  # noqa: N818  # nothing went wrong: the check did its work
-    """A check found something; `problems` holds one finding each."""
+    """A check found something; `problems` holds one finding each, `printed` what else is said."""
+
+    def __init__(self, *problems: str, printed: str = "") -> None:
+        super().__init__(*problems)
+        self.printed = printed
 
 
 def first_five(problems: Sequence[str], what: str) -> list[str]:

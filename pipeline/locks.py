@@ -28,7 +28,7 @@ class Entry:
     nfiles: int | None = None
     """Of a folder: the number of files in it."""
     others: Mapping[str, Any] = field(default_factory=dict)
-    """What else stands there."""
+    """What else stands there, besides that the hash is an md5."""
 
 
 @dataclass(frozen=True)
@@ -74,10 +74,29 @@ def history() -> Iterator[tuple[str, Lock]]:
 def parse(content: bytes, where: str) -> Lock:
     """Parse a lock; StateError, which calls it `where`, if it is not what DVC writes."""
     try:
-        parsed = YAML(typ="safe").load(content) or {}
-        return {name: _locked(stage) for name, stage in parsed.get("stages", {}).items()}
-    except (YAMLError, UnicodeDecodeError, AttributeError, KeyError, TypeError, ValueError) as error:
+        return of(_loaded(content), where)
+    except (YAMLError, UnicodeDecodeError, ValueError) as error:
         raise StateError(f"{where}: not what DVC writes ({' '.join(str(error).split())})") from error
+
+
+def of(values: Mapping[str, Any], where: str) -> Lock:
+    """Return the lock that parsed YAML stands for; StateError as `parse`."""
+    try:
+        return {name: _locked(stage) for name, stage in values.get("stages", {}).items()}
+    except (AttributeError, KeyError, TypeError) as error:
+        raise StateError(f"{where}: not what DVC writes ({' '.join(str(error).split())})") from error
+
+
+def load_yaml(path: Path) -> dict[str, Any]:
+    """Read a file with the parser that DVC uses; StateError if it is no mapping in YAML."""
+    try:
+        return dict(_loaded(stamps.read_bytes(path)))
+    except (YAMLError, UnicodeDecodeError, TypeError, ValueError) as error:
+        raise StateError(f"{path}: not what DVC writes ({' '.join(str(error).split())})") from error
+
+
+def _loaded(content: bytes) -> Any:  # noqa: ANN401  # whatever YAML can hold
+    return YAML(typ="safe").load(content) or {}
 
 
 def _locked(stage: Mapping[str, Any]) -> Locked:
@@ -91,7 +110,8 @@ def _locked(stage: Mapping[str, Any]) -> Locked:
 
 
 def _entry(path: str, md5: str, size: int, nfiles: int | None = None, **others: Any) -> Entry:  # noqa: ANN401
-    return Entry(path, md5, size, nfiles, {name: value for name, value in others.items() if name != "hash"})
+    unusual = {name: value for name, value in others.items() if (name, value) != ("hash", "md5")}
+    return Entry(path, md5, size, nfiles, unusual)
 
 
 @cache

@@ -52,10 +52,13 @@ class _Section(BaseModel):
 
 
 class Data(_Section):
-    """Where the images are and how they are labelled."""
+    """Where the images are and how they are labelled, and what to make of those that leak from split to split."""
 
-    source: str = "image_folder"
+    source: str
     path: Path
+    on_leak: Literal["warn", "fail"] = "warn"
+    near_duplicate: Annotated[float, Field(gt=0, le=1)] = 0.55
+    """The least similarity of two images' embeddings (`pipeline.evaluation.twins` says which) to call them that."""
 
 
 class Split(_Section):

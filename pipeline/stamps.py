@@ -41,18 +41,18 @@ def sha256_bytes(content: bytes) -> str:
 
 def sha256_file(path: Path) -> str:
     """Return the hexadecimal sha256 of a file's bytes, read in blocks; StateError if it is not there."""
-    with _opened(path) as stream:
+    with opened(path) as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def read_bytes(path: Path) -> bytes:
     """Read a regular file; StateError if it is not there."""
-    with _opened(path) as stream:
+    with opened(path) as stream:
         return stream.read()
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[BufferedReader]:
+def opened(path: Path) -> Iterator[BufferedReader]:
     """Open a regular file to read; anything else, such as a pipe, would block for ever."""
     try:
         if not stat.S_ISREG(path.stat().st_mode):
@@ -135,7 +135,7 @@ def checked(path: Path, stamp: Stamp) -> Iterator[BufferedReader]:
 @contextmanager
 def hashed(path: Path) -> Iterator[tuple[BufferedReader, str]]:
     """Open a regular file at its beginning, with the sha256 of its bytes; StateError if it is not there."""
-    with _opened(path) as stream:
+    with opened(path) as stream:
         found = hashlib.file_digest(stream, "sha256").hexdigest()
         stream.seek(0)
         yield stream, found

@@ -43,8 +43,8 @@ EMBED = ("embed", "--backbone", "tiny")
 FINETUNE = ("finetune", "--backbone", "tiny", "--plan", "last")
 
 
-def started(folder: Path, arguments: Sequence[str] = EMBED) -> int:
-    """Start `headswap` in a folder, in a process group of its own; return its id."""
+def started(folder: Path, arguments: Sequence[str] = EMBED, errors: Path | None = None) -> int:
+    """Start `headswap` in a folder, in a process group of its own, its errors in a file if named; return its id."""
     child = os.fork()
     if child:
         return child
@@ -52,6 +52,8 @@ def started(folder: Path, arguments: Sequence[str] = EMBED) -> int:
     os.chdir(folder)
     quiet = os.open(os.devnull, os.O_WRONLY)
     os.dup2(quiet, 1)
+    if errors:
+        os.dup2(os.open(errors, os.O_WRONLY | os.O_CREAT), 2)
     from pipeline import cli
 
     os._exit(cli.main(arguments))
@@ -126,6 +128,20 @@ def two_writers(project: Path, rounds: Path) -> dict[str, Any]:
     return {"statuses": [finish(child) for child in children]}
 
 
+def second_beside_the_first(project: Path, rounds: Path) -> dict[str, Any]:
+    """Start a second `embed` while a first one stands still amid its work, and a third when that was killed."""
+    folder = copied(project, rounds / "one", (".headswap", "embeddings"))
+    first = started(folder)
+    while not any(folder.glob(".headswap/embeddings/*/*.h5")):
+        time.sleep(0.002)
+    os.kill(first, signal.SIGSTOP)
+    amid = not (folder / MATRIX).exists()
+    statuses = [finish(started(folder, errors=rounds / "errors")), finish(started(folder, (*EMBED, "--dry-run")))]
+    kill(first)
+    statuses += [finish(first), finish(started(folder))]
+    return {"amid": amid, "first": first, "statuses": statuses, "errors": (rounds / "errors").read_text()}
+
+
 MATRIX = Path("data/embeddings/tiny.h5")
 METRICS = Path("metrics/tiny/last.json")
 
@@ -146,6 +162,7 @@ def main(action: str, project: str, rounds: str, *numbers: str) -> None:
         "kill_embed": kill_embed,
         "kill_finetune": kill_finetune,
         "two": two_writers,
+        "second": second_beside_the_first,
     }
     result = actions[action](Path(project), Path(rounds), *map(int, numbers))
     sys.stdout.write(json.dumps(result))

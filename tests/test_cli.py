@@ -155,25 +155,6 @@ def test_a_finding_of_the_audit_is_status_1(project: Project, capsys: pytest.Cap
     assert "predictions/tiny/logreg.parquet: expected sha256" in capsys.readouterr().err
 
 
-class TestDoctor:
-    def test_a_sound_project_passes(self, project: Project) -> None:
-        assert main(["doctor"]) == 0
-
-    def test_everything_wrong_is_reported_at_once(self, project: Project, capsys: pytest.CaptureFixture[str]) -> None:
-        project.write(heads={"logreg": {"CC": 1}}, data={"path": "nowhere"})
-        assert main(["doctor"]) == 2
-        assert len(capsys.readouterr().err.splitlines()) == 2
-
-    @pytest.mark.parametrize("name", ["dvc.lock", ".dvc/tmp/rwlock"])
-    def test_what_a_killed_repro_leaves_is_recognised(
-        self, project: Project, name: str, capsys: pytest.CaptureFixture[str]
-    ) -> None:
-        Path(name).parent.mkdir(parents=True, exist_ok=True)
-        Path(name).touch()
-        assert main(["doctor"]) == 2
-        assert f"{name}: empty, as a killed `dvc repro` leaves it" in capsys.readouterr().err
-
-
 class TestDemo:
     def test_it_lays_out_the_real_images_and_leaves_them_alone_the_second_time(
         self, project: Project, capsys: pytest.CaptureFixture[str]

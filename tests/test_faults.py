@@ -128,6 +128,18 @@ def test_two_writers_at_once_with_different_batch_sizes_share_what_they_made(
     assert not any(upkeep.verify(stored.shards))
 
 
+def test_a_second_embed_in_the_same_folder_stops_with_one_line_and_a_killed_first_one_is_no_obstacle(
+    many_images: Path,
+) -> None:
+    result = in_children("second")
+    assert result["amid"]
+    assert result["statuses"] == [2, 0, -9, 0]
+    (line,) = result["errors"].splitlines()
+    assert "another `headswap embed` is at work in this repository already: " in line
+    assert f"process {result['first']} (" in line
+    assert f"wait for it, or kill {result['first']} (what it has finished is kept)" in line
+
+
 @pytest.mark.parametrize("error", [5, 28])
 def test_whichever_write_fails_it_is_one_line_and_nothing_is_left_half_written(
     prepared: Project, capsys: pytest.CaptureFixture[str], error: int

@@ -1,27 +1,88 @@
-"""doctor: find what would stop a run before anything expensive starts."""
+"""doctor: find what would stop a run before anything expensive starts, and mend what a killed run left."""
 
+import shutil
+import sys
 from collections.abc import Iterator
+from importlib import metadata
 from pathlib import Path
 
-from pipeline import heads, sources
+from packaging.requirements import Requirement
+
+from pipeline import git
 from pipeline.errors import InputError, PipelineError
-from pipeline.heads import curve
 from pipeline.params import Params
 
-LOCK = Path("dvc.lock")
-RWLOCK = Path(".dvc/tmp/rwlock")
+PACKAGE = "headswap"
 
 
-def main(params: Params) -> str:
-    """Check everything, report once; return the summary line."""
-    problems = [*_settings(params), *_data(params), *_dvc()]
+def main(params: Params, *, fix: bool = False) -> str:
+    """Mend if asked to, check everything, report once; return the summary.
+
+    Raises:
+        InputError: with a line for all that is wrong, after those for what was mended.
+        StateError: if there is something to mend while DVC is at work.
+
+    """
+    wrong, missing = _versions()
+    if missing:  # the other checks import them
+        raise InputError(*wrong, *missing)
+    from pipeline import processes, wedged  # noqa: PLC0415  # their own imports have just been checked
+
+    mended = _mended(params) if fix else []
+    found = [f"{wedge.problem}; to mend it: headswap doctor --fix" for wedge in wedged.find(params)]
+    problems = [*wrong, *_tools(), *found, *_settings(params), *_data(params)]
     if problems:
-        raise InputError(*problems)
+        raise InputError(*mended, *problems)
+    running = [f"at work: {one}" for one in (*processes.dvc(), *processes.stages())]
     runs = list(params.runs())
-    return f"params.yaml, {params.data.path} and weights are in order; {len(runs)} runs to compare"
+    summary = f"params.yaml, {params.data.path} and weights are in order; {len(runs)} runs to compare"
+    return "\n".join([*mended, *running, summary])
+
+
+def _mended(params: Params) -> list[str]:
+    from pipeline import wedged  # noqa: PLC0415
+
+    with wedged.undisturbed():
+        return [f"mended: {wedge.mend()}" for wedge in wedged.find(params)]
+
+
+def _versions() -> tuple[list[str], list[str]]:
+    """Return a line for each distribution of the wrong version, and one for each that is not there."""
+    wrong, missing = [], []
+    try:
+        stated = metadata.requires(PACKAGE) or []
+    except metadata.PackageNotFoundError:
+        return [], [f"{PACKAGE}: not installed, and dvc.yaml calls it by name: pip install --editable ."]
+    for requirement in map(Requirement, stated):
+        if requirement.marker and not requirement.marker.evaluate({"extra": ""}):
+            continue
+        try:
+            version = metadata.version(requirement.name)
+        except metadata.PackageNotFoundError:
+            missing.append(f"{requirement.name}: not installed: pip install '{requirement}'")
+            continue
+        if not requirement.specifier.contains(version, prereleases=True):
+            expected = f"got version {version}, expected {requirement.specifier}"
+            wrong.append(f"{requirement.name}: {expected}: pip install '{requirement}'")
+    return wrong, missing
+
+
+def _tools() -> Iterator[str]:
+    """Check what dvc.yaml, and DVC itself, look for on PATH, and that this is a repository of both kinds."""
+    if shutil.which("git") is None:
+        yield "git: not on PATH; install it: DVC keeps its files beside git's"
+    elif git.text("rev-parse", "--git-dir") is None:
+        yield "no git repository here: git init"
+    for command in ("dvc", PACKAGE):
+        if shutil.which(command) is None:
+            yield f"{command}: not on PATH, where `dvc repro` looks for it: export PATH={Path(sys.prefix, 'bin')}:$PATH"
+    if not Path(".dvc").is_dir():
+        yield "no DVC repository here, so `dvc repro` cannot run: dvc init"
 
 
 def _settings(params: Params) -> Iterator[str]:
+    from pipeline import heads  # noqa: PLC0415
+    from pipeline.heads import curve  # noqa: PLC0415
     from pipeline.nn import backbones  # noqa: PLC0415  # after params were read: loading torch takes seconds
 
     for name, entry in params.heads.items():
@@ -37,15 +98,9 @@ def _settings(params: Params) -> Iterator[str]:
 
 
 def _data(params: Params) -> Iterator[str]:
+    from pipeline import sources  # noqa: PLC0415
+
     try:
         sources.records_of(params.data.source, params.data.path)
     except PipelineError as error:
         yield from error.problems
-
-
-def _dvc() -> Iterator[str]:
-    """DVC never fsyncs: a kill can leave these two behind, and then every `dvc repro` fails with a traceback."""
-    if LOCK.is_file() and not LOCK.read_bytes().strip():
-        yield f"{LOCK}: empty, as a killed `dvc repro` leaves it; restore it: git checkout {LOCK}, or delete it"
-    if RWLOCK.is_file() and not RWLOCK.read_bytes().strip():
-        yield f"{RWLOCK}: empty, as a killed `dvc repro` leaves it; delete it"

@@ -8,7 +8,7 @@ maps the block and touches only the rows it asks for.
 import json
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import BufferedRandom
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,9 @@ from pipeline.params import Params
 
 # To change the file's layout: raise this number. `read` then refuses older files and says to run the stage again.
 SCHEMA_VERSION = 2
+
+_BLOCK = 4096
+"""Rows that are copied at a time."""
 
 Ints = npt.NDArray[np.integer[Any]]
 Block = tuple[Ints, Floats]
@@ -187,6 +190,47 @@ def read(backbone: str) -> Embeddings:
 def _augmented(file: h5py.File, path: Path, mapped: Callable[[str], npt.NDArray[Any]]) -> Augmented:
     features, row = mapped("augmented/features"), mapped("augmented/row")
     return Augmented(features, row, json.loads(hdf5.text(file["augmented"], "recipe", path)))
+
+
+def forget(backbone: str, images: npt.NDArray[np.uint8], *, dry: bool) -> int:
+    """Remove the rows of some images (n, 32) from a matrix and its stamp, and say how many, further views included.
+
+    The other rows stay bit for bit the same. A matrix whose bytes are not the stamped ones, as a kill between matrix
+    and stamp leaves it, cannot be shown not to hold the images: it is removed, and made anew of the cached rows when
+    `dvc repro` asks for it; it counts no rows.
+    """
+    path, stamp_at = matrix_path(backbone), stamp_path(backbone)
+    try:
+        stamp, old = stamps.read(stamp_at), read(backbone)
+    except StateError:
+        for left in () if dry else (path, stamp_at):
+            left.unlink(missing_ok=True)
+        return 0
+    held, wanted = (np.ascontiguousarray(one).view("S32").reshape(-1) for one in (old.sha256, images))
+    keep = ~np.isin(held, wanted)
+    further = keep[old.augmented.row] if old.augmented else np.empty(0, bool)
+    if not dry and not keep.all():
+        _write_kept(path, old, keep)
+        stamps.write(stamp_at, replace(stamp, outputs={**stamp.outputs, **stamps.hashes([path])}))
+    return int((~keep).sum() + (~further).sum())
+
+
+def _write_kept(path: Path, old: Embeddings, keep: npt.NDArray[np.bool_]) -> None:
+    """Write some rows of a matrix over it: what is mapped stays the old file until it is let go of."""
+    augmented = None
+    if old.augmented is not None:
+        views = np.flatnonzero(keep[old.augmented.row])
+        row = (np.cumsum(keep) - 1)[old.augmented.row[views]]
+        augmented = (_chosen(old.augmented.features, views, old.augmented.recipe), row)
+    rows = np.flatnonzero(keep)
+    image_id = [old.image_id[row] for row in rows.tolist()]
+    write(path, old.sha256[rows], image_id, old.manifest_sha256, _chosen(old.features, rows, old.recipe), augmented)
+
+
+def _chosen(features: Floats, rows: Ints, recipe: Mapping[str, Any]) -> Rows:
+    blocks = (np.arange(start, min(start + _BLOCK, len(rows))) for start in range(0, len(rows), _BLOCK))
+    shape = (len(rows), features.shape[1])
+    return Rows(shape, features.dtype, recipe, ((block, features[rows[block]]) for block in blocks))
 
 
 def require_recipe(embedded: Embeddings, backbone: str, params: Params) -> None:

@@ -42,6 +42,11 @@ class Stored:
         """The size of its shards."""
         return sum(path.stat().st_size for path in self.shards)
 
+    @property
+    def is_current(self) -> bool:
+        """Whether its shards are of the layout that is written now."""
+        return bool(self.recipe.get("schema_version") == SCHEMA_VERSION)
+
 
 @dataclass
 class Change:
@@ -98,8 +103,7 @@ def _damage(path: Path) -> str | None:
 
 def remove(stored: Stored, *, dry: bool) -> Change:
     """Remove a recipe with all it holds, of whatever layout, and say what that is."""
-    current = stored.recipe.get("schema_version") == SCHEMA_VERSION
-    rows = sum(len(read_shard(path).keys) for path in stored.shards) if current else 0
+    rows = sum(len(read_shard(path).keys) for path in stored.shards) if stored.is_current else 0
     change = Change(rows, len(stored.shards), stored.bytes)
     if not dry:
         for path in stored.shards:
@@ -112,20 +116,52 @@ def prune(stored: Stored, images: Hashes, *, dry: bool) -> Change:
     """Remove the rows of all other images, and say how many; a shard that holds both kinds is rewritten."""
     change = Change()
     for path in stored.shards:
-        keep = np.isin(_comparable(sha256_of(read_shard(path).keys)), _comparable(images))
-        if keep.all():
-            continue
-        change.rows += int((~keep).sum())
-        change.shards += 1
-        change.bytes += int(path.stat().st_size * (1 - keep.mean()))
-        if not dry:
-            _rewrite([path], [keep])
+        change += _keep(path, held(path, images), dry=dry)
     if not dry:
         _tidy(stored.folder)
     return change
 
 
-def _comparable(sha256: Hashes) -> npt.NDArray[np.bytes_]:
+def forget(stored: Stored, images: Hashes, *, dry: bool) -> Change:
+    """Remove the rows of these images, in every view, and say how many; other rows of their shards are kept.
+
+    What cannot be read cannot be shown not to hold them: damaged shards, and all of an older layout, are removed whole,
+    and count no rows.
+    """
+    if not stored.is_current:
+        return remove(stored, dry=dry)
+    change = Change()
+    for path in stored.shards:
+        try:
+            keep = ~held(path, images)
+        except StateError:
+            change += Change(0, 1, path.stat().st_size)
+            if not dry:
+                path.unlink()
+            continue
+        change += _keep(path, keep, dry=dry)
+    if not dry:
+        _tidy(stored.folder)
+    return change
+
+
+def held(shard: Path, images: Hashes) -> Mask:
+    """Return which rows of a shard are of one of the images: (n,); StateError as `read_shard`."""
+    return np.asarray(np.isin(comparable(sha256_of(read_shard(shard).keys)), comparable(images)))
+
+
+def _keep(path: Path, keep: Mask, *, dry: bool) -> Change:
+    """Rewrite a shard with some of its rows only, and say what that takes away."""
+    if keep.all():
+        return Change()
+    change = Change(int((~keep).sum()), 1, int(path.stat().st_size * (1 - keep.mean())))
+    if not dry:
+        _rewrite([path], [keep])
+    return change
+
+
+def comparable(sha256: Hashes) -> npt.NDArray[np.bytes_]:
+    """Return hashes (n, 32) as single values (n,)."""
     return np.ascontiguousarray(sha256).view("S32").reshape(-1)
 
 

@@ -1,13 +1,10 @@
 """The chain images -> manifest -> embeddings -> runs -> verdict: tie it together, and verify it byte by byte."""
 
 import json
-from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
-
-from tqdm import tqdm
 
 from pipeline import environment, manifest, runs, stamps, thumbnails, verdict
 from pipeline.atomic import write_json
@@ -122,29 +119,3 @@ def read() -> Lineage:
         got = lineage.schema_version
         raise StateError(f"{LINEAGE}: schema_version: got {got}, expected {SCHEMA_VERSION}; run `dvc repro`")
     return lineage
-
-
-def verify(lineage: Lineage) -> list[Finding]:
-    """Hash every file of the chain, then every image that the manifest lists; return what differs, sorted."""
-    expected = {name: node.sha256 for name, node in lineage.nodes.items()}
-    findings = list(_differing(expected, "files"))
-    if not any(finding.path in (manifest.MANIFEST.as_posix(), manifest.STAMP.as_posix()) for finding in findings):
-        table = manifest.read()  # only now known to be the recorded one
-        findings += _differing(dict(zip(table.path, table.sha256, strict=True)), "images")
-    return sorted(findings, key=lambda finding: finding.path)
-
-
-def _differing(expected: Mapping[str, str], what: str) -> Iterator[Finding]:
-    with ThreadPoolExecutor() as pool:  # hashlib releases the interpreter's lock
-        found = pool.map(_hash_or_reason, expected)
-        pairs = zip(expected.items(), found, strict=True)
-        for (name, wanted), got in tqdm(pairs, total=len(expected), desc=f"audit {what}", unit="file", disable=None):
-            if got != f"sha256 {wanted}":
-                yield Finding(name, f"sha256 {wanted}", got)
-
-
-def _hash_or_reason(locator: str) -> str:
-    try:
-        return f"sha256 {stamps.sha256_file(stamps.locate(locator))}"
-    except StateError:
-        return "no readable file"

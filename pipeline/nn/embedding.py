@@ -113,17 +113,26 @@ def run(
 
 
 def seconds(items: Sequence[Item], forward: Forward, framing: Framing, batch_size: int) -> float:
-    """Return how long the items take from their files through a network, decoded ahead as in `run`; nothing is kept.
+    """Return how long the items take from their files through a network; nothing is kept; errors as `rows`."""
+    with measured() as cost:
+        for _ in rows(items, forward, framing, batch_size):
+            pass
+    return cost.seconds
+
+
+def rows(
+    items: Sequence[Item], forward: Forward, framing: Framing, batch_size: int, augment: Augment | None = None
+) -> Iterator[tuple[list[Item], npt.NDArray[np.float32]]]:
+    """Yield batches of items with their rows (n, D), decoded ahead as in `run`; what cannot be decoded is left out.
 
     Raises:
         StateError: if a file is gone or has changed since `prepare`.
 
     """
-    with measured() as cost, ThreadPoolExecutor() as pool:
-        decoded = _decoded(pool, items, partial(load, framing=framing), batch_size * AHEAD)
-        for _, pixels in _filled(_usable(decoded, {}, lambda: None), batch_size):
-            forward(pixels)
-    return cost.seconds
+    with ThreadPoolExecutor() as pool:
+        decoded = _decoded(pool, items, partial(load, framing=framing, augment=augment), batch_size * AHEAD)
+        for batch, pixels in _filled(_usable(decoded, {}, lambda: None), batch_size):
+            yield batch, forward(pixels)[: len(batch)]
 
 
 def load(item: Item, framing: Framing, augment: Augment | None = None) -> Pixels:

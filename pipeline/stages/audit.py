@@ -1,17 +1,35 @@
-"""audit: tie the stamps into reports/lineage.json (--record), or verify every byte against it."""
+"""audit: tie the stamps into reports/lineage.json (--record), or verify every byte against it and dvc.lock."""
 
-from pipeline.errors import CheckFailed
-from pipeline.lineage import chain as lineage
+import json as json_
+
+from pipeline.errors import CheckFailed, InputError
+from pipeline.lineage import chain
+from pipeline.lineage.audit import Audit, audit
 from pipeline.params import Params
 
 
-def main(params: Params, *, record: bool, quick: bool = False, json: bool = False, recompute: int = 0) -> str:
-    """Record or verify; return the summary line, or raise CheckFailed with every finding."""
+def main(params: Params, *, record: bool = False, quick: bool = False, json: bool = False, recompute: int = 0) -> str:
+    """Record or verify; return the summary, or raise CheckFailed with every finding."""
     if record:
-        chain = lineage.record(params)
-        return f"{len(chain.nodes)} files and {chain.images} images tied together in {lineage.LINEAGE}"
-    chain = lineage.read()
-    findings = lineage.verify(chain)
-    if findings:
-        raise CheckFailed(*map(str, findings), f"{len(findings)} of {len(chain.nodes) + chain.images} files differ")
-    return f"{len(chain.nodes)} files and {chain.images} images are what {lineage.LINEAGE} says"
+        tied = chain.record(params)
+        return f"{len(tied.nodes)} files and {tied.images} images tied together in {chain.LINEAGE}"
+    if recompute < 0 or (quick and recompute):
+        raise InputError(f"--recompute: got {recompute}, expected 1 or more images, and no --quick beside it")
+    done = audit(params, quick=quick, recomputed=recompute)
+    printed = json_.dumps(done.content(), indent=2, ensure_ascii=False) if json else _printed(done)
+    if done.findings:
+        findings = [] if json else [*map(str, done.findings), f"{len(done.findings)} findings"]
+        raise CheckFailed(*findings, printed=printed)
+    return printed
+
+
+def _printed(done: Audit) -> str:
+    lines = [f"note: {note}" for note in done.notes]
+    lines += [
+        f"{backbone}: {told.rows} rows recomputed: {told.identical} bit for bit, {told.different} different"
+        for backbone, told in done.recomputed.items()
+    ]
+    looked = "stamps and sizes of " if done.quick else ""
+    took = f"{done.bytes / 1e6:.1f} MB in {done.seconds:.1f} s"
+    summary = f"{looked}{done.files} files, {done.images} images among them, {took}"
+    return "\n".join([*lines, summary if done.findings else f"{summary}: nothing was altered"])

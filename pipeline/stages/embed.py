@@ -7,23 +7,40 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline import manifest, splits, stamps
+from pipeline import manifest, processes, splits, stamps
 from pipeline.atomic import write_json
 from pipeline.embeddings import matrix, upkeep
-from pipeline.embeddings.cache import EmbeddingCache, Keys, keys_of, sha256_of
+from pipeline.embeddings.cache import EmbeddingCache, Keys, Recipe, keys_of, sha256_of
 from pipeline.embeddings.matrix import Rows
 from pipeline.errors import InputError, first_five
 from pipeline.manifest import Manifest
 from pipeline.nn import backbones, embedding, runtime
+from pipeline.nn.backbones import Loaded
 from pipeline.nn.embedding import Item
 from pipeline.params import Embed, Params
 
+LOCK = Path(".headswap/embed.lock")
+"""Held by the one `embed` that may be at work in a repository: two would compute the same rows."""
+
 
 def main(params: Params, backbone: str, *, dry_run: bool = False) -> str:
-    """Look up, compute what is missing, append, materialise; return the summary line."""
+    """Look up, compute what is missing, append, materialise; return the summary line.
+
+    Raises:
+        InputError: if an image cannot be used and `embed.on_bad_image` is fail.
+        StateError: if another `embed` is at work in this repository.
+
+    """
     settings, entry, table = params.embed, params.backbone(backbone), manifest.read()
     loaded = backbones.load(backbone, entry)
     recipe = embedding.recipe_of(loaded.identity, settings)
+    if dry_run:
+        return _forecast(_Part(EmbeddingCache(settings.cache, recipe), _items(table)), table, settings)
+    with processes.alone(LOCK, "another `headswap embed`"):
+        return _embed(settings, backbone, loaded, recipe, table)
+
+
+def _embed(settings: Embed, backbone: str, loaded: Loaded, recipe: Recipe, table: Manifest) -> str:
     compute = partial(
         embedding.run,
         forward=runtime.lazy(loaded.network, settings.runtime),
@@ -34,8 +51,6 @@ def main(params: Params, backbone: str, *, dry_run: bool = False) -> str:
     )
     images = _Part(EmbeddingCache(settings.cache, recipe), _items(table))
     missing = images.missing()
-    if dry_run:
-        return _forecast(images, missing, table, settings)
     upkeep.register(settings.cache)
     skipped = compute(missing, images.cache)
     _report_bad_images(table, skipped, settings.on_bad_image)
@@ -86,8 +101,9 @@ def _copies(items: Sequence[Item], rows: Sequence[int], number: int) -> list[Ite
     return [Item(items[row].path, items[row].sha256, view) for row in rows for view in range(1, number + 1)]
 
 
-def _forecast(images: _Part, missing: Sequence[Item], table: Manifest, settings: Embed) -> str:
+def _forecast(images: _Part, table: Manifest, settings: Embed) -> str:
     """Say what a run would do, and how long it would take where the cache has seen the like."""
+    missing = images.missing()
     known = images.cache.cost(images.keys)
     took = (
         f", about {known.seconds / known.images * len(missing):.0f} s at the cached rows' pace" if known.images else ""

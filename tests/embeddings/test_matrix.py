@@ -1,3 +1,4 @@
+import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from pipeline import stamps
 from pipeline.embeddings import matrix
 from pipeline.embeddings.matrix import Block, Rows
 from pipeline.errors import StateError
+from tests.faults import fail_the_nth
 
 RECIPE = {"backbone": "tiny", "dtype": "float16"}
 SHA256 = np.random.default_rng(0).integers(0, 256, (10, 32), np.uint8)
@@ -126,3 +128,63 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(
     with pytest.raises(StateError, match="is the disk full"):
         write(rows())
     assert not list(PATH.parent.iterdir())
+
+
+GONE = SHA256[[0, 4]]
+
+
+@pytest.mark.parametrize("block", [3, 4096])
+def test_forgetting_leaves_the_other_rows_bit_for_bit(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(matrix, "_BLOCK", block)
+    write(rows(), augmented=(rows(ROWS[:3] + 1), np.array([4, 5, 9])))
+    before = PATH.read_bytes()
+    assert matrix.forget("tiny", GONE, dry=True) == 3
+    assert PATH.read_bytes() == before
+    assert matrix.forget("tiny", GONE, dry=False) == 3
+    left, kept = matrix.read("tiny"), [1, 2, 3, 5, 6, 7, 8, 9]
+    np.testing.assert_array_equal(left.features, ROWS[kept])
+    np.testing.assert_array_equal(left.sha256, SHA256[kept])
+    assert (left.image_id, left.manifest_sha256) == ([NAMES[row] for row in kept], "f" * 64)
+    assert left.augmented is not None
+    np.testing.assert_array_equal(left.augmented.features, (ROWS[:3] + 1)[1:])
+    assert left.augmented.row.tolist() == [3, 7]
+
+
+def test_forgetting_what_a_matrix_does_not_hold_writes_nothing() -> None:
+    write(rows())
+    before = PATH.stat().st_ino
+    assert matrix.forget("tiny", np.zeros((1, 32), np.uint8), dry=False) == 0
+    assert PATH.stat().st_ino == before
+
+
+def test_a_forgotten_image_is_nowhere_in_the_file() -> None:
+    write(rows())
+    matrix.forget("tiny", GONE, dry=False)
+    content = PATH.read_bytes()
+    assert not any(sha.tobytes() in content for sha in GONE)
+    assert NAMES[4].encode() not in content
+
+
+def test_a_matrix_that_is_not_the_stamped_one_is_removed_with_its_stamp() -> None:
+    write(rows())
+    PATH.write_bytes(PATH.read_bytes() + b"x")
+    assert matrix.forget("tiny", GONE, dry=True) == 0
+    assert PATH.exists()
+    assert matrix.forget("tiny", GONE, dry=False) == 0
+    assert not list(PATH.parent.iterdir())
+
+
+def test_whatever_fails_while_forgetting_a_second_time_completes_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(1, 20):
+        write(rows())
+        with monkeypatch.context() as patch:
+            failed = fail_the_nth(number, patch)
+            with contextlib.suppress(OSError, StateError):
+                matrix.forget("tiny", GONE, dry=False)
+        matrix.forget("tiny", GONE, dry=False)
+        if PATH.exists():
+            np.testing.assert_array_equal(matrix.read("tiny").features, ROWS[[1, 2, 3, 5, 6, 7, 8, 9]])
+        if not failed:
+            assert number > 3
+            return
+    pytest.fail("it never came to an end")

@@ -13,12 +13,13 @@ from hypothesis import strategies as st
 from pipeline import stamps
 from pipeline.cost import Cost
 from pipeline.embeddings import upkeep
-from pipeline.embeddings.cache import EmbeddingCache, keys_of, sha256_of, write_shard
-from pipeline.embeddings.upkeep import Stored
-from tests.embeddings.test_cache import KEYS, RECIPE, ROWS, gathered
+from pipeline.embeddings.cache import SCHEMA_VERSION, EmbeddingCache, keys_of, sha256_of, write_shard
+from pipeline.embeddings.upkeep import Change, Stored
+from tests.embeddings.test_cache import KEYS, ROWS, gathered
 from tests.faults import fail_the_nth
 
 ROOT = Path("c")
+RECIPE = {"backbone": "tiny", "dtype": "float16", "schema_version": SCHEMA_VERSION}
 
 
 @pytest.fixture(autouse=True)
@@ -77,6 +78,39 @@ def test_pruning_keeps_exactly_the_needed_rows() -> None:
     np.testing.assert_array_equal(gathered(cache(), wanted), [*ROWS[:2], ROWS[2] + 100])
 
 
+def test_forgetting_takes_exactly_the_images_rows_in_all_their_views() -> None:
+    fill([[0, 1], [2, 3], [4, 5]])
+    views = keys_of([bytes(sha).hex() for sha in sha256_of(KEYS[[0, 2]])], [3, 7])
+    cache().append(views, ROWS[[0, 2]], Cost(2.0, 2.0, 2))
+    images = sha256_of(KEYS[[0, 4, 5]])
+    dry = upkeep.forget(stored(), images, dry=True)
+    assert (dry.rows, dry.shards) == (4, 3)
+    assert upkeep.forget(stored(), images, dry=False) == dry
+    assert cache().missing(KEYS).tolist() == [0, 4, 5, 6, 7, 8, 9]
+    assert cache().missing(views).tolist() == [0]
+    np.testing.assert_array_equal(gathered(cache(), KEYS[1:4]), [ROWS[1], *(ROWS[2:4] + 100)])
+    assert upkeep.forget(stored(), images, dry=False) == Change()
+
+
+def test_forgetting_removes_what_cannot_be_read_and_a_folder_that_is_empty_then() -> None:
+    fill([[0], [1]])
+    damaged = stored().shards[0]
+    damaged.write_bytes(damaged.read_bytes()[:-1])
+    change = upkeep.forget(stored(), sha256_of(KEYS[5:]), dry=False)
+    assert (change.rows, change.shards) == (0, 1)
+    assert not damaged.exists()
+    upkeep.forget(stored(), sha256_of(KEYS), dry=False)
+    assert upkeep.recipes(ROOT) == []
+
+
+def test_forgetting_removes_recipes_of_an_older_layout_whole() -> None:
+    EmbeddingCache(ROOT, {**RECIPE, "schema_version": SCHEMA_VERSION - 1}).append(KEYS[:1], ROWS[:1], Cost())
+    dry = upkeep.forget(stored(), sha256_of(KEYS[5:]), dry=True)
+    assert (dry.rows, dry.shards) == (0, 1)
+    upkeep.forget(stored(), sha256_of(KEYS[5:]), dry=False)
+    assert upkeep.recipes(ROOT) == []
+
+
 def test_a_dry_run_says_the_same_and_removes_nothing() -> None:
     fill([[0, 1], [2, 3], [4, 5]])
     before = {path: path.read_bytes() for path in ROOT.rglob("*") if path.is_file()}
@@ -114,7 +148,14 @@ def test_a_folder_whose_recipe_is_not_its_name_is_refused() -> None:
         upkeep.recipes(ROOT)
 
 
-@pytest.mark.parametrize("action", [upkeep.merge, lambda one: upkeep.prune(one, sha256_of(KEYS[:5]), dry=False)])
+@pytest.mark.parametrize(
+    "action",
+    [
+        upkeep.merge,
+        lambda one: upkeep.prune(one, sha256_of(KEYS[:5]), dry=False),
+        lambda one: upkeep.forget(one, sha256_of(KEYS[5:]), dry=False),
+    ],
+)
 def test_whatever_fails_on_the_way_no_needed_row_is_lost(
     action: Callable[[Stored], object], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,0 +1,42 @@
+"""trace: show what a number or a file comes from, and what came of it."""
+
+import shutil
+import sys
+import textwrap
+from io import StringIO
+
+from rich.console import Console
+from rich.text import Text
+from rich.tree import Tree
+
+from pipeline.lineage.branch import Branch, printable
+from pipeline.lineage.trace import trace
+from pipeline.params import Params
+
+ENDLESS = 10_000
+"""Columns: rich would cut a hash that does not fit."""
+INDENT = 4
+"""Columns that a tree takes for each level."""
+
+
+def main(params: Params, what: str) -> str:
+    """Trace one thing; return the tree."""
+    return rendered(trace(params, what), terminal=sys.stdout.isatty())
+
+
+def rendered(branch: Branch, *, terminal: bool) -> str:
+    """Draw a tree: plain, a line each; on a terminal bold where it branches, and folded between words to fit."""
+    width = max(100, shutil.get_terminal_size().columns) if terminal else ENDLESS
+    console = Console(file=StringIO(), width=ENDLESS, force_terminal=terminal, highlight=False)
+    with console.capture() as captured:
+        console.print(_tree(branch, width))
+    return "\n".join(line.rstrip() for line in captured.get().splitlines())
+
+
+def _tree(branch: Branch, width: int) -> Tree:
+    folded = textwrap.fill(printable(branch.text), width, break_long_words=False, break_on_hyphens=False)
+    # A name is data: as Text it is never read as markup.
+    tree = Tree(Text(folded, style="bold" if branch.branches else "", overflow="ignore"), guide_style="dim")
+    for one in branch.branches:
+        tree.children.append(_tree(one, max(width - INDENT, INDENT)))
+    return tree

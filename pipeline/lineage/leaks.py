@@ -1,0 +1,78 @@
+"""Leaks: images that stand on both sides of a split, and images whose labels contradict each other."""
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+
+from pipeline.errors import StateError
+from pipeline.evaluation import surveys
+from pipeline.lineage.findings import Finding
+from pipeline.manifest import MANIFEST, SPLITS, Manifest
+from pipeline.params import Params
+
+
+def find(params: Params, table: Manifest) -> list[Finding]:
+    """Return the same bytes in two splits or with two labels, groups and near-duplicates across splits, sorted.
+
+    Near-duplicates are those that the surveys of the listed backbones know; a survey that is missing or altered says
+    nothing here, and is told by the check of the chain.
+    """
+    return sorted({*_copies(table), *_groups(table), *_near_duplicates(params, table)})
+
+
+def _copies(table: Manifest) -> Iterator[Finding]:
+    """Compare every image with the first one, of the earliest split, that has its bytes."""
+    for rows in _together(table, table.sha256):
+        first = rows[0]
+        for row in rows[1:]:
+            here, other = table.path[row], table.path[first]
+            if table.split[row] != table.split[first]:
+                found = f"{table.split[row]!r} here, {table.split[first]!r} for {other}"
+                yield Finding(here, "one split for the same bytes", found)
+            if table.label[row] != table.label[first]:
+                found = f"{table.label[row]!r} here, {table.label[first]!r} for {other}"
+                yield Finding(here, "one label for the same bytes", found)
+
+
+def _groups(table: Manifest) -> Iterator[Finding]:
+    for rows in _together(table, table.group):
+        images = {split: sum(table.split[row] == split for row in rows) for split in SPLITS}
+        if sum(map(bool, images.values())) > 1:
+            found = ", ".join(f"{count} images in {split}" for split, count in images.items() if count)
+            yield Finding(f"{MANIFEST}: group {table.group[rows[0]]!r}", "one split for a group", found)
+
+
+def _together(table: Manifest, column: Sequence[str | None]) -> Iterator[list[int]]:
+    """Yield the rows that share a value, in the order of the splits."""
+    rows_of = defaultdict(list)
+    for row, value in enumerate(column):
+        if value is not None:
+            rows_of[value].append(row)
+    for rows in rows_of.values():
+        if len(rows) > 1:
+            yield sorted(rows, key=lambda row: (SPLITS.index(table.split[row]), row))
+
+
+def _near_duplicates(params: Params, table: Manifest) -> Iterator[Finding]:
+    """Yield each pair once, with the backbone that finds it most similar."""
+    least, similar = params.data.near_duplicate, dict[tuple[int, int], tuple[float, str]]()
+    for backbone in params.run.backbones:
+        for pair, similarity in _pairs(backbone, table, least):
+            similar[pair] = max(similar.get(pair, (0.0, "")), (similarity, backbone))
+    for (first, second), (similarity, backbone) in similar.items():
+        expected = f"no image of another split this similar (at least {least:g} by {backbone})"
+        found = f"{similarity:.2f} to {table.path[first]} in {table.split[first]!r}; here {table.split[second]!r}"
+        yield Finding(table.path[second], expected, found)
+
+
+def _pairs(backbone: str, table: Manifest, least: float) -> Iterator[tuple[tuple[int, int], float]]:
+    """Yield pairs of rows, that of the earlier split first; the survey may be of an older manifest."""
+    try:
+        survey = surveys.read(backbone)
+    except StateError:
+        return
+    row_of = table.row_of()
+    for image, twin, similarity in survey.near_duplicates(least):
+        if image in row_of and twin in row_of:
+            first, second = sorted((row_of[image], row_of[twin]), key=lambda row: SPLITS.index(table.split[row]))
+            if table.split[first] != table.split[second] and table.sha256[first] != table.sha256[second]:
+                yield (first, second), similarity

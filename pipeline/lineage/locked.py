@@ -1,0 +1,200 @@
+"""dvc.lock, value by value: against dvc.yaml and params.yaml, and what it promises of files, folders and objects."""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from functools import reduce
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from pipeline import stamps
+from pipeline.errors import StateError
+from pipeline.lineage.contents import Contents, Promise
+from pipeline.lineage.findings import Finding
+from pipeline.lineage.repository import Asked, Repository
+from pipeline.locks import FOLDER_SUFFIX, LOCK, Entry, Lock, Locked, load_yaml
+from pipeline.params import PARAMS
+
+RUNS = "runs"
+"""Beside DVC's objects: what it remembers of earlier runs."""
+
+
+def differences(lock: Lock, repository: Repository) -> Iterator[Finding]:
+    """Yield where the lock is not what DVC would write for the stages that are asked for and params.yaml as it is."""
+    content = load_yaml(PARAMS)
+    for name, asked in repository.stages.items():
+        if name in lock:
+            yield from _of_stage(name, lock[name], asked, content)
+        else:
+            yield Finding(f"{LOCK}: {name}", "a stage, as dvc.yaml asks for it", "none; run `dvc repro`")
+
+
+def surplus(lock: Lock, repository: Repository) -> list[str]:
+    """Return the names of stages that the lock still holds and dvc.yaml no longer asks for."""
+    return sorted(set(lock) - set(repository.stages))
+
+
+def _of_stage(name: str, locked: Locked, asked: Asked, content: Any) -> Iterator[Finding]:  # noqa: ANN401
+    if locked.cmd != asked.cmd:
+        yield Finding(f"{LOCK}: {name}: cmd", repr(asked.cmd), repr(locked.cmd))
+    for kind, listed, wanted in (("deps", locked.deps, asked.deps), ("outs", locked.outs, asked.outs)):
+        for path in sorted(set(listed) ^ set(wanted)):
+            expected, found = ("listed, as in dvc.yaml", "not") if path in wanted else ("not listed", "listed")
+            yield Finding(f"{LOCK}: {name}: {kind}: {path}", expected, found)
+    for file in sorted(set(locked.params) - {PARAMS.as_posix()}):
+        yield Finding(f"{LOCK}: {name}: params", PARAMS.as_posix(), file)
+    values = locked.params.get(PARAMS.as_posix(), {})
+    for key in sorted(set(values) | asked.params):
+        wanted, got = _value(content, key), values.get(key)
+        if key not in asked.params or key not in values or not _same(wanted, got):
+            yield Finding(f"{LOCK}: {name}: params: {key}", f"{wanted!r}, as in {PARAMS}", repr(got))
+
+
+def _value(content: Any, key: str) -> Any:  # noqa: ANN401  # whatever YAML can hold
+    return reduce(
+        lambda section, part: section.get(part) if isinstance(section, dict) else None, key.split("."), content
+    )
+
+
+def _same(one: Any, other: Any) -> bool:  # noqa: ANN401
+    """Compare as JSON does, to which True and 1 differ."""
+    return json.dumps(one, sort_keys=True, default=str) == json.dumps(other, sort_keys=True, default=str)
+
+
+def wording(values: Mapping[str, Any]) -> Iterator[Finding]:
+    """Yield a finding if the lock's text is not the one that DVC writes for its values."""
+    from dvc.utils.serialize import dumps_yaml  # noqa: PLC0415  # half a second
+
+    if dumps_yaml(values).encode() != stamps.read_bytes(LOCK):
+        yield Finding(str(LOCK), "the text that DVC writes for these values", "another")
+
+
+# --- Files and folders -------------------------------------------------------------------------------------------
+
+
+def entries(lock: Lock) -> Iterator[tuple[Entry, str]]:
+    """Yield every dependency and output, with who says so."""
+    for name, stage in lock.items():
+        for kind in (stage.deps, stage.outs):
+            yield from ((entry, f"{LOCK}: {name}") for entry in kind.values())
+
+
+def promises(lock: Lock, repository: Repository | None = None) -> Iterator[Promise]:
+    """Yield what the lock says of files; in a repository also of those within folders that DVC's cache keeps."""
+    for entry, by in entries(lock):
+        if not is_folder(entry):
+            yield Promise(entry.path, "md5", entry.md5, by)
+        elif repository:
+            for inside, md5 in _listed(repository, entry.md5).items():
+                yield Promise(f"{entry.path}/{inside}", "md5", md5, by)
+
+
+def _listed(repository: Repository, md5: str) -> dict[str, str]:
+    """Return a folder object's files: path within -> md5; nothing unless the object is there and unaltered."""
+    try:
+        content = stamps.read_bytes(repository.objects / md5[:2] / md5[2:])
+    except StateError:
+        return {}
+    if hashlib.md5(content, usedforsecurity=False).hexdigest() + FOLDER_SUFFIX != md5:
+        return {}
+    return {one["relpath"]: one["md5"] for one in json.loads(content)}
+
+
+def is_folder(entry: Entry) -> bool:
+    """Return whether an entry is a folder."""
+    return entry.md5.endswith(FOLDER_SUFFIX)
+
+
+def sizes(lock: Lock, files: Mapping[str, Sequence[str]]) -> Iterator[Finding]:
+    """Yield the files and folders whose size is not the locked one, and entries that DVC writes only for others."""
+    for entry, by in entries(lock):
+        if entry.others.keys() - {"isexec"}:
+            yield Finding(f"{by}: {entry.path}", "path, hash, md5, size and nfiles", f"also {dict(entry.others)}")
+        inside = files.get(entry.path, [entry.path])
+        here = [path for path in map(Path, inside) if path.is_file()]
+        size = sum(path.stat().st_size for path in here)
+        if here and (size, entry.nfiles or 1) != (entry.size, len(here)):
+            yield Finding(
+                entry.path, f"{entry.size} bytes in {entry.nfiles or 1} files ({by})", f"{size} in {len(here)}"
+            )
+
+
+def folders(lock: Lock, repository: Repository) -> dict[str, Sequence[str]]:
+    """Return the locked folders, each with the files now in it."""
+    return {entry.path: repository.files_in(entry.path) for entry, _ in entries(lock) if is_folder(entry)}
+
+
+def broken_folders(lock: Lock, files: Mapping[str, Sequence[str]], contents: Contents) -> Iterator[Finding]:
+    """Yield the folders that hold other files than the lock says."""
+    found = {folder: _folder_entry(folder, inside, contents) for folder, inside in files.items()}
+    seen = set()
+    for entry, by in entries(lock):
+        if is_folder(entry) and (entry.path, entry.md5, entry.size, entry.nfiles) not in seen:
+            now = found[entry.path]
+            seen.add((entry.path, entry.md5, entry.size, entry.nfiles))
+            if (entry.md5, entry.size, entry.nfiles) != (now.md5, now.size, now.nfiles):
+                yield Finding(entry.path, f"{_worded(entry)} ({by})", _worded(now))
+
+
+def _worded(entry: Entry) -> str:
+    return f"{entry.nfiles} files, {entry.size} bytes, md5 {entry.md5}"
+
+
+def _folder_entry(folder: str, files: Sequence[str], contents: Contents) -> Entry:
+    """Return a folder's entry as DVC writes it: the md5 is that of the list of its files' md5."""
+    listed = [
+        {"md5": contents.digests[file, "md5"], "relpath": PurePosixPath(file).relative_to(folder).as_posix()}
+        for file in files
+    ]
+    listed.sort(key=lambda one: one["relpath"] or "")
+    md5 = hashlib.md5(json.dumps(listed, sort_keys=True).encode(), usedforsecurity=False).hexdigest()
+    size = sum(path.stat().st_size for path in map(Path, files) if path.is_file())
+    return Entry(folder, md5 + FOLDER_SUFFIX, size, len(files))
+
+
+# --- DVC's cache -------------------------------------------------------------------------------------------------
+
+
+def object_promises(lock: Lock, repository: Repository) -> list[Promise]:
+    """Return what the names of objects promise: of all that the lock needs, and of all others in this repository."""
+    needed: dict[str, str] = {}
+    for name, stage in lock.items():
+        kept = repository.stages[name].outs if name in repository.stages else {}
+        for path, entry in stage.outs.items():
+            if kept.get(path):
+                by = f"{LOCK}: {name}: {path}"
+                needed |= dict.fromkeys([entry.md5, *_listed(repository, entry.md5).values()], by)
+    here = repository.objects.is_relative_to(Path.cwd())  # else it is shared, and others' objects are others' business
+    others = repository.objects.glob("[0-9a-f][0-9a-f]/*") if here else ()
+    present = {path.parent.name + path.name: "its name" for path in others if not path.name.endswith(".tmp")}
+    return [
+        Promise(_object(repository, md5), "md5", md5.removesuffix(FOLDER_SUFFIX), by)
+        for md5, by in sorted((present | needed).items())
+    ]
+
+
+def _object(repository: Repository, md5: str) -> str:
+    path = repository.objects / md5[:2] / md5[2:]
+    return (path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path).as_posix()
+
+
+def remembered(values: Mapping[str, Any], repository: Repository) -> Iterator[Finding]:
+    """Yield the runs in DVC's memory of runs whose values are not those that their name is the hash of.
+
+    The hash leaves sizes out; of the runs that the lock holds, too, they are compared with it.
+    """
+    from dvc.utils import dict_sha256  # noqa: PLC0415  # half a second
+    from dvc.utils.serialize import dumps_yaml  # noqa: PLC0415
+
+    stages = values.get("stages", {}).values()
+    locked = {dict_sha256(stage, exclude=["size", "nfiles"]): stage for stage in stages}
+    for path in sorted((repository.objects.parents[1] / RUNS).glob("*/*/*")):
+        if len(path.name) != 64:
+            continue
+        try:
+            run = load_yaml(path)
+        except StateError:
+            run = {}
+        told = dict_sha256(run, exclude=["size", "nfiles"]) == path.name and run == locked.get(path.name, run)
+        if not told or dumps_yaml(run).encode() != stamps.read_bytes(path):
+            yield Finding(path.relative_to(Path.cwd()).as_posix(), "the run that its name is the hash of", "another")

@@ -1,0 +1,67 @@
+"""What DVC makes of dvc.yaml here: the stages it asks for, where objects lie, and which files it ignores."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A stage as dvc.yaml and params.yaml ask for it."""
+
+    cmd: str
+    deps: frozenset[str]
+    params: frozenset[str]
+    """Dotted names in params.yaml."""
+    outs: Mapping[str, bool]
+    """path -> whether DVC's cache keeps it."""
+
+
+@dataclass(frozen=True)
+class Repository:
+    """A DVC repository."""
+
+    stages: Mapping[str, Asked]
+    problem: str | None
+    """Why there are no stages: DVC cannot read dvc.yaml or dvc.lock."""
+    objects: Path
+    ignored: Any
+    """DVC's filter of ignored files."""
+    files: Any
+    """DVC's file system."""
+
+    def files_in(self, folder: str) -> Sequence[str]:
+        """Return the files below a folder that DVC does not ignore, as POSIX paths from the project's folder."""
+        found = self.ignored.find(self.files, str(Path(folder).absolute()))
+        return sorted(Path(path).relative_to(Path.cwd()).as_posix() for path in found)
+
+
+@contextmanager
+def opened() -> Iterator[Repository | None]:
+    """Open the DVC repository in the current folder; yield None outside one."""
+    from dvc.exceptions import NotDvcRepoError  # noqa: PLC0415  # half a second
+    from dvc.repo import Repo  # noqa: PLC0415
+
+    try:
+        with Repo(str(Path.cwd())) as repository:
+            stages, problem = _stages(repository)
+            yield Repository(stages, problem, Path(repository.cache.local.path), repository.dvcignore, repository.fs)
+    except NotDvcRepoError:
+        yield None
+
+
+def _stages(repository: Any) -> tuple[dict[str, Asked], str | None]:  # noqa: ANN401  # DVC is not typed
+    from dvc.exceptions import DvcException  # noqa: PLC0415
+
+    try:
+        return {one.addressing: _asked(one) for one in repository.index.stages if hasattr(one, "name")}, None
+    except DvcException as error:
+        return {}, " ".join(str(error).split())
+
+
+def _asked(stage: Any) -> Asked:  # noqa: ANN401  # DVC is not typed
+    params = {name for dep in stage.params for name in dep.params}
+    deps = {dep.def_path for dep in stage.deps if dep not in stage.params}
+    return Asked(stage.cmd, frozenset(deps), frozenset(params), {out.def_path: out.use_cache for out in stage.outs})

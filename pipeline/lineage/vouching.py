@@ -1,0 +1,67 @@
+"""What nothing in the chain can vouch for: said, instead of passed over."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from pipeline import environment, git, runs, stamps
+from pipeline.embeddings import matrix
+from pipeline.errors import StateError
+from pipeline.locks import LOCK
+from pipeline.params import Params
+
+KEPT_BY_GIT = (*environment.CODE, LOCK.as_posix(), "metrics", "reports")
+
+
+def notes(params: Params) -> Iterator[str]:
+    """Yield one line for everything that could be altered unnoticed."""
+    yield from _git()
+    yield from _weights(params)
+    yield from _runs(params)
+
+
+def _git() -> Iterator[str]:
+    if git.commit_of("HEAD") is None:
+        yield "no git commit: code, settings and dvc.lock can be altered together, unnoticed"
+        return
+    changed = git.run("status", "--porcelain", "-z", "--", *KEPT_BY_GIT) or b""
+    files = [line[3:] for line in changed.decode(errors="replace").split("\0") if line]
+    if files:
+        more = f" and {len(files) - 3} more" if len(files) > 3 else ""
+        yield f"not committed: {', '.join(sorted(files)[:3])}{more}; no commit vouches for them"
+
+
+def _weights(params: Params) -> Iterator[str]:
+    for backbone in params.run.backbones:
+        if params.backbone(backbone).sha256 is None:
+            found = _recorded_weights(backbone)
+            recorded = f"; this run used sha256 {found}" if found else ""
+            yield f"params.yaml: backbones.{backbone}: no sha256 pins its weights{recorded}"
+
+
+def _recorded_weights(backbone: str) -> str | None:
+    try:
+        return str(stamps.read(matrix.stamp_path(backbone)).facts["recipe"]["weights_sha256"])
+    except (StateError, KeyError):
+        return None
+
+
+def _runs(params: Params) -> Iterator[str]:
+    here = environment.versions()
+    unsure, others = [], set()
+    for backbone, name in params.runs():
+        try:
+            made_with: Mapping[str, Any] = stamps.read(runs.stamp_path(backbone, name)).facts["made_with"]
+        except (StateError, KeyError):
+            continue
+        if made_with.get("uncommitted_changes", True):
+            unsure.append(f"{backbone}/{name}")
+        libraries = made_with.get("libraries", {})
+        others |= {
+            f"{one} {libraries[one]} ({here.get(one, 'none')} here)"
+            for one in libraries
+            if libraries[one] != here.get(one)
+        }
+    if unsure:
+        yield f"made with code or settings that no commit holds: {', '.join(unsure)}"
+    if others:
+        yield f"made with other libraries than are installed: {', '.join(sorted(others))}"

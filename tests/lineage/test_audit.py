@@ -1,0 +1,398 @@
+"""Every altered byte, file and row is found, in a project that DVC has recorded; and nothing else is."""
+
+import json
+import os
+import random
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import pytest
+from dvc.repo import Repo
+from ruamel.yaml import YAML
+
+from pipeline import cli, locks, manifest, params, runs, stamps
+from pipeline.embeddings import matrix
+from pipeline.embeddings.matrix import Rows
+from pipeline.evaluation import predictions
+from pipeline.lineage import chain
+from pipeline.lineage.audit import Audit, audit
+from tests.conftest import Project
+
+POSITIONS = 20
+TABLES = ("data/manifest.parquet", "data/manifest.json", "reports/lineage.json", "data/embeddings/tiny.json")
+"""By which the audit finds other files: flipped apart from those."""
+
+
+def found(*, quick: bool = False) -> list[str]:
+    """Return the paths of all findings."""
+    return [finding.path for finding in audit(params.load(), quick=quick).findings]
+
+
+def kinds() -> list[str]:
+    """Return one file of every kind of artifact, whose alteration hides no other's."""
+    lock = locks.read()
+    objects = [
+        lock["embed@tiny"].outs["data/embeddings/tiny.h5"].md5,
+        lock["train@tiny-logreg"].outs["models/tiny/logreg"].md5,
+    ]
+    (shard,) = Path(".headswap/embeddings").glob("*/*.h5")
+    run = min(Path(".dvc/cache/runs").glob("*/*/*"))
+    return [
+        "data/raw/red/03.png", "tiny.pth", "data/embeddings/tiny.h5", "data/embeddings/tiny.cost.json",
+        shard.as_posix(),
+        "curves/tiny.parquet", "curves/tiny.json", "survey/tiny.parquet", "survey/tiny.json",
+        "data/thumbnails.parquet", "data/thumbnails.webp", "data/thumbnails.json",
+        "models/tiny/logreg/model.skops", "models/tiny/logreg/run.json", "models/tiny/last/model.safetensors",
+        "models/tiny/last/run.json", "predictions/tiny/logreg.parquet", "predictions/tiny/last.parquet",
+        "metrics/tiny/logreg.json", "plots/tiny/last/loss.csv", "reports/verdict.json", "reports/scores.json",
+        "reports/plots/scores.csv", "reports/index.html", "pipeline/atomic.py",
+        *(f".dvc/cache/files/md5/{md5[:2]}/{md5[2:]}" for md5 in objects), run.as_posix(),
+    ]  # fmt: skip
+
+
+@contextmanager
+def altered(name: str, alter: Callable[[bytes], bytes]) -> Iterator[None]:
+    """Change a file's bytes, and put its times and mode back as if nothing had been."""
+    path = Path(name)
+    good, before = path.read_bytes(), path.stat()
+    path.chmod(0o644)
+    try:
+        for content in (alter(good), good):
+            path.write_bytes(content)
+            os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+            if content is not good:
+                yield
+    finally:
+        path.write_bytes(good)
+        os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+        path.chmod(before.st_mode)
+
+
+def flip(generator: random.Random) -> Callable[[bytes], bytes]:
+    def alter(content: bytes) -> bytes:
+        place, bit = generator.randrange(len(content)), generator.randrange(8)
+        return content[:place] + bytes([content[place] ^ 1 << bit]) + content[place + 1 :]
+
+    return alter
+
+
+@pytest.mark.parametrize("position", range(POSITIONS))
+def test_a_flipped_bit_is_found_in_every_kind_of_file_and_nowhere_else(recorded: Project, position: int) -> None:
+    generator, names = random.Random(position), kinds()
+    assert found() == []
+    with ExitStack() as stack:
+        for name in names:
+            stack.enter_context(altered(name, flip(generator)))
+        assert set(found()) == set(names)
+
+
+@pytest.mark.parametrize("position", range(POSITIONS))
+def test_a_flipped_bit_is_found_in_the_tables_that_the_audit_goes_by(recorded: Project, position: int) -> None:
+    generator = random.Random(position)
+    with ExitStack() as stack:
+        for name in TABLES:
+            stack.enter_context(altered(name, flip(generator)))
+        assert set(found()) == set(TABLES)
+
+
+@pytest.mark.parametrize("position", range(POSITIONS))
+def test_a_flipped_bit_is_found_in_dvc_lock(recorded: Project, position: int) -> None:
+    with altered("dvc.lock", flip(random.Random(position))):
+        assert found()
+
+
+@pytest.mark.parametrize("alter", [lambda content: content[:-1], lambda content: content + b"\0", lambda content: b""])
+def test_a_truncated_appended_or_emptied_file_is_found(recorded: Project, alter: Callable[[bytes], bytes]) -> None:
+    names = kinds()
+    with ExitStack() as stack:
+        for name in names:
+            stack.enter_context(altered(name, alter))
+        assert set(found()) == set(names)
+
+
+@pytest.mark.parametrize("name", ["models/tiny/logreg/model.skops", "data/embeddings/tiny.h5", "reports/index.html"])
+def test_a_quick_audit_sees_sizes(recorded: Project, name: str) -> None:
+    with altered(name, lambda content: content[:-1]):
+        assert found(quick=True) in ([name], [Path(name).parent.as_posix()])
+
+
+@contextmanager
+def away(name: str) -> Iterator[None]:
+    Path(name).rename("away")
+    try:
+        yield
+    finally:
+        Path("away").rename(name)
+
+
+@pytest.mark.parametrize("quick", [False, True])
+@pytest.mark.parametrize(
+    "name",
+    ["data/raw/red/03.png", "models/tiny/last/model.safetensors", "data/embeddings/tiny.h5", "reports/lineage.json"],
+)
+def test_a_missing_file_is_found(recorded: Project, name: str, quick: bool) -> None:
+    with away(name):
+        assert found(quick=quick) == [name]
+
+
+def test_a_missing_object_of_dvcs_cache_is_found(recorded: Project) -> None:
+    (name,) = [name for name in kinds() if ".dir" in name]
+    with away(name):
+        assert found() == [name]
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("data/raw/red/new.png", "an image of data/manifest.parquet"),
+        ("data/raw/notes.txt", "files"),
+        ("models/tiny/logreg/more.skops", "no file"),
+        ("predictions/tiny/more/x.parquet", None),
+        ("predictions/tiny/old.parquet", None),
+        ("reports/more.html", "no file"),
+        (".dvc/cache/files/md5/ab/" + "0" * 30, "md5"),
+    ],
+)
+def test_an_extra_file_is_found_and_one_of_an_older_run_is_noted(
+    recorded: Project, name: str, expected: str | None
+) -> None:
+    made = [parent for parent in Path(name).parents if not parent.exists()]
+    Path(name).parent.mkdir(parents=True, exist_ok=True)
+    shutil.copy("data/raw/red/03.png", name)
+    try:
+        done = audit(params.load())
+    finally:
+        Path(name).unlink()
+        for folder in made:
+            folder.rmdir()
+    if expected is None:
+        assert all(finding.path == "predictions" for finding in done.findings)
+        assert any(f"files of runs no longer listed, such as {name}" in note for note in done.notes)
+    else:
+        assert any(finding.path in name and expected in finding.expected for finding in done.findings), done.findings
+
+
+def test_two_swapped_files_are_both_found(recorded: Project) -> None:
+    pairs = [("data/raw/red/03.png", "data/raw/blue/01.png"),
+             ("predictions/tiny/logreg.parquet", "predictions/tiny/last.parquet")]  # fmt: skip
+    with ExitStack() as stack:
+        for one, other in pairs:
+            contents = Path(one).read_bytes(), Path(other).read_bytes()
+            stack.enter_context(altered(one, lambda _, new=contents[1]: new))
+            stack.enter_context(altered(other, lambda _, new=contents[0]: new))
+        assert set(found()) == {name for pair in pairs for name in pair}
+
+
+# --- What someone forges who knows every record ------------------------------------------------------------------
+
+
+@pytest.fixture
+def forged(recorded: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], Audit]:
+    """Stand in a copy to forge; the function makes all records agree with it and audits it."""
+    shutil.copytree(recorded.root, tmp_path / "copy")
+    monkeypatch.chdir(tmp_path / "copy")
+
+    def judge() -> Audit:
+        chain.record(params.load())
+        with Repo(".") as repository:
+            repository.commit(force=True)
+        return audit(params.load())
+
+    return judge
+
+
+def stamp_anew(path: Path, **inputs: str) -> None:
+    """Make a stamp agree with the files beside it."""
+    old = stamps.read(path)
+    stamps.write(path, stamps.Stamp(**{**asdict(old), "outputs": stamps.hashes(map(Path, old.outputs))}))
+
+
+def rewrite_matrix(order: np.ndarray, *, keys: bool) -> None:
+    """Write the matrix's features in another order, and the rows' keys with them or not."""
+    old = matrix.read("tiny")
+    features, kept = np.array(old.features)[order], order if keys else np.arange(len(order))
+    rows = Rows(features.shape, features.dtype, old.recipe, [(np.arange(len(order)), features)])
+    names = [old.image_id[row] for row in kept]
+    matrix.write(matrix.matrix_path("tiny"), np.array(old.sha256)[kept], names, old.manifest_sha256, rows)
+    stamp_anew(matrix.stamp_path("tiny"))
+
+
+def rerun_from_embeddings() -> None:
+    """Run what follows, so that every later stamp is honest about the forged rows."""
+    from pipeline.stages import compare, curve, finetune, survey, train
+
+    read = params.load()
+    for stage in (survey, curve):
+        stage.main(read, "tiny")
+    train.main(read, "tiny", "logreg")
+    finetune.main(read, "tiny", "last")
+    compare.main(read)
+
+
+@pytest.mark.parametrize(
+    ("order", "keys", "expected"),
+    [
+        (lambda n: np.r_[1, 0, 2:n], False, "data/embeddings/tiny.h5: features"),
+        (lambda n: np.r_[1, 0, 2:n], True, "data/embeddings/tiny.h5: row 0"),
+        (lambda n: np.r_[0 : n - 1], True, f"data/embeddings/tiny.h5: row {23}"),
+        (lambda n: np.r_[0:n, 0], True, f"data/embeddings/tiny.h5: row {24}"),
+    ],
+    ids=["features swapped", "rows swapped", "a row missing", "a row doubled"],
+)
+def test_rows_that_all_records_agree_on_are_still_held_against_manifest_and_cache(
+    forged: Callable[[], Audit], order: Callable[[int], np.ndarray], keys: bool, expected: str
+) -> None:
+    rewrite_matrix(order(24), keys=keys)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(matrix, "require_recipe", lambda *_: None)
+        if keys and order(24).shape != (24,):
+            done = audit(params.load())  # later stages refuse such a matrix
+            assert any(finding.path == "data/embeddings/tiny.h5" for finding in done.findings)
+            return
+        rerun_from_embeddings()
+    assert expected in [finding.path for finding in forged().findings]
+
+
+def test_a_metric_that_all_records_agree_on_is_held_against_the_predictions(forged: Callable[[], Audit]) -> None:
+    path = runs.metrics_path("tiny", "logreg")
+    content = json.loads(path.read_text())
+    content["validation"]["accuracy"] = 0.123
+    path.write_text(json.dumps(content))
+    stamp_anew(runs.stamp_path("tiny", "logreg"))
+    from pipeline.stages import compare
+
+    compare.main(params.load())
+    assert "metrics/tiny/logreg.json: validation.accuracy" in [finding.path for finding in forged().findings]
+
+
+def test_a_prediction_that_moved_to_another_image_is_found(forged: Callable[[], Audit]) -> None:
+    path, stamp = predictions.path_of("tiny", "logreg"), runs.stamp_path("tiny", "logreg")
+    old = predictions.read(path, stamps.read(stamp))
+    predictions.write(
+        path, type(old)(["red/99.png", *old.image_id[1:]], old.split, old.label, old.classes, old.probability)
+    )
+    stamp_anew(stamp)
+    done = audit(params.load())
+    assert path.as_posix() in [finding.path for finding in done.findings]
+
+
+def test_a_setting_that_changed_since_the_run_is_named(recorded: Project) -> None:
+    with altered("params.yaml", lambda content: content.replace(b"bootstrap: 200", b"bootstrap: 201")):
+        assert found() == ["dvc.lock: compare: params: compare"]
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "value"),
+    [("cmd", None, "headswap prepare --force"), ("params", "seed", 1), ("params", "seed", False)],
+)
+def test_dvc_lock_is_checked_value_by_value(recorded: Project, section: str, key: str | None, value: object) -> None:
+    def alter(content: bytes) -> bytes:
+        from dvc.utils.serialize import dumps_yaml
+
+        lock = YAML(typ="safe").load(content)
+        stage = lock["stages"]["prepare"]
+        if key is None:
+            stage[section] = value
+        else:
+            stage[section]["params.yaml"][key] = value
+        return dumps_yaml(lock).encode()
+
+    with altered("dvc.lock", alter):
+        assert found() == [f"dvc.lock: prepare: {section}" + (f": {key}" if key else "")]
+
+
+def test_an_unlisted_stage_in_the_lock_is_a_note(recorded: Project) -> None:
+    def alter(content: bytes) -> bytes:
+        from dvc.utils.serialize import dumps_yaml
+
+        lock = YAML(typ="safe").load(content)
+        lock["stages"]["train@tiny-old"] = {"cmd": "headswap train"}
+        return dumps_yaml(lock).encode()
+
+    with altered("dvc.lock", alter):
+        done = audit(params.load())
+    assert done.findings == []
+    assert any("train@tiny-old" in note for note in done.notes)
+
+
+# --- What the command says ---------------------------------------------------------------------------------------
+
+
+def test_what_cannot_be_vouched_for_is_said_and_no_failure(
+    recorded: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["audit"]) == 0
+    printed = capsys.readouterr().out
+    assert "note: no git commit" in printed
+    assert "24 images among them, " in printed
+    assert ": nothing was altered" in printed
+
+
+def test_findings_are_sorted_and_worded_with_expected_and_found(
+    recorded: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with altered("tiny.pth", lambda content: content + b"x"), altered("curves/tiny.json", lambda content: b"{}"):
+        assert cli.main(["audit"]) == 1
+    lines = capsys.readouterr().err.splitlines()
+    starts = [line.split(": expected sha256 ")[0] for line in lines[-3:-1]]
+    assert starts == ["headswap audit: curves/tiny.json", "headswap audit: tiny.pth"]
+    assert ", found sha256 " in lines[-2]
+    assert lines[-1] == "headswap audit: 2 findings"
+
+
+def test_json_is_for_machines(recorded: Project, capsys: pytest.CaptureFixture[str]) -> None:
+    with altered("tiny.pth", lambda content: content + b"x"):
+        assert cli.main(["audit", "--json"]) == 1
+    content = json.loads(capsys.readouterr().out)
+    assert content["altered"] is True
+    assert [finding["path"] for finding in content["findings"]] == ["tiny.pth"]
+    assert content["images"] == len(manifest.read())
+
+
+def test_an_audit_writes_nothing(recorded: Project) -> None:
+    def listed() -> dict[str, tuple[int, int]]:
+        files = (path for path in recorded.root.rglob("*") if path.is_file() and "tmp" not in path.parts)
+        return {str(path): (path.stat().st_size, path.stat().st_mtime_ns) for path in files}
+
+    before = listed()
+    audit(params.load())
+    assert listed() == before
+
+
+# --- Rows computed again -----------------------------------------------------------------------------------------
+
+
+def test_recomputed_rows_are_the_stored_ones(recorded: Project, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["audit", "--recompute", "10"]) == 0
+    assert "tiny: 10 rows recomputed: 10 bit for bit, 0 different" in capsys.readouterr().out
+
+
+def test_rows_that_no_longer_match_the_code_are_found_by_recomputing(
+    recorded: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pipeline.nn import views
+
+    real = views.pixels
+    monkeypatch.setattr(views, "pixels", lambda *given: np.ascontiguousarray(real(*given)[:, ::-1]))
+    done = audit(params.load(), recomputed=5)
+    assert len(done.findings) == 5
+    assert all(finding.path.startswith("data/embeddings/tiny.h5: data/raw/") for finding in done.findings)
+
+
+def test_a_recipe_that_no_longer_matches_the_code_is_found_by_recomputing(
+    recorded: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pipeline.nn import embedding
+
+    monkeypatch.setattr(embedding, "CODE_VERSION", embedding.CODE_VERSION + 1)
+    (finding,) = audit(params.load(), recomputed=5).findings
+    assert finding.path == "data/embeddings/tiny.h5: recipe: code_version"
+
+
+@pytest.mark.parametrize("arguments", [["--recompute", "-1"], ["--quick", "--recompute", "3"]])
+def test_an_impossible_number_to_recompute_is_refused(recorded: Project, arguments: list[str]) -> None:
+    assert cli.main(["audit", *arguments]) == 2
