@@ -48,7 +48,7 @@ def forgotten() -> list[str]:
 def _malformed(rows: Sequence[Sequence[str]]) -> Iterator[str]:
     for line, row in enumerate(rows, start=2):
         if row and not (len(row) == len(COLUMNS) and re.fullmatch("[0-9a-f]{64}", row[0]) and row[1].strip()):
-            yield f"{EXCLUDED}:{line}: got {','.join(row)!r}, expected a sha256 of 64 lower-case hex digits, and a reason"
+            yield f"{EXCLUDED}:{line}: got {','.join(row)!r}, expected a sha256 in lower case and a reason"
 
 
 def add(sha256: Iterable[str], reason: str) -> None:

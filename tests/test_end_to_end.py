@@ -1,6 +1,7 @@
 """A real `dvc repro` on a subset of the real images, in a temporary clone."""
 
 import json
+import os
 import re
 import shutil
 from collections.abc import Iterator
@@ -8,8 +9,9 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from ruamel.yaml import YAML
 
-from benchmarks.clone import Clone
+from benchmarks.clone import REPOSITORY, Clone
 
 BACKBONE = "efficientnet_lite0"
 PER_STRATUM = 24
@@ -18,8 +20,10 @@ PER_STRATUM = 24
 class SmallClone(Clone):
     """A clone with a few images and small settings."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, per_stratum: int = PER_STRATUM) -> None:
         super().__init__(root)
+        self.refused = root.with_name(f"{root.name}.refused")
+        self.environment |= {"PYTHONPATH": str(REPOSITORY / "tests/offline"), "REFUSED": str(self.refused)}
         self.set(
             **{
                 "embed.runtime": "torch",
@@ -34,7 +38,7 @@ class SmallClone(Clone):
                 "plans.last_blocks.batch_size": 16,
             }
         )
-        self.lay_out(PER_STRATUM)
+        self.lay_out(per_stratum)
 
     def lay_out(self, per_stratum: int, start: int = 0) -> None:
         """Put the first images of every label and cell type into the data folder, as the demo's package has them."""
@@ -214,3 +218,77 @@ def test_the_verdict_can_be_shown_again_and_two_runs_compared(
     said = json.loads((clone.root / "reports/verdict.json").read_text())["sentence"]
     assert said in clone.run("headswap", "report", "--open")
     assert "McNemar p" in clone.run("headswap", "compare", "logreg", "last_blocks")
+
+
+def test_the_lineage_can_be_followed_checked_compared_and_exported(clone: SmallClone) -> None:
+    assert "nothing was altered" in clone.run("headswap", "audit", "--quick")
+    assert json.loads(clone.run("headswap", "audit", "--json"))["findings"] == []
+    assert re.search(r"20 rows recomputed: 20 bit for bit", clone.run("headswap", "audit", "--recompute", "20"))
+    one, other = (f"images/cell{number:04}.png" for number in (1, 2))
+    assert (clone.root / "data/raw/elpv" / other).exists()
+    for what in (("headswap", "trace", "images/cell0001.png"), ("headswap", "trace", "logreg"),
+                 ("headswap", "trace", "logreg:accuracy"), ("headswap", "trace", "reports/verdict.json")):  # fmt: skip
+        assert f"{BACKBONE}/logreg" in clone.run(*what), what
+    judged = next(line for line in clone.run("headswap", "trace", one).splitlines() if "split" in line)
+    status = 2 if "train" in judged else 0
+    assert one in clone.run("headswap", "trace", "logreg:images/cell0001.png", status=status)
+    assert "Images" in clone.run("headswap", "diff", "HEAD")
+    assert "would be removed; nothing was: add --yes" in clone.run("headswap", "forget", "images/cell0002.png")
+    clone.run("headswap", "lineage", "prov", "lineage.prov.json")
+    clone.run("headswap", "lineage", "openlineage", "lineage.openlineage.json")
+    assert "in order" in clone.run("headswap", "doctor", "--fix")
+
+
+def locked_outs(lock: Path) -> list[dict[str, object]]:
+    """Return what dvc.lock says of the matrix and its stamp; seconds stand in the third file."""
+    outs = YAML(typ="safe").load(lock)["stages"][f"embed@{BACKBONE}"]["outs"]
+    return [out for out in outs if not out["path"].endswith(".cost.json")]
+
+
+def holds_rows_of(matrix: Path, folder: Path) -> bool:
+    recipe = folder / "recipe.json"
+    stamp = json.loads(matrix.with_suffix(".json").read_text())
+    return recipe.exists() and json.loads(recipe.read_text()) == stamp["facts"]["recipe"]
+
+
+def test_tampering_is_not_laundered_into_dvc_lock(clone: SmallClone) -> None:
+    path, lock = clone.root / f"data/embeddings/{BACKBONE}.h5", clone.root / "dvc.lock"
+    good, locked, before = path.read_bytes(), lock.read_bytes(), path.stat()
+    bad = good[:-100] + bytes([good[-100] ^ 1]) + good[-99:]
+
+    path.write_bytes(bad)  # a changed time: DVC looks, and the true bytes come back
+    clone.repro()
+    assert (path.read_bytes(), lock.read_bytes()) == (good, locked)
+
+    path.write_bytes(bad)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))  # the old time: DVC believes it
+    clone.set(**{"heads.knn.n_neighbors": 7})
+    assert "sha256: got" in clone.run("dvc", "repro", status=255)
+    assert lock.read_bytes() == locked
+    assert f"{path.name}: expected sha256" in clone.run("headswap", "audit", status=1)
+    path.write_bytes(good)
+    clone.repro()
+
+
+def test_a_tampered_shard_stops_the_stage_and_its_rows_come_back_as_they_were(clone: SmallClone) -> None:
+    path, lock = clone.root / f"data/embeddings/{BACKBONE}.h5", clone.root / "dvc.lock"
+    good, outs = path.read_bytes(), locked_outs(lock)
+    again = ("dvc", "repro", "--single-item", "--force", f"embed@{BACKBONE}")
+    (folder,) = (folder for folder in (clone.root / ".headswap/embeddings").iterdir() if holds_rows_of(path, folder))
+    shard = next(folder.glob("*.h5"))
+    content, times = shard.read_bytes(), shard.stat()
+    shard.write_bytes(content[:-100] + bytes([content[-100] ^ 1]) + content[-99:])
+    os.utime(shard, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert shard.name in clone.run("headswap", "audit", status=1)
+    assert "altered since it was written" in clone.run(*again, status=255)
+    assert locked_outs(lock) == outs
+    shard.unlink()
+    clone.run(*again)
+    assert path.read_bytes() == good
+    assert locked_outs(lock) == outs
+
+
+def test_nothing_ever_reached_for_the_network(clone: SmallClone) -> None:
+    reach = "import urllib.request; urllib.request.urlopen('http://example.invalid')"
+    assert "offline: example.invalid" in clone.run("python", "-c", reach, status=1)
+    assert clone.refused.read_text().splitlines() == ["example.invalid"]

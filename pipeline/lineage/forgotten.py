@@ -1,6 +1,6 @@
 """The proof that nothing carries a forgotten image any more: not a row, not a model, not an object in DVC's cache."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -49,7 +49,7 @@ def find(params: Params, hashed: Mapping[str, str] | None = None) -> list[Findin
     return sorted({finding for check in checks for finding in check()})
 
 
-def hashes(sha256: list[str]) -> npt.NDArray[np.uint8]:
+def hashes(sha256: Sequence[str]) -> npt.NDArray[np.uint8]:
     """Return hexadecimal hashes as the cache and the matrices hold them: (n, 32)."""
     return np.frombuffer(b"".join(map(bytes.fromhex, sha256)), np.uint8).reshape(-1, 32)
 
@@ -87,11 +87,11 @@ def _listed(gone: set[str]) -> Iterator[Finding]:
 def _matrices(images: npt.NDArray[np.uint8]) -> Iterator[Finding]:
     for path in sorted(matrix.matrix_path("x").parent.glob("*.h5")):
         try:
-            rows = int((upkeep.comparable(matrix.read(path.stem).sha256)[:, None] == upkeep.comparable(images)).sum())
+            held = upkeep.comparable(matrix.read(path.stem).sha256)
         except StateError as error:
             yield _unreadable(path, error)
         else:
-            if rows:
+            if rows := int(np.isin(held, upkeep.comparable(images)).sum()):
                 yield Finding(path.as_posix(), NOTHING, f"{rows} rows; run `headswap forget` again")
 
 

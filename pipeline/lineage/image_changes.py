@@ -71,7 +71,7 @@ def _renamed(before: Manifest, gone: Sequence[str], after: Manifest, come: Seque
     return {
         ids[0]: former[sha256][0]
         for sha256, ids in present.items()
-        if len(former.get(sha256, ())) == 1
+        if len(ids) == 1 and len(former.get(sha256, ())) == 1
     }
 
 

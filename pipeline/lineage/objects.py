@@ -139,9 +139,9 @@ def of_raw_data(folder: Path, images: Collection[str]) -> Iterator[str]:
 
     A raw file holds no image but itself, so that its own bytes decide.
     """
-    for place in (folder, *folder.parents):
-        note = place.with_name(f"{place.name}.dvc")
-        for out in _outs(note) if place.name and note.is_file() else ():
+    places = [place for place in (folder, *folder.parents) if place.name]
+    for note in (place.with_name(f"{place.name}.dvc") for place in places):
+        for out in _outs(note) if note.is_file() else ():
             for md5 in of(str(out.get("md5"))):
                 path = locks.object_path(md5)
                 if md5.endswith(FOLDER_SUFFIX) or (path and stamps.sha256_file(path) not in images):

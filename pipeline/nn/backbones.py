@@ -195,7 +195,7 @@ def _parse(locator: str, content: bytes) -> StateDict:
             return safetensors.torch.load(content)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what torch warns of in a strange file, it or the checks below refuse
-            loaded = torch.load(BytesIO(content), map_location="cpu", weights_only=True)
+            loaded = torch.load(BytesIO(content), map_location="cpu", weights_only=True)  # noqa: TID251  # here only
     except Exception as error:  # a damaged file makes the parsers raise whatever it is that goes wrong inside
         raise InputError(f"{locator}: weights: not a plain state dict ({type(error).__name__})") from error
     for wrapper in ("state_dict", "model"):

@@ -34,13 +34,13 @@ def commit(objects: Path) -> None:
     """Do what `dvc repro` and a commit would: put manifest and stamp into DVC's cache and list them in dvc.lock."""
     import hashlib
 
-    lines = ["stages:", "  all:", "    outs:"]
+    lines = ["stages:", "  all:", "    cmd: all", "    outs:"]
     for path in ("data/manifest.parquet", "data/embeddings/tiny.json"):
         content = Path(path).read_bytes()
         md5 = hashlib.md5(content, usedforsecurity=False).hexdigest()
         (objects / md5[:2]).mkdir(parents=True, exist_ok=True)
         (objects / md5[:2] / md5[2:]).write_bytes(content)
-        lines += [f"    - path: {path}", f"      md5: {md5}"]
+        lines += [f"    - path: {path}", f"      md5: {md5}", f"      size: {len(content)}"]
     Path("dvc.lock").write_text("\n".join(lines))
     git("add", "dvc.lock")
     git("commit", "-m", "run")

@@ -1,0 +1,166 @@
+"""forget: take images out of cache and embeddings for good, and list all that still carries them.
+
+What is removed is removed in an order in which a kill loses nothing that is kept, and doing it again completes it. The
+list of excluded images comes first: from then on `prepare` leaves the images out and the audit looks for them.
+"""
+
+import re
+import shutil
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from io import BytesIO
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline import exclusions, locks, manifest, runs
+from pipeline.embeddings import matrix, upkeep
+from pipeline.embeddings.upkeep import Change
+from pipeline.errors import InputError, StateError, unknown
+from pipeline.exclusions import EXCLUDED, FORGOTTEN
+from pipeline.lineage import carriers
+from pipeline.lineage.forgotten import hashes
+from pipeline.manifest import MANIFEST, Manifest
+from pipeline.params import Params
+from pipeline.tables import aligned
+
+Names = dict[str, set[str]]
+"""An image's id, path or sha256 -> the sha256s it may mean."""
+
+
+def main(params: Params, image: list[str], *, yes: bool = False) -> str:
+    """Forget the images with these bytes, or say what that would do; return what was done and what is left to do.
+
+    Args:
+        params: where data and cache are.
+        image: an image's id, path or sha256, of which 8 digits are enough; all images with the same bytes go together.
+        yes: do it.
+
+    Raises:
+        InputError: if one of the images is unknown or ambiguous; nothing is done then.
+
+    """
+    table = manifest.read() if MANIFEST.exists() else None
+    gone = _resolved(image, table)
+    removed = list(_removed(params, gone, dry=not yes))
+    left = list(carriers.find(params, table, gone))
+    listed = ", ".join(f"{sha256[:10]}..." for sha256 in gone)
+    done = "removed" if yes else "would be removed; nothing was: add --yes"
+    return "\n".join([
+        f"{len(gone)} images by their bytes (sha256 {listed}): {done}:",
+        *_indented(removed),
+        "still carried by:" if left else "nothing else is known to carry them",
+        *_indented(left),
+        *_next(params, raw=any(how.startswith("the image itself") for _, how in left)),
+    ])  # fmt: skip
+
+
+def _indented(rows: Sequence[tuple[str, str]]) -> list[str]:
+    return [f"  {line}" for line in aligned(rows).splitlines()] if rows else []
+
+
+def _next(params: Params, *, raw: bool) -> Iterator[str]:
+    if others := upkeep.other_users(params.embed.cache):
+        yield f"the cache is shared: {', '.join(others.values())} may hold the images, too, and put them back"
+    yield "next:"
+    if raw:
+        yield "  delete the raw files named above, and their lines in labels.csv if there is one"
+    yield "  dvc repro"
+    yield "  dvc gc --workspace     # takes what only older commits need out of DVC's cache, too"
+    if _has_remote():
+        yield "  dvc gc --workspace --cloud"
+    yield "  headswap audit         # proves that nothing here carries them"
+
+
+def _has_remote() -> bool:
+    places = [Path(".dvc/config"), Path(".dvc/config.local")]
+    texts = [path.read_text(encoding="utf-8") for path in places if path.is_file()]
+    return any(re.search(r"^\s*\[\s*'?remote\b", text, re.MULTILINE) for text in texts)
+
+
+# --- Which images are meant ---------------------------------------------------------------------------------------
+
+
+def _resolved(wanted: Sequence[str], table: Manifest | None) -> list[str]:
+    """Return the sha256s that are meant, sorted; InputError with a line for every name that means none or several."""
+    names = _names(table)
+    if any(not _meant(name, names) for name in wanted):  # the history takes longer to read
+        for name, sha256s in _names_in_history().items():
+            names.setdefault(name, sha256s)
+    found, problems = set[str](), []
+    for name in dict.fromkeys(wanted):
+        meant = _meant(name, names)
+        if not meant:
+            problems.append(unknown("IMAGE", name, table.image_id if table else ()))
+        elif len(meant) > 1:
+            problems.append(
+                f"IMAGE: got {name!r}, which means {len(meant)} images; expected one of: {', '.join(meant)}"
+            )
+        found.update(meant)
+    if problems:
+        raise InputError(*problems, "nothing was done")
+    return sorted(found)
+
+
+def _meant(name: str, names: Names) -> list[str]:
+    path = Path(name)
+    inside = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+    meant = set(names.get(name, names.get(inside.as_posix(), ())))
+    if not meant and re.fullmatch("[0-9a-f]{8,64}", name):
+        meant = {one for one in names if _is_sha256(one) and one.startswith(name)}
+    return sorted(meant)
+
+
+def _is_sha256(name: str) -> bool:
+    return re.fullmatch("[0-9a-f]{64}", name) is not None
+
+
+def _names(table: Manifest | None) -> Names:
+    names: Names = {sha256: {sha256} for sha256 in exclusions.read()}
+    if table is not None:
+        for row in zip(table.image_id, table.path, table.sha256, strict=True):
+            names |= {name: {row[2]} for name in row}
+    return names
+
+
+def _names_in_history() -> Names:
+    """Read the manifests that DVC's cache still holds: a removal request may come when the file is long gone."""
+    names: Names = defaultdict(set)
+    for md5 in {entry.md5 for _, lock in locks.history() for entry in _manifests(lock)}:
+        try:
+            content = pq.read_table(BytesIO(locks.read_object(md5) or b""), columns=["image_id", "path", "sha256"])
+        except (StateError, pa.ArrowException):
+            continue
+        for row in zip(*content.to_pydict().values(), strict=True):
+            for name in row:
+                names[name].add(row[2])
+    return names
+
+
+def _manifests(lock: locks.Lock) -> Iterator[locks.Entry]:
+    for stage in lock.values():
+        if MANIFEST.as_posix() in stage.outs:
+            yield stage.outs[MANIFEST.as_posix()]
+
+
+# --- Taking them out ----------------------------------------------------------------------------------------------
+
+
+def _removed(params: Params, gone: Sequence[str], *, dry: bool) -> Iterator[tuple[str, str]]:
+    """Take the images out, one place after the other, or say what that would take."""
+    listed = set(gone) & set(exclusions.forgotten())
+    if not dry:
+        exclusions.add(gone, FORGOTTEN)
+    yield str(EXCLUDED), f"{len(gone) - len(listed)} added to what is left out, {len(listed)} in it already"
+    images, change = hashes(gone), Change()
+    for recipe in upkeep.recipes(params.embed.cache):
+        change += upkeep.forget(recipe, images, dry=dry)
+    yield str(params.embed.cache), f"{change.rows} rows in {change.shards} shards, or what of these cannot be read"
+    for path in sorted(matrix.matrix_path("x").parent.glob("*.h5")):
+        rows = matrix.forget(path.stem, images, dry=dry)
+        yield str(path), f"{rows} rows" if rows or path.exists() else "the file, for it is not what its stamp says"
+    checkpoints = sorted(runs.CHECKPOINTS.glob("*"))
+    for folder in () if dry else checkpoints:
+        shutil.rmtree(folder)
+    yield str(runs.CHECKPOINTS), f"{len(checkpoints)} interrupted trainings"

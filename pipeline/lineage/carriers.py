@@ -1,0 +1,112 @@
+"""All that still carries some images, for a person to read: files, models, reports, and objects in DVC's cache.
+
+Scores and plots are sums over many images and carry none of them.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from pipeline import locks, manifest, runs, stamps, thumbnails, verdict
+from pipeline.errors import StateError
+from pipeline.evaluation import surveys
+from pipeline.lineage import forgotten, objects
+from pipeline.lineage.objects import Output
+from pipeline.manifest import MANIFEST, Manifest
+from pipeline.params import Params
+
+Carrier = tuple[str, str]
+"""Where, and how it carries the images."""
+
+OLDER = f"not known: made from an older {MANIFEST}, or altered"
+_TABLES: tuple[tuple[str, str, Callable[[str], Sequence[str]]], ...] = (
+    ("data/thumbnails.json", "a small picture of it", lambda _: thumbnails.read().image_id),
+    ("survey/*.json", "its place on the map", lambda name: surveys.read(name).image_id),
+    ("curves/*.json", "models trained on it, or decisions on it", lambda _: manifest.read().image_id),
+)
+"""Stamps of what stages make, how it carries an image, and which images it carries."""
+
+
+@dataclass(frozen=True)
+class _Images:
+    """What the manifest says of the images."""
+
+    ids: frozenset[str]
+    splits: frozenset[str]
+    manifest_sha256: str | None
+    """None without a manifest."""
+
+
+def find(params: Params, table: Manifest | None, gone: Sequence[str]) -> Iterator[Carrier]:
+    """Yield what carries the images, by sha256: raw files, then what was made of them, then DVC's objects."""
+    for path, _ in forgotten.raw_files(params.data.path, set(gone), {}):
+        yield path, "the image itself: yours to delete"
+    images = _images(table, set(gone))
+    if images.ids:
+        yield str(MANIFEST), "its row"
+    yield from _tables(images)
+    yield from _models(images)
+    if images.ids:
+        yield from ((str(path), "made of it among others") for path in (verdict.VERDICT, verdict.PAGE) if path.exists())
+    yield from _objects(params.data.path, gone)
+
+
+def _images(table: Manifest | None, gone: set[str]) -> _Images:
+    if table is None:
+        return _Images(frozenset(), frozenset(), None)
+    rows = [row for row, sha256 in enumerate(table.sha256) if sha256 in gone]
+    ids, splits = (frozenset(column[row] for row in rows) for column in (table.image_id, table.split))
+    return _Images(ids, splits, stamps.sha256_file(MANIFEST))
+
+
+def _tables(images: _Images) -> Iterator[Carrier]:
+    """Yield thumbnails, surveys and curves that were made of the images."""
+    for pattern, how, image_ids in _TABLES:
+        for stamp in sorted(Path().glob(pattern)):
+            made = _made(images, stamp, partial(image_ids, stamp.stem))
+            if made is None or made & images.ids:
+                yield str(stamp.with_suffix(".parquet")), how if made else OLDER
+
+
+def _models(images: _Images) -> Iterator[Carrier]:
+    """Yield the models that learned from the images or were chosen by them, and predictions of them."""
+    for stamp in sorted(Path("models").glob("*/*/run.json")):
+        backbone, name = stamp.parts[1:3]
+        predicted = _made(images, stamp, lambda: runs.read(backbone, name).predictions.image_id)  # noqa: B023
+        if predicted is None:
+            yield str(stamp.parent), OLDER
+        elif "train" in images.splits:
+            yield str(stamp.parent), "a model trained on it"
+        elif "val" in images.splits:
+            yield str(stamp.parent), "a model chosen by what it decided on it"
+        if predicted and predicted & images.ids:
+            yield f"predictions/{backbone}/{name}.parquet", "a prediction of it"
+
+
+def _made(images: _Images, stamp: Path, image_ids: Callable[[], Sequence[str]]) -> set[str] | None:
+    """Return the images in what was made from today's manifest; None for what was not, or cannot be read."""
+    try:
+        if stamps.read(stamp).inputs.get(MANIFEST.as_posix()) != images.manifest_sha256:
+            return None
+        return set(image_ids())
+    except StateError:
+        return None
+
+
+def _objects(folder: Path, gone: Sequence[str]) -> Iterator[Carrier]:
+    known = objects.outputs(gone)
+    for one in known.carrying:
+        yield f"{one.where}: {one.path}", f"in DVC's cache: {_size(one)}"
+    for one in known.unknown:
+        yield f"{one.where}: {one.path}", f"not known, for its manifest is gone; in DVC's cache: {_size(one)}"
+    listed = {md5 for one in (*known.carrying, *known.unknown) for md5 in one.objects}
+    listed |= known.free | set(objects.of_raw_data(folder, gone))
+    if others := sum(md5 not in listed for md5, _ in objects.all_of()):
+        yield f"{others} other objects", f"not known, for no {locks.LOCK} lists them; in DVC's cache"
+
+
+def _size(output: Output) -> str:
+    paths = [path for md5 in output.objects if (path := locks.object_path(md5))]
+    files = "1 object" if len(paths) == 1 else f"{len(paths)} objects"
+    return f"{files}, {sum(path.stat().st_size for path in paths) / 1e6:.1f} MB"

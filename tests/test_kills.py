@@ -1,0 +1,37 @@
+"""Whenever `dvc repro` is killed: `headswap doctor --fix && dvc repro && headswap audit` ends well."""
+
+import json
+import random
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+
+from pipeline.stages.embed import LOCK
+from tests.kills import Killer, TinyClone
+
+OFTEN = {"compare": 4, "head": 3, "images": 2, "seed": 1}
+"""The cheaper, the more often."""
+
+
+@pytest.fixture
+def killer(tmp_path: Path) -> Killer:
+    (tmp_path / "clone").mkdir()
+    return Killer(TinyClone(tmp_path / "clone"), random.Random(1))
+
+
+def commit(clone: TinyClone) -> None:
+    clone.run("git", "add", ".")
+    clone.run("git", "-c", "user.name=a", "-c", "user.email=a@b", "commit", "--quiet", "-m", "results")
+
+
+@pytest.mark.parametrize("kills", [5, pytest.param(50, marks=pytest.mark.soak)])
+def test_after_every_kill_the_doctor_makes_the_next_run_end_well(killer: Killer, kills: int) -> None:
+    # the very first run, amid its frozen pass: the lock is there as soon as that begins
+    done = [killer.kill("nothing", begun=(killer.clone.root / LOCK).exists, within=0.6)]
+    commit(killer.clone)
+    kinds = ["compare"] if kills < 10 else killer.generator.choices(list(OFTEN), list(OFTEN.values()), k=kills)
+    while len(done) < kills:
+        done.append(killer.kill(kinds[len(done) % len(kinds)]))
+    sys.stdout.write("".join(f"{json.dumps(asdict(one))}\n" for one in done))  # `pytest -s` shows it
