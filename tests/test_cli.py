@@ -81,7 +81,7 @@ BAD: list[tuple[dict[str, Any], list[str], str]] = [
         "got 'blok', expected one of: classifier, first, second",
     ),
     ({"data": {"path": "data/raw/red"}}, ["prepare"], "got 0 images"),
-    ({}, ["audit"], "reports/lineage.json: cannot be read"),
+    ({}, ["audit"], "reports/lineage.json: missing, so there is nothing to check against; run `dvc repro`"),
 ]
 
 

@@ -18,7 +18,7 @@ def import_closure(stage: str) -> set[str]:
     modules = {f"pipeline.stages.{stage}", *graph.find_upstream_modules(f"pipeline.stages.{stage}")}
     files = {module.replace(".", "/") + ".py" for module in modules}
     # imported whole, or with templates beside the code
-    folders = ("pipeline/heads", "pipeline/report", "pipeline/nn/finetuning")
+    folders = ("pipeline/heads", "pipeline/lineage/auditing", "pipeline/report", "pipeline/nn/finetuning")
     return {next((folder for folder in folders if file.startswith(folder)), file) for file in files}
 
 
@@ -34,7 +34,23 @@ def test_a_stage_has_the_name_of_its_file_and_of_its_sub_command(stage: str) -> 
     assert STAGES[stage]["cmd"].split()[:2] == ["headswap", stage]
 
 
-@pytest.mark.parametrize("package", ["", "embeddings", "evaluation", "nn", "nn/finetuning", "stages", "commands"])
+@pytest.mark.parametrize(
+    "package",
+    [
+        "",
+        "embeddings",
+        "evaluation",
+        "nn",
+        "nn/finetuning",
+        "stages",
+        "commands",
+        "lineage",
+        "lineage/auditing",
+        "lineage/tracing",
+        "lineage/differences",
+        "lineage/exporting",
+    ],
+)
 def test_package_files_hold_no_code_that_a_dependency_list_would_miss(package: str) -> None:
     text = (REPOSITORY / "pipeline" / package / "__init__.py").read_text()
     assert text.strip().startswith('"""')

@@ -253,13 +253,14 @@ def holds_rows_of(matrix: Path, folder: Path) -> bool:
 
 def test_tampering_is_not_laundered_into_dvc_lock(clone: SmallClone) -> None:
     path, lock = clone.root / f"data/embeddings/{BACKBONE}.h5", clone.root / "dvc.lock"
-    good, locked, before = path.read_bytes(), lock.read_bytes(), path.stat()
+    good, locked = path.read_bytes(), lock.read_bytes()
     bad = good[:-100] + bytes([good[-100] ^ 1]) + good[-99:]
 
     path.write_bytes(bad)  # a changed time: DVC looks, and the true bytes come back
     clone.repro()
     assert (path.read_bytes(), lock.read_bytes()) == (good, locked)
 
+    before = path.stat()
     path.write_bytes(bad)
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))  # the old time: DVC believes it
     clone.set(**{"heads.knn.n_neighbors": 7})

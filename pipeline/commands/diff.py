@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 
 from pipeline.errors import InputError
-from pipeline.lineage import revisions
-from pipeline.lineage.branch import printable
-from pipeline.lineage.changes import Changes
+from pipeline.lineage.differences import revisions
+from pipeline.lineage.differences.changes import Changes
+from pipeline.lineage.tracing.branch import printable
 from pipeline.params import Params
 
 

@@ -19,8 +19,8 @@ from pipeline.embeddings import matrix, upkeep
 from pipeline.embeddings.upkeep import Change
 from pipeline.errors import InputError, StateError, unknown
 from pipeline.exclusions import EXCLUDED, FORGOTTEN
-from pipeline.lineage import carriers
-from pipeline.lineage.forgotten import hashes
+from pipeline.lineage.auditing import carriers
+from pipeline.lineage.auditing.forgotten import hashes
 from pipeline.manifest import MANIFEST, Manifest
 from pipeline.params import Params
 from pipeline.tables import aligned

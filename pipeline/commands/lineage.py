@@ -5,7 +5,7 @@ from pathlib import Path
 from pipeline import locks
 from pipeline.atomic import replacing
 from pipeline.errors import InputError, unknown
-from pipeline.lineage import openlineage, prov
+from pipeline.lineage.exporting import openlineage, prov
 from pipeline.locks import Lock
 from pipeline.params import Params
 

@@ -9,8 +9,8 @@ from rich.console import Console
 from rich.text import Text
 from rich.tree import Tree
 
-from pipeline.lineage.branch import Branch, printable
-from pipeline.lineage.trace import trace
+from pipeline.lineage.tracing.branch import Branch, printable
+from pipeline.lineage.tracing.trace import trace
 from pipeline.params import Params
 
 ENDLESS = 10_000

@@ -7,8 +7,8 @@ than one that tells two of them apart, and unlike images come out near 0 whateve
 Measured on the demo's 2,624 cells (EfficientNet-Lite0, last block; `benchmarks.leaks`), with 100 changed copies of some
 put beside them. The threshold 0.55 finds 100% of copies scaled to 0.8, 96% at half the size, 99% brightened by a tenth,
 100% saved as JPEG of quality 80, 86% mirrored; but 45% at quality 60, 54% without 1% of each border and none without
-2.5%: such a copy lies further from its original than unlike cells lie from each other. Of the cells themselves 260 pairs
-across splits are as similar, 140 of 655 test images among them; 92% of the pairs stand next to each other in the data
+2.5%: such a copy lies further from its original than unlike cells lie from each other. Of the cells themselves 260
+pairs across splits are as similar, 140 of 655 test images among them; 92% of these stand next to each other in the data
 set, and look like neighbouring slices of one crystal. Of the plain cosine, and of the centred one, a threshold with as
 few pairs far apart in the data set finds about 30% at half the size and 7% at quality 60.
 """

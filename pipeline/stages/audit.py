@@ -4,7 +4,7 @@ import json as json_
 
 from pipeline.errors import CheckFailed, InputError
 from pipeline.lineage import chain
-from pipeline.lineage.audit import Audit, audit
+from pipeline.lineage.auditing.audit import Audit, audit
 from pipeline.params import Params
 
 

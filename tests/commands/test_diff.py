@@ -19,7 +19,7 @@ from pipeline.cli import main
 from pipeline.commands import diff
 from pipeline.errors import StateError
 from pipeline.evaluation.metrics import METRICS
-from pipeline.lineage.revisions import Revision
+from pipeline.lineage.differences.revisions import Revision
 from tests.conftest import REPOSITORY, Project
 
 

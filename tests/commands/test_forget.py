@@ -17,7 +17,7 @@ from pipeline import exclusions, locks, manifest, params, runs, stamps
 from pipeline.cli import main
 from pipeline.embeddings import matrix, upkeep
 from pipeline.embeddings.cache import EmbeddingCache, keys_of
-from pipeline.lineage import forgotten
+from pipeline.lineage.auditing import forgotten
 from pipeline.nn import backbones
 from pipeline.report import charts, embedding_map
 from pipeline.stages import prepare

@@ -16,8 +16,8 @@ from pipeline.commands import trace as command
 from pipeline.embeddings import matrix
 from pipeline.evaluation import predictions
 from pipeline.lineage import chain
-from pipeline.lineage.branch import Branch
-from pipeline.lineage.trace import trace
+from pipeline.lineage.tracing.branch import Branch
+from pipeline.lineage.tracing.trace import trace
 from pipeline.report import charts, embedding_map
 from pipeline.stages import embed, prepare, train
 from tests.conftest import REPOSITORY, Project

@@ -19,7 +19,7 @@ from pipeline.embeddings import matrix
 from pipeline.embeddings.matrix import Rows
 from pipeline.evaluation import predictions
 from pipeline.lineage import chain
-from pipeline.lineage.audit import Audit, audit
+from pipeline.lineage.auditing.audit import Audit, audit
 from tests.conftest import Project
 
 POSITIONS = 20

@@ -22,7 +22,8 @@ from prov.model import ProvDocument
 from pipeline import locks, stamps
 from pipeline.atomic import write_json
 from pipeline.cli import main
-from pipeline.lineage import chain, openlineage, prov
+from pipeline.lineage import chain
+from pipeline.lineage.exporting import openlineage, prov
 from pipeline.locks import Entry, Lock, Locked
 from tests.conftest import REPOSITORY, Project
 

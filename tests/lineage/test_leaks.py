@@ -8,7 +8,7 @@ from pipeline.evaluation import surveys
 from pipeline.evaluation.surveys import Survey
 from pipeline.evaluation.transferability import Transferability
 from pipeline.evaluation.twins import Twins
-from pipeline.lineage import leaks
+from pipeline.lineage.auditing import leaks
 from pipeline.manifest import Manifest
 from tests.conftest import Project
 

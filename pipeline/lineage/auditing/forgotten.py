@@ -11,7 +11,7 @@ import numpy.typing as npt
 from pipeline import exclusions, manifest, runs, stamps
 from pipeline.embeddings import matrix, upkeep
 from pipeline.errors import StateError
-from pipeline.lineage import objects
+from pipeline.lineage.auditing import objects
 from pipeline.lineage.findings import Finding
 from pipeline.manifest import MANIFEST
 from pipeline.params import Params

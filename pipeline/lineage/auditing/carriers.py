@@ -11,8 +11,8 @@ from pathlib import Path
 from pipeline import locks, manifest, runs, stamps, thumbnails, verdict
 from pipeline.errors import StateError
 from pipeline.evaluation import surveys
-from pipeline.lineage import forgotten, objects
-from pipeline.lineage.objects import Output
+from pipeline.lineage.auditing import forgotten, objects
+from pipeline.lineage.auditing.objects import Output
 from pipeline.manifest import MANIFEST, Manifest
 from pipeline.params import Params
 

@@ -8,10 +8,10 @@ from typing import Any
 
 from pipeline import manifest
 from pipeline.embeddings import matrix
-from pipeline.lineage import causes, image_changes, revisions
-from pipeline.lineage.image_changes import ImageChanges, examples
-from pipeline.lineage.results import Results
-from pipeline.lineage.revisions import Revision
+from pipeline.lineage.differences import causes, image_changes, revisions
+from pipeline.lineage.differences.image_changes import ImageChanges, examples
+from pipeline.lineage.differences.results import Results
+from pipeline.lineage.differences.revisions import Revision
 
 NONE = "no change"
 _CATALOGUES = ("heads.", "plans.")

@@ -46,6 +46,10 @@ class Contents:
                 failed[promise.locator].append(promise)
         return sorted(self._finding(locator, broken) for locator, broken in failed.items())
 
+    def sha256s(self) -> dict[str, str]:
+        """Return the sha256 of every file that one was taken of."""
+        return {name: found for (name, algorithm), found in self.digests.items() if found and algorithm == "sha256"}
+
     def _finding(self, locator: str, broken: list[Promise]) -> Finding:
         """Word the strongest of the promises that a file breaks, and name all who made it."""
         strongest = max(broken, key=lambda promise: promise.algorithm == "sha256")

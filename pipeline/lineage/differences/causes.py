@@ -5,8 +5,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from pipeline.lineage.image_changes import examples
-from pipeline.lineage.revisions import Revision, flat_params
+from pipeline.lineage.differences.image_changes import examples
+from pipeline.lineage.differences.revisions import Revision, flat_params
 from pipeline.locks import Lock, Locked
 
 CODE = "pipeline"

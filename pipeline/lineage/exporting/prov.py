@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from pipeline import stamps
 from pipeline.errors import StateError
 from pipeline.lineage import chain
-from pipeline.lineage.exports import command, parameters, require
+from pipeline.lineage.exporting.exports import command, parameters, require
 from pipeline.locks import FOLDER_SUFFIX, Entry, Lock
 
 if TYPE_CHECKING:

@@ -11,12 +11,13 @@ from pipeline import locks, manifest, runs, stamps, verdict
 from pipeline.embeddings import matrix
 from pipeline.errors import PipelineError, StateError, first_five
 from pipeline.evaluation import predictions
-from pipeline.lineage import chain, contents, forgotten, leaks, locked, repository, rows, strays, vouching
+from pipeline.lineage import chain
+from pipeline.lineage.auditing import contents, forgotten, leaks, locked, repository, rows, strays, vouching
+from pipeline.lineage.auditing.contents import MISSING, Contents, Promise
+from pipeline.lineage.auditing.recompute import Recomputed, recompute
+from pipeline.lineage.auditing.repository import Repository
 from pipeline.lineage.chain import LINEAGE, Node
-from pipeline.lineage.contents import MISSING, Contents, Promise
 from pipeline.lineage.findings import Finding
-from pipeline.lineage.recompute import Recomputed, recompute
-from pipeline.lineage.repository import Repository
 from pipeline.locks import LOCK, Lock
 from pipeline.manifest import MANIFEST, STAMP, Manifest
 from pipeline.params import Params
@@ -91,6 +92,7 @@ def audit(params: Params, *, quick: bool = False, recomputed: int = 0) -> Audit:
     done.found(locked.sizes(lock, folders))
     done.found(_structure(params, table, done))
     _recompute(params, recomputed, done)
+    done.found(forgotten.find(params, hashed.sha256s()))
     _leaks(params, table, done)
     done.notes += vouching.notes(params)
     done.findings.sort()
@@ -235,9 +237,8 @@ def _extra_files(params: Params, known: Iterable[str], done: Audit) -> None:
 
 
 def _leaks(params: Params, table: Manifest | None, done: Audit) -> None:
-    done.found(forgotten.find(params))
     found = leaks.find(params, table) if table is not None else []
-    if getattr(params.data, "on_leak", "warn") == "fail":
+    if params.data.on_leak == "fail":
         done.found(found)
     else:
-        done.notes += first_five([str(leak) for leak in found], "leaks between splits; params.yaml: data.on_leak: fail")
+        done.notes += first_five([str(leak) for leak in found], "leaks and conflicts (data.on_leak: warn)")

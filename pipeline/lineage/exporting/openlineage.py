@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline import git
-from pipeline.lineage.exports import command, parameters, require
+from pipeline.lineage.exporting.exports import command, parameters, require
 from pipeline.locks import LOCK, Entry, Lock, Locked
 
 if TYPE_CHECKING:

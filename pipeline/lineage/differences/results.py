@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.evaluation import predictions
-from pipeline.lineage import causes
-from pipeline.lineage.causes import Causes
-from pipeline.lineage.revisions import Revision, flat_params
+from pipeline.lineage.differences import causes
+from pipeline.lineage.differences.causes import Causes
+from pipeline.lineage.differences.revisions import Revision, flat_params
 from pipeline.tables import aligned
 
 DECISIVE = ("compare.decision", "compare.costs")

@@ -12,11 +12,12 @@ from typing import Any
 from pipeline import manifest, runs, verdict
 from pipeline.errors import InputError, StateError, first_five, unknown
 from pipeline.evaluation.metrics import METRICS
-from pipeline.lineage import chain, uses
-from pipeline.lineage.branch import Branch
+from pipeline.lineage import chain
 from pipeline.lineage.chain import Node
-from pipeline.lineage.origins import Origins, hashed, run_of_file, unaltered
-from pipeline.lineage.uses import Uses
+from pipeline.lineage.tracing import uses
+from pipeline.lineage.tracing.branch import Branch
+from pipeline.lineage.tracing.origins import Origins, hashed, run_of_file, unaltered
+from pipeline.lineage.tracing.uses import Uses
 from pipeline.manifest import Manifest
 from pipeline.params import Params
 from pipeline.runs import Run

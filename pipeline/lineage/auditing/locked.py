@@ -9,9 +9,9 @@ from typing import Any
 
 from pipeline import stamps
 from pipeline.errors import StateError
-from pipeline.lineage.contents import Contents, Promise
+from pipeline.lineage.auditing.contents import Contents, Promise
+from pipeline.lineage.auditing.repository import Asked, Repository
 from pipeline.lineage.findings import Finding
-from pipeline.lineage.repository import Asked, Repository
 from pipeline.locks import FOLDER_SUFFIX, LOCK, Entry, Lock, Locked, load_yaml
 from pipeline.params import PARAMS
 

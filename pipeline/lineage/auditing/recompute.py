@@ -13,8 +13,8 @@ from pipeline import manifest, stamps
 from pipeline.embeddings import matrix
 from pipeline.embeddings.hdf5 import Floats
 from pipeline.embeddings.matrix import Embeddings
+from pipeline.lineage.auditing.rows import alike
 from pipeline.lineage.findings import Finding
-from pipeline.lineage.rows import alike
 from pipeline.params import Params
 
 if TYPE_CHECKING:

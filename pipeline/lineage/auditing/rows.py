@@ -3,12 +3,13 @@
 import json
 from collections.abc import Callable, Iterator
 from itertools import zip_longest
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from pipeline import manifest, runs, sources, stamps, verdict
+from pipeline import exclusions, manifest, runs, sources, stamps, verdict
 from pipeline.embeddings import matrix
 from pipeline.embeddings.cache import EmbeddingCache, keys_of
 from pipeline.embeddings.hdf5 import Floats
@@ -41,8 +42,10 @@ def images(params: Params, table: Manifest) -> Iterator[Finding]:
     rows = {name: row for row, name in enumerate(table.path)}
     if doubled := len(table) - len(rows):
         yield Finding(path, "every image once", f"{doubled} rows more")
+    excluded = exclusions.read()
     for name in sorted(listed.keys() - rows.keys()):
-        yield Finding(name, f"an image of {path}, or none", "one that is not in it")
+        if stamps.sha256_file(Path(name)) not in excluded:
+            yield Finding(name, f"an image of {path}, or none", "one that is not in it")
     for name in sorted(rows.keys() & listed.keys()):
         record, row = listed[name], rows[name]
         if (record.label, record.group) != (table.label[row], table.group[row]):

@@ -10,8 +10,8 @@ from pipeline import manifest, runs, stamps
 from pipeline.cost import duration
 from pipeline.embeddings import matrix
 from pipeline.errors import PipelineError, StateError
-from pipeline.lineage.branch import Branch, Once
 from pipeline.lineage.chain import Node
+from pipeline.lineage.tracing.branch import Branch, Once
 from pipeline.manifest import Manifest
 from pipeline.params import Params
 from pipeline.runs import Run

@@ -14,9 +14,9 @@ from pipeline.embeddings.matrix import Embeddings
 from pipeline.evaluation import curves, decisions
 from pipeline.evaluation.curves import Curve
 from pipeline.evaluation.predictions import Predictions
-from pipeline.lineage import origins
-from pipeline.lineage.branch import Branch, Once
 from pipeline.lineage.chain import Node
+from pipeline.lineage.tracing import origins
+from pipeline.lineage.tracing.branch import Branch, Once
 from pipeline.manifest import Manifest
 from pipeline.params import Params
 from pipeline.runs import Run

@@ -1,0 +1,1 @@
+"""Say what changed between two revisions, and which results moved because of it."""

@@ -1,0 +1,1 @@
+"""Write what dvc.lock says for other tools."""

@@ -1,0 +1,1 @@
+"""Follow the chain from one thing in both directions."""
