@@ -92,7 +92,7 @@ def audit(params: Params, *, quick: bool = False, recomputed: int = 0) -> Audit:
     done.found(locked.sizes(lock, folders))
     done.found(_structure(params, table, done))
     _recompute(params, recomputed, done)
-    done.found(forgotten.find(params, hashed.sha256s()))
+    done.findings += forgotten.find(params, hashed.sha256s())
     _leaks(params, table, done)
     done.notes += vouching.notes(params)
     done.findings.sort()
@@ -118,7 +118,7 @@ def _lock(opened: Repository | None, done: Audit) -> tuple[dict[str, Any], Lock]
     done.found([] if done.findings else locked.wording(values))
     if left := locked.surplus(lock, opened):
         done.notes.append(f"{LOCK} still holds stages that dvc.yaml no longer asks for: {', '.join(left)}")
-    return values, lock
+    return values, {name: stage for name, stage in lock.items() if name not in left}
 
 
 def _nodes(lock: Lock, done: Audit) -> dict[str, Node]:
@@ -239,6 +239,6 @@ def _extra_files(params: Params, known: Iterable[str], done: Audit) -> None:
 def _leaks(params: Params, table: Manifest | None, done: Audit) -> None:
     found = leaks.find(params, table) if table is not None else []
     if params.data.on_leak == "fail":
-        done.found(found)
+        done.findings += found
     else:
         done.notes += first_five([str(leak) for leak in found], "leaks and conflicts (data.on_leak: warn)")

@@ -174,27 +174,40 @@ def object_promises(lock: Lock, repository: Repository) -> list[Promise]:
 
 
 def _object(repository: Repository, md5: str) -> str:
-    path = repository.objects / md5[:2] / md5[2:]
+    return _from_here(repository.objects / md5[:2] / md5[2:])
+
+
+def _from_here(path: Path) -> str:
     return (path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path).as_posix()
 
 
 def remembered(values: Mapping[str, Any], repository: Repository) -> Iterator[Finding]:
     """Yield the runs in DVC's memory of runs whose values are not those that their name is the hash of.
 
-    The hash leaves sizes out; of the runs that the lock holds, too, they are compared with it.
+    The hash leaves sizes out; of the runs that the lock holds, whose values are known, the whole text is compared.
     """
-    from dvc.utils import dict_sha256  # noqa: PLC0415  # half a second
+    from dvc.utils.serialize import dumps_yaml  # noqa: PLC0415  # half a second
+
+    known = {_run_hash(stage): dumps_yaml(stage).encode() for stage in values.get("stages", {}).values()}
+    for path in sorted((repository.objects.parents[1] / RUNS).glob("*/*/*")):
+        if len(path.name) == 64 and not _is_run(path, known.get(path.name)):
+            yield Finding(_from_here(path), "the run that its name is the hash of", "another")
+
+
+def _is_run(path: Path, text: bytes | None) -> bool:
     from dvc.utils.serialize import dumps_yaml  # noqa: PLC0415
 
-    stages = values.get("stages", {}).values()
-    locked = {dict_sha256(stage, exclude=["size", "nfiles"]): stage for stage in stages}
-    for path in sorted((repository.objects.parents[1] / RUNS).glob("*/*/*")):
-        if len(path.name) != 64:
-            continue
-        try:
-            run = load_yaml(path)
-        except StateError:
-            run = {}
-        told = dict_sha256(run, exclude=["size", "nfiles"]) == path.name and run == locked.get(path.name, run)
-        if not told or dumps_yaml(run).encode() != stamps.read_bytes(path):
-            yield Finding(path.relative_to(Path.cwd()).as_posix(), "the run that its name is the hash of", "another")
+    try:
+        content = stamps.read_bytes(path)
+        if text is not None:
+            return content == text
+        run = load_yaml(path)
+    except StateError:
+        return False
+    return _run_hash(run) == path.name and dumps_yaml(run).encode() == content
+
+
+def _run_hash(stage: Mapping[str, Any]) -> str:
+    from dvc.utils import dict_sha256  # noqa: PLC0415
+
+    return str(dict_sha256(stage, exclude=["size", "nfiles"]))
