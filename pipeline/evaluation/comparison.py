@@ -65,7 +65,7 @@ def bootstrap(
             for name, metric in metrics.BY_CLASS.items():
                 by_class[name][row, chunk] = metric(counts, one)
             confusion[row][chunk] = metrics.confusion_shares(counts, one, pairs[row])
-            images, _, right = metrics.calibration_bins(counts, one)
+            images, right = metrics.right_by_bin(counts, one)
             bins[row][chunk] = np.where(images > 0, right / np.maximum(images, 1), np.nan)
     return Resampled(values, by_class, list(zip(pairs, confusion, strict=True)), bins)
 

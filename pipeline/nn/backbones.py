@@ -66,6 +66,8 @@ class Loaded:
     """What decides the network's numbers, as it stands in a recipe."""
     weights: str
     """The locator of the weights' file."""
+    pinned: int
+    """How many digits of its sha256 were known beforehand, of 64."""
     framing: Framing
 
 
@@ -82,7 +84,8 @@ def load(name: str, entry: BackboneEntry) -> Loaded:
     locator = weights_of(architecture, entry)
     if entry.weights is None:
         _fetch(kind, architecture, stamps.locate(locator))
-    content = _checked_bytes(locator, entry.sha256 or architecture.sha256)
+    known = entry.sha256 or architecture.sha256
+    content = _checked_bytes(locator, known)
     model = architecture.build()
     own = model.state_dict(keep_vars=True)
     blocks = architecture.cut(model)
@@ -101,7 +104,7 @@ def load(name: str, entry: BackboneEntry) -> Loaded:
         "mean": architecture.mean,
         "std": architecture.std,
     }
-    return Loaded(network, identity, locator, framing)
+    return Loaded(network, identity, locator, len(known), framing)
 
 
 def unfilled(kind: str, preprocessing: Mapping[str, Any]) -> Backbone:

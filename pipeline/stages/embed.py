@@ -67,7 +67,7 @@ def _embed(settings: Embed, backbone: str, loaded: Loaded, recipe: Recipe, table
     )
     missing_further = further.missing()
     compute(missing_further, further.cache)
-    _materialise(backbone, loaded.weights, table, skipped, images, (further, np.repeat(train, settings.copies)))
+    _materialise(backbone, loaded, table, skipped, images, (further, np.repeat(train, settings.copies)))
     computed = len(missing) - len(skipped) + len(missing_further)
     rows = f"{len(kept)} rows" + (f" and {len(further.items)} further views" if further.items else "")
     return f"{rows}: {computed} computed, the rest from the cache; {len(table) - len(kept)} images skipped"
@@ -124,7 +124,7 @@ def _report_bad_images(table: Manifest, skipped: dict[str, str], on_bad_image: s
 
 def _materialise(
     backbone: str,
-    weights: str,
+    loaded: Loaded,
     table: Manifest,
     skipped: Mapping[str, str],
     images: _Part,
@@ -142,8 +142,11 @@ def _materialise(
     stamp = stamps.Stamp(
         f"embed@{backbone}",
         outputs=stamps.hashes([path]),
-        inputs={manifest.MANIFEST.as_posix(): manifest_sha256, weights: str(images.cache.recipe["weights_sha256"])},
-        facts={"recipe": images.cache.recipe, "skipped": reasons}
+        inputs={
+            manifest.MANIFEST.as_posix(): manifest_sha256,
+            loaded.weights: str(images.cache.recipe["weights_sha256"]),
+        },
+        facts={"recipe": images.cache.recipe, "skipped": reasons, "weights_pinned": loaded.pinned}
         | ({"augmented_recipe": copies.cache.recipe} if copies.items else {}),
     )
     stamps.write(matrix.stamp_path(backbone), stamp)

@@ -400,3 +400,19 @@ def test_a_recipe_that_no_longer_matches_the_code_is_found_by_recomputing(
 @pytest.mark.parametrize("arguments", [["--recompute", "-1"], ["--quick", "--recompute", "3"]])
 def test_an_impossible_number_to_recompute_is_refused(recorded: Project, arguments: list[str]) -> None:
     assert cli.main(["audit", *arguments]) == 2
+
+
+@pytest.mark.parametrize(
+    ("digits", "said"), [(64, None), (8, "only the first 8 digits of its sha256 pin"), (0, "no sha256 pins")]
+)
+def test_weights_that_nothing_pins_are_said(
+    recorded: Project, monkeypatch: pytest.MonkeyPatch, digits: int, said: str | None
+) -> None:
+    from pipeline.lineage.auditing import vouching
+
+    old = stamps.read(matrix.stamp_path("tiny"))
+    new = stamps.Stamp(**{**asdict(old), "facts": {**old.facts, "weights_pinned": digits}})
+    monkeypatch.setattr(vouching.stamps, "read", lambda path: new if path == matrix.stamp_path("tiny") else old)
+    notes = [note for note in vouching.notes(params.load()) if "its weights" in note]
+    assert len(notes) == (said is not None)
+    assert all(said and said in note for note in notes)

@@ -9,6 +9,8 @@ from pipeline.errors import StateError
 from pipeline.locks import LOCK
 from pipeline.params import Params
 
+DIGITS = 64
+"""Of a whole sha256."""
 KEPT_BY_GIT = (*environment.CODE, LOCK.as_posix(), "metrics", "reports")
 
 
@@ -32,17 +34,14 @@ def _git() -> Iterator[str]:
 
 def _weights(params: Params) -> Iterator[str]:
     for backbone in params.run.backbones:
-        if params.backbone(backbone).sha256 is None:
-            found = _recorded_weights(backbone)
-            recorded = f"; this run used sha256 {found}" if found else ""
-            yield f"params.yaml: backbones.{backbone}: no sha256 pins its weights{recorded}"
-
-
-def _recorded_weights(backbone: str) -> str | None:
-    try:
-        return str(stamps.read(matrix.stamp_path(backbone)).facts["recipe"]["weights_sha256"])
-    except (StateError, KeyError):
-        return None
+        try:
+            facts = stamps.read(matrix.stamp_path(backbone)).facts
+        except StateError:
+            continue  # its own promise is broken, and says so
+        if (pinned := facts["weights_pinned"]) < DIGITS:
+            known = f"only the first {pinned} digits of its sha256 pin" if pinned else "no sha256 pins"
+            used = facts["recipe"]["weights_sha256"]
+            yield f"{backbone}: {known} its weights; state it in params.yaml (this run used sha256 {used})"
 
 
 def _runs(params: Params) -> Iterator[str]:
