@@ -29,7 +29,7 @@ TABLES = ("data/manifest.parquet", "data/manifest.json", "reports/lineage.json",
 
 def found(*, quick: bool = False) -> list[str]:
     """Return the paths of all findings."""
-    return [finding.path for finding in audit(params.load(), quick=quick).findings]
+    return [finding.place for finding in audit(params.load(), quick=quick).findings]
 
 
 def kinds() -> list[str]:
@@ -257,7 +257,7 @@ def test_rows_that_all_records_agree_on_are_still_held_against_manifest_and_cach
             assert any(finding.path == "data/embeddings/tiny.h5" for finding in done.findings)
             return
         rerun_from_embeddings()
-    assert expected in [finding.path for finding in forged().findings]
+    assert expected in [finding.place for finding in forged().findings]
 
 
 def test_a_metric_that_all_records_agree_on_is_held_against_the_predictions(forged: Callable[[], Audit]) -> None:
@@ -269,7 +269,7 @@ def test_a_metric_that_all_records_agree_on_is_held_against_the_predictions(forg
     from pipeline.stages import compare
 
     compare.main(params.load())
-    assert "metrics/tiny/logreg.json: validation.accuracy" in [finding.path for finding in forged().findings]
+    assert "metrics/tiny/logreg.json: validation.accuracy" in [finding.place for finding in forged().findings]
 
 
 def test_a_prediction_that_moved_to_another_image_is_found(forged: Callable[[], Audit]) -> None:
@@ -384,7 +384,7 @@ def test_rows_that_no_longer_match_the_code_are_found_by_recomputing(
     monkeypatch.setattr(views, "pixels", lambda *given: np.ascontiguousarray(real(*given)[:, ::-1]))
     done = audit(params.load(), recomputed=5)
     assert len(done.findings) == 5
-    assert all(finding.path.startswith("data/embeddings/tiny.h5: data/raw/") for finding in done.findings)
+    assert all(finding.place.startswith("data/embeddings/tiny.h5: data/raw/") for finding in done.findings)
 
 
 def test_a_recipe_that_no_longer_matches_the_code_is_found_by_recomputing(
@@ -394,7 +394,7 @@ def test_a_recipe_that_no_longer_matches_the_code_is_found_by_recomputing(
 
     monkeypatch.setattr(embedding, "CODE_VERSION", embedding.CODE_VERSION + 1)
     (finding,) = audit(params.load(), recomputed=5).findings
-    assert finding.path == "data/embeddings/tiny.h5: recipe: code_version"
+    assert finding.place == "data/embeddings/tiny.h5: recipe: code_version"
 
 
 @pytest.mark.parametrize("arguments", [["--recompute", "-1"], ["--quick", "--recompute", "3"]])

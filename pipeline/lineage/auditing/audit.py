@@ -43,11 +43,11 @@ class Audit:
 
     def found(self, findings: Iterable[Finding]) -> None:
         """Add findings, but those on a file that has one already, or on a folder with such a file."""
-        told = {place for finding in self.findings for place in _places(finding.path)}
+        told = {place for finding in self.findings for place in _places(finding)}
         for finding in sorted(findings, key=lambda one: -one.path.count("/")):
-            if finding.path not in told:
+            if finding.place not in told:
                 self.findings.append(finding)
-                told.update(_places(finding.path))
+                told.update(_places(finding))
 
     def sound(self, *paths: Path) -> bool:
         """Return whether nothing was found on any of some files."""
@@ -59,9 +59,9 @@ class Audit:
         return {"schema_version": SCHEMA_VERSION, "altered": bool(self.findings), **asdict(self)}
 
 
-def _places(path: str) -> set[str]:
-    """Return a path and all folders above it."""
-    return {path, *map(str, PurePosixPath(path).parents)}
+def _places(finding: Finding) -> set[str]:
+    """Return what is told of: a part, or a whole file; and all folders above it."""
+    return {finding.place, *map(str, PurePosixPath(finding.path).parents)}
 
 
 def audit(params: Params, *, quick: bool = False, recomputed: int = 0) -> Audit:

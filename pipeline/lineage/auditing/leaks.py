@@ -38,7 +38,7 @@ def _groups(table: Manifest) -> Iterator[Finding]:
         images = {split: sum(table.split[row] == split for row in rows) for split in SPLITS}
         if sum(map(bool, images.values())) > 1:
             found = ", ".join(f"{count} images in {split}" for split, count in images.items() if count)
-            yield Finding(f"{MANIFEST}: group {table.group[rows[0]]!r}", "one split for a group", found)
+            yield Finding(MANIFEST.as_posix(), "one split for a group", found, f"group {table.group[rows[0]]!r}")
 
 
 def _together(table: Manifest, column: Sequence[str | None]) -> Iterator[list[int]]:

@@ -26,7 +26,7 @@ def differences(lock: Lock, repository: Repository) -> Iterator[Finding]:
         if name in lock:
             yield from _of_stage(name, lock[name], asked, content)
         else:
-            yield Finding(f"{LOCK}: {name}", "a stage, as dvc.yaml asks for it", "none; run `dvc repro`")
+            yield Finding(LOCK.as_posix(), "a stage, as dvc.yaml asks for it", "none; run `dvc repro`", f"{name}")
 
 
 def surplus(lock: Lock, repository: Repository) -> list[str]:
@@ -36,18 +36,18 @@ def surplus(lock: Lock, repository: Repository) -> list[str]:
 
 def _of_stage(name: str, locked: Locked, asked: Asked, content: Any) -> Iterator[Finding]:  # noqa: ANN401
     if locked.cmd != asked.cmd:
-        yield Finding(f"{LOCK}: {name}: cmd", repr(asked.cmd), repr(locked.cmd))
+        yield Finding(LOCK.as_posix(), repr(asked.cmd), repr(locked.cmd), f"{name}: cmd")
     for kind, listed, wanted in (("deps", locked.deps, asked.deps), ("outs", locked.outs, asked.outs)):
         for path in sorted(set(listed) ^ set(wanted)):
             expected, found = ("listed, as in dvc.yaml", "not") if path in wanted else ("not listed", "listed")
-            yield Finding(f"{LOCK}: {name}: {kind}: {path}", expected, found)
+            yield Finding(LOCK.as_posix(), expected, found, f"{name}: {kind}: {path}")
     for file in sorted(set(locked.params) - {PARAMS.as_posix()}):
-        yield Finding(f"{LOCK}: {name}: params", PARAMS.as_posix(), file)
+        yield Finding(LOCK.as_posix(), PARAMS.as_posix(), file, f"{name}: params")
     values = locked.params.get(PARAMS.as_posix(), {})
     for key in sorted(set(values) | asked.params):
         wanted, got = _value(content, key), values.get(key)
         if key not in asked.params or key not in values or not _same(wanted, got):
-            yield Finding(f"{LOCK}: {name}: params: {key}", f"{wanted!r}, as in {PARAMS}", repr(got))
+            yield Finding(LOCK.as_posix(), f"{wanted!r}, as in {PARAMS}", repr(got), f"{name}: params: {key}")
 
 
 def _value(content: Any, key: str) -> Any:  # noqa: ANN401  # whatever YAML can hold
@@ -109,7 +109,9 @@ def sizes(lock: Lock, files: Mapping[str, Sequence[str]]) -> Iterator[Finding]:
     """Yield the files and folders whose size is not the locked one, and entries that DVC writes only for others."""
     for entry, by in entries(lock):
         if entry.others.keys() - {"isexec"}:
-            yield Finding(f"{by}: {entry.path}", "path, hash, md5, size and nfiles", f"also {dict(entry.others)}")
+            yield Finding(
+                LOCK.as_posix(), "path, hash, md5, size and nfiles", f"also {dict(entry.others)}", f"{entry.path}"
+            )
         inside = files.get(entry.path, [entry.path])
         here = [path for path in map(Path, inside) if path.is_file()]
         size = sum(path.stat().st_size for path in here)

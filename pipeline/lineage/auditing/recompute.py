@@ -55,7 +55,7 @@ def recompute(params: Params, backbone: str, number: int, told: Recomputed) -> I
     path = matrix.matrix_path(backbone).as_posix()
     now = json.loads(stamps.canonical_json(embedding.recipe_of(loaded.identity, settings)))  # as it is stored
     for key in sorted(key for key in {*now, *embedded.recipe} if now.get(key) != embedded.recipe.get(key)):
-        yield Finding(f"{path}: recipe: {key}", repr(now.get(key)), repr(embedded.recipe.get(key)))
+        yield Finding(path, repr(now.get(key)), repr(embedded.recipe.get(key)), f"recipe: {key}")
     stored = _drawn(embedded, number)
     again = embedding.rows(
         list(stored),
@@ -79,7 +79,7 @@ def _compared(path: str, items: list["Item"], rows: Floats, stored: Floats, told
     for position in np.flatnonzero(~same):
         item = items[position]
         view = f", view {item.view}" if item.view else ""
-        yield Finding(f"{path}: {item.path}{view}", "the row that the image gives now", "another")
+        yield Finding(path, "the row that the image gives now", "another", f"{item.path}{view}")
 
 
 def _drawn(embedded: Embeddings, number: int) -> Mapping["Item", Floats]:

@@ -34,7 +34,7 @@ def images(params: Params, table: Manifest) -> Iterator[Finding]:
     stated = {"source": params.data.source, "seed": params.seed, "split": params.split.model_dump()}
     for name, value in stated.items():
         if facts.get(name) != value:
-            yield Finding(f"{path}: {name}", f"{value!r}, as in params.yaml", repr(facts.get(name)))
+            yield Finding(path, f"{value!r}, as in params.yaml", repr(facts.get(name)), f"{name}")
     listed = {
         (params.data.path / record.path).as_posix(): record
         for record in sources.records_of(params.data.source, params.data.path)
@@ -50,7 +50,7 @@ def images(params: Params, table: Manifest) -> Iterator[Finding]:
         record, row = listed[name], rows[name]
         if (record.label, record.group) != (table.label[row], table.group[row]):
             expected = f"label {record.label!r} and group {record.group!r}, as the data folder says"
-            yield Finding(f"{path}: {name}", expected, f"{table.label[row]!r} and {table.group[row]!r}")
+            yield Finding(path, expected, f"{table.label[row]!r} and {table.group[row]!r}", f"{name}")
 
 
 def embeddings(params: Params, table: Manifest, backbone: str) -> Iterator[Finding]:
@@ -59,16 +59,16 @@ def embeddings(params: Params, table: Manifest, backbone: str) -> Iterator[Findi
     embedded = matrix.read(backbone)
     matrix.require_recipe(embedded, backbone, params)
     if (found := stamps.sha256_file(manifest.MANIFEST)) != embedded.manifest_sha256:
-        yield Finding(f"{path}: manifest_sha256", found, embedded.manifest_sha256)
+        yield Finding(path, found, embedded.manifest_sha256, "manifest_sha256")
     recipe = stamps.read(matrix.stamp_path(backbone)).facts["recipe"]
     if recipe != embedded.recipe:
-        yield Finding(f"{path}: recipe", f"{recipe}, as in its stamp", str(embedded.recipe))
+        yield Finding(path, f"{recipe}, as in its stamp", str(embedded.recipe), "recipe")
     skipped = stamps.read(matrix.stamp_path(backbone)).facts["skipped"]
     expected = [(name, sha) for name, sha in zip(table.image_id, table.sha256, strict=True) if name not in skipped]
     found_rows = [(name, bytes(sha).hex()) for name, sha in zip(embedded.image_id, embedded.sha256, strict=True)]
     yield from _unlike(path, expected, found_rows)
     if len(embedded.features) != len(found_rows):
-        yield Finding(f"{path}: features", f"{len(found_rows)} rows", str(len(embedded.features)))
+        yield Finding(path, f"{len(found_rows)} rows", str(len(embedded.features)), "features")
     yield from _uncached(params, embedded, path)
 
 
@@ -78,7 +78,7 @@ def _unlike(path: str, expected: list[Any], found: list[Any]) -> Iterator[Findin
     if differing:
         row = differing[0]
         one, other = (rows[row] if row < len(rows) else "no row" for rows in (expected, found))
-        yield Finding(f"{path}: row {row}", f"{one}", f"{other} ({len(differing)} rows differ)")
+        yield Finding(path, f"{one}", f"{other} ({len(differing)} rows differ)", f"row {row}")
 
 
 def _uncached(params: Params, embedded: Embeddings, path: str) -> Iterator[Finding]:
@@ -93,7 +93,7 @@ def _uncached(params: Params, embedded: Embeddings, path: str) -> Iterator[Findi
         if rows.tobytes() != stored.tobytes():
             far += int((~alike(rows, stored)).sum())
     if far:
-        yield Finding(f"{path}: features", f"the rows of {cache.folder}", f"{far} others")
+        yield Finding(path, f"the rows of {cache.folder}", f"{far} others", "features")
 
 
 def alike(one: Floats, other: Floats) -> npt.NDArray[np.bool_]:
@@ -118,9 +118,9 @@ def run(table: Manifest, backbone: str, name: str) -> Iterator[Finding]:
     predicted = list(zip(of.image_id, of.split, of.label, strict=True))
     if set(predicted) != judged or len(predicted) != len(judged):
         unlike = len(judged ^ set(predicted)) or len(predicted) - len(judged)
-        yield Finding(f"{path}: predictions", f"{len(judged)} validation and test images", f"{unlike} others")
+        yield Finding(path, f"{len(judged)} validation and test images", f"{unlike} others", "predictions")
     if of.classes != table.classes:
-        yield Finding(f"{path}: predictions: classes", str(table.classes), str(of.classes))
+        yield Finding(path, str(table.classes), str(of.classes), "predictions: classes")
     yield from _scores(found)
 
 
@@ -129,7 +129,7 @@ def _scores(of: Run) -> Iterator[Finding]:
     for name, value in metrics.score(of.predictions.of("val")).items():
         if not np.isclose(stored[name], value, rtol=CLOSE, atol=CLOSE):
             path = runs.metrics_path(of.backbone, of.name).as_posix()
-            yield Finding(f"{path}: validation.{name}", f"{value}, from the predictions", str(stored[name]))
+            yield Finding(path, f"{value}, from the predictions", str(stored[name]), f"validation.{name}")
 
 
 def scores(params: Params) -> Iterator[Finding]:
@@ -141,13 +141,13 @@ def scores(params: Params) -> Iterator[Finding]:
     for name in sorted(shown.keys() | reported.keys()):
         if shown.get(name) != reported.get(name):
             expected = f"{reported.get(name)}, as in {verdict.VERDICT}"
-            yield Finding(f"{verdict.SCORES}: test.{name}", expected, str(shown.get(name)))
+            yield Finding(verdict.SCORES.as_posix(), expected, str(shown.get(name)), f"test.{name}")
     for backbone, name in params.runs():
         found = runs.read(backbone, name)
         value = _test_score(found, params, metric)
         if not np.isclose(reported.get(found.id, np.nan), value, rtol=CLOSE, atol=CLOSE):
             expected = f"{value}, from the predictions"
-            yield Finding(f"{verdict.VERDICT}: test of {found.id}", expected, str(reported.get(found.id)))
+            yield Finding(verdict.VERDICT.as_posix(), expected, str(reported.get(found.id)), f"test of {found.id}")
 
 
 def _test_score(of: Run, params: Params, metric: str) -> float:
