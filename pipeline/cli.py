@@ -6,10 +6,12 @@ import signal
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from io import TextIOWrapper
 from types import FrameType
 
 from pipeline import params
 from pipeline.errors import CheckFailed, PipelineError
+from pipeline.printable import printable
 
 
 @dataclass(frozen=True)
@@ -148,6 +150,7 @@ class Interrupted(BaseException):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one sub-command; return the exit status: 0 done, 1 a check found something, 2 unusable input or state."""
+    _escape_what_cannot_be_encoded()
     options = vars(_parser().parse_args(arguments))
     name = options.pop("verb")
     signal.signal(signal.SIGTERM, _interrupt)
@@ -165,14 +168,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (KeyboardInterrupt, Interrupted):
         print(f"headswap {name}: interrupted; what was finished is kept", file=sys.stderr)  # noqa: T201
         return 130
-    print(summary if "\n" in summary else f"{name}: {summary}")  # noqa: T201  # a table or a tree speaks for itself
+    print(summary if "\n" in summary else printable(f"{name}: {summary}"))  # noqa: T201  # a table or a tree speaks for itself
     return 0
 
 
 def _complain(name: str, problems: Sequence[str], status: int = 2) -> int:
     for problem in problems:
-        print(f"headswap {name}: {problem}", file=sys.stderr)  # noqa: T201
+        print(printable(f"headswap {name}: {problem}"), file=sys.stderr)  # noqa: T201
     return status
+
+
+def _escape_what_cannot_be_encoded() -> None:
+    """Print a name that the terminal's encoding lacks with escapes, instead of ending in a traceback."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _interrupt(_signum: int, _frame: FrameType | None) -> None:

@@ -20,7 +20,7 @@ class Needed:
     images: set[str] = field(default_factory=set)
     recipes: set[str] = field(default_factory=set)
     unknown: dict[str, str] = field(default_factory=dict)
-    """Output that DVC's cache no longer holds, so that nobody can say what it needs -> where it is listed."""
+    """What nobody can say the needs of, a dvc.lock or an output that one lists -> a line that says why."""
 
 
 def needed() -> Needed:
@@ -37,10 +37,13 @@ def needed() -> Needed:
         if not path.name.endswith(".cost.json"):
             found.recipes.update(_recipes(stamps.read(path).facts))
     for where, lock in locks.history():
+        if lock is None:
+            found.unknown[where] = f"{where}: {locks.LOCK}: not what DVC writes"
+            continue
         for output, md5 in _outputs(lock):
             content = locks.read_object(md5)
             if content is None:
-                found.unknown.setdefault(md5, f"{where}: {output}")
+                found.unknown.setdefault(md5, f"{where}: {output}: not in DVC's cache")
             elif output == manifest.MANIFEST.as_posix():
                 found.images.update(pq.read_table(BytesIO(content), columns=["sha256"])["sha256"].to_pylist())
             else:

@@ -1,17 +1,21 @@
 """dvc.lock, now and at any commit, and the objects in DVC's cache that it speaks of; nothing here trusts either."""
 
 import hashlib
+import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn, TypeVar
 
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from pipeline import git, stamps
 from pipeline.errors import StateError
+
+Kind = TypeVar("Kind")
 
 LOCK = Path("dvc.lock")
 FOLDER_SUFFIX = ".dir"
@@ -59,65 +63,125 @@ def at(commit: str) -> Lock:
     return {} if content is None else parse(content, f"{LOCK} of commit {commit[:10]}")
 
 
-def history() -> Iterator[tuple[str, Lock]]:
-    """Yield every distinct lock of the working tree and all commits, with where it stands."""
+def history() -> Iterator[tuple[str, Lock | None]]:
+    """Yield every distinct lock of the working tree and all commits, with where it stands.
+
+    None stands for a commit's lock that is not what DVC writes, so that nobody can say what it lists: history cannot be
+    mended. That of the working tree can: StateError as `read`.
+    """
     if LOCK.exists():
         yield str(LOCK), read()
-    seen = set()
+    seen = set[str]()
     for commit in (git.text("log", "--all", "--full-history", "--format=%H", "--", str(LOCK)) or "").split():
         blob = git.text("rev-parse", "--quiet", "--verify", f"{commit}:./{LOCK}")
         if blob and blob not in seen:
             seen.add(blob)
-            yield f"commit {commit[:10]}", at(commit)
+            yield f"commit {commit[:10]}", _of_blob(blob)
+
+
+@cache  # what a blob holds never changes
+def _of_blob(blob: str) -> Lock | None:
+    try:
+        return parse(git.run("cat-file", "blob", blob) or b"", blob)
+    except StateError:
+        return None
 
 
 def parse(content: bytes, where: str) -> Lock:
     """Parse a lock; StateError, which calls it `where`, if it is not what DVC writes."""
-    try:
-        return of(_loaded(content), where)
-    except (YAMLError, UnicodeDecodeError, ValueError) as error:
-        raise StateError(f"{where}: not what DVC writes ({' '.join(str(error).split())})") from error
+    return of(_loaded(content, where), where)
 
 
-def of(values: Mapping[str, Any], where: str) -> Lock:
-    """Return the lock that parsed YAML stands for; StateError as `parse`."""
+def of(values: Any, where: str) -> Lock:  # noqa: ANN401  # whatever YAML can hold
+    """Return the lock that parsed YAML stands for; StateError as `parse`. An empty file is no lock to DVC either."""
     try:
-        return {name: _locked(stage) for name, stage in values.get("stages", {}).items()}
-    except (AttributeError, KeyError, TypeError) as error:
-        raise StateError(f"{where}: not what DVC writes ({' '.join(str(error).split())})") from error
+        stages = _stages(_checked(values, Mapping, "the whole"))
+        return {_checked(name, str, "a stage's name"): _locked(stage, f"{name}:") for name, stage in stages.items()}
+    except (TypeError, ValueError, RecursionError) as error:
+        _refuse(where, error)
 
 
 def load_yaml(path: Path) -> dict[str, Any]:
     """Read a file with the parser that DVC uses; StateError if it is no mapping in YAML."""
     try:
-        return dict(_loaded(stamps.read_bytes(path)))
-    except (YAMLError, UnicodeDecodeError, TypeError, ValueError) as error:
-        raise StateError(f"{path}: not what DVC writes ({' '.join(str(error).split())})") from error
+        return dict(_checked(_loaded(stamps.read_bytes(path), str(path)), Mapping, "the whole"))
+    except TypeError as error:
+        _refuse(str(path), error)
 
 
-def _loaded(content: bytes) -> Any:  # noqa: ANN401  # whatever YAML can hold
-    return YAML(typ="safe").load(content) or {}
+def _loaded(content: bytes, where: str) -> Any:  # noqa: ANN401  # whatever YAML can hold
+    try:
+        values = YAML(typ="safe").load(content)
+    except (YAMLError, AttributeError, LookupError, TypeError, ValueError, RecursionError) as error:  # of odd tags, too
+        _refuse(where, error)
+    return {} if values is None else values
 
 
-def _locked(stage: Mapping[str, Any]) -> Locked:
-    deps, outs = ([_entry(**one) for one in stage.get(kind, [])] for kind in ("deps", "outs"))
+def _refuse(where: str, error: Exception) -> NoReturn:
+    raise StateError(f"{where}: not what DVC writes ({' '.join(str(error).split())})") from error
+
+
+def _stages(content: Mapping[Any, Any]) -> Mapping[Any, Any]:
+    if not content or not content.keys() <= {"schema", "stages", "datasets"}:
+        raise ValueError(f"the whole: got {', '.join(map(str, content)) or 'nothing'}, expected schema and stages")
+    return _checked(content.get("stages", {}), Mapping, "stages")
+
+
+def _locked(stage: Any, where: str) -> Locked:  # noqa: ANN401
+    content = _checked(stage, Mapping, where)
+    for file, values in _checked(params := content.get("params", {}), Mapping, f"{where} params").items():
+        _checked(file, str, f"{where} params: a file")
+        for key in _checked(values, Mapping, f"{where} params: {file}"):
+            _checked(key, str, f"{where} params: {file}: a name")
+    json.dumps(params, sort_keys=True)  # TypeError for what only YAML can hold, such as a date
+    deps, outs = (
+        [_entry(one, f"{where} {kind}:") for one in _checked(content.get(kind, []), list, f"{where} {kind}")]
+        for kind in ("deps", "outs")
+    )
     return Locked(
-        cmd=stage["cmd"],
+        cmd=_cmd(content.get("cmd"), f"{where} cmd"),
         deps={entry.path: entry for entry in deps},
-        params=stage.get("params", {}),
+        params=params,
         outs={entry.path: entry for entry in outs},
     )
 
 
-def _entry(path: str, md5: str, size: int, nfiles: int | None = None, **others: Any) -> Entry:  # noqa: ANN401
-    unusual = {name: value for name, value in others.items() if (name, value) != ("hash", "md5")}
-    return Entry(path, md5, size, nfiles, unusual)
+def _cmd(value: Any, where: str) -> Any:  # noqa: ANN401
+    for one in value if isinstance(value, list) else [value]:  # DVC also takes one command after the other
+        _checked(one, str, where)
+    return value
+
+
+def _entry(entry: Any, where: str) -> Entry:  # noqa: ANN401
+    content = dict(_checked(entry, Mapping, where))
+    path = _checked(content.pop("path", None), str, f"{where} path")
+    md5 = _checked(content.pop("md5", None), str, f"{where} {path}: md5")
+    if not re.fullmatch(rf"[0-9a-f]{{32}}({re.escape(FOLDER_SUFFIX)})?", md5):
+        raise ValueError(f"{where} {path}: md5: got {md5!r}")
+    size = _checked(content.pop("size", None), int, f"{where} {path}: size")
+    nfiles = _checked(content.pop("nfiles", None), (int, type(None)), f"{where} {path}: nfiles")
+    for name in content:
+        _checked(name, str, f"{where} {path}: a key")
+    return Entry(
+        path, md5, size, nfiles, {name: one for name, one in content.items() if (name, one) != ("hash", "md5")}
+    )
+
+
+def _checked(value: Any, kind: type[Kind] | tuple[type[Kind], ...], what: str) -> Kind:  # noqa: ANN401
+    if not isinstance(value, kind) or isinstance(value, bool):
+        raise TypeError(f"{what}: got {type(value).__name__}")
+    return value
 
 
 @cache
 def objects_of(root: Path) -> Path | None:
-    """Return where the DVC repository in a folder keeps its objects; None outside one."""
-    from dvc.exceptions import NotDvcRepoError  # noqa: PLC0415  # seconds
+    """Return where the DVC repository in a folder keeps its objects; None outside one.
+
+    Raises:
+        StateError: if its settings are not what DVC can read.
+
+    """
+    from dvc.exceptions import DvcException, NotDvcRepoError  # noqa: PLC0415  # seconds
     from dvc.repo import Repo  # noqa: PLC0415
 
     try:
@@ -125,6 +189,13 @@ def objects_of(root: Path) -> Path | None:
             return Path(repository.cache.local.path)
     except NotDvcRepoError:
         return None
+    except (DvcException, UnicodeDecodeError) as error:
+        raise StateError(f".dvc: DVC cannot open this repository ({' '.join(str(error).split())})") from error
+
+
+def shown(path: Path) -> str:
+    """Return a path as it is told to people: from the project's folder, or in full if it lies elsewhere."""
+    return (path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path).as_posix()
 
 
 def object_path(md5: str) -> Path | None:
@@ -143,3 +214,11 @@ def read_object(md5: str) -> bytes | None:
     if hashlib.md5(content, usedforsecurity=False).hexdigest() != md5.removesuffix(FOLDER_SUFFIX):
         raise StateError(f"{path}: md5 is not {md5}: altered since DVC stored it; run `dvc fetch`")
     return content
+
+
+def folder_files(md5: str) -> dict[str, str]:
+    """Return the files that a folder's object lists: path within -> md5; empty unless it is there and unaltered."""
+    try:
+        return {str(file["relpath"]): str(file["md5"]) for file in json.loads(read_object(md5) or b"[]")}
+    except (StateError, ValueError, KeyError, TypeError):
+        return {}

@@ -1,5 +1,6 @@
 """Record and Manifest: which images there are, with their bytes' sha256, labels, groups and splits."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from io import BytesIO
@@ -53,6 +54,16 @@ class Manifest:
         """The labels there are, sorted: the order of every probability column."""
         return sorted(set(self.label))
 
+    @property
+    def folder(self) -> Path:
+        """The data folder, in which all images lie."""
+        return Path(self.path[0].removesuffix(self.image_id[0]))
+
+    def require_folder(self, folder: Path) -> None:
+        """Raise StateError unless the images lie in the folder that params.yaml names: no other is opened."""
+        if len(self) and self.folder != folder:
+            raise StateError(f"{MANIFEST}: path: got images in {self.folder}, expected {folder} as in params.yaml")
+
     def row_of(self) -> dict[str, int]:
         """Map image_id to row."""
         return {image_id: row for row, image_id in enumerate(self.image_id)}
@@ -67,9 +78,30 @@ def write(manifest: Manifest, facts: dict[str, object]) -> None:
 
 
 def read() -> Manifest:
-    """Read the manifest whose bytes are the stamped ones; StateError otherwise."""
+    """Read the manifest, whose bytes must be the stamped ones and whose paths stay in one folder; StateError if not."""
     content = stamps.check(MANIFEST, stamps.read(STAMP))
-    table = pq.read_table(BytesIO(content))
-    if tuple(table.column_names) != COLUMNS:
-        raise StateError(f"{MANIFEST}: columns: got {table.column_names}, expected {list(COLUMNS)}")
-    return Manifest(**{name: table[name].to_pylist() for name in COLUMNS})
+    try:
+        table = pq.read_table(BytesIO(content))
+        if tuple(table.column_names) != COLUMNS:
+            raise StateError(f"{MANIFEST}: columns: got {table.column_names}, expected {list(COLUMNS)}")
+        found = Manifest(**{name: table[name].cast(pa.string()).to_pylist() for name in COLUMNS})
+    except (pa.ArrowException, OSError, KeyError, ValueError) as error:
+        raise StateError(f"{MANIFEST}: not a manifest; run `dvc repro --force`") from error
+    for row in range(len(found)):
+        if problem := _problem(found, row):
+            raise StateError(f"{MANIFEST}: row {row}: {problem}; run `dvc repro --force`")
+    return found
+
+
+def _problem(table: Manifest, row: int) -> str | None:
+    """Say what is wrong with a row, if anything is; the path decides which file is opened."""
+    if any(getattr(table, name)[row] is None for name in COLUMNS if name != "group"):
+        return "an empty cell"
+    image_id, inside = table.image_id[row], PurePosixPath(table.image_id[row])
+    if inside.is_absolute() or ".." in inside.parts or not image_id.isprintable() or str(inside) != image_id:
+        return f"image_id: got {image_id!r}, expected a path inside the data folder"
+    if (expected := (table.folder / inside).as_posix()) != table.path[row]:
+        return f"path: got {table.path[row]!r}, expected {expected!r}"
+    if not re.fullmatch("[0-9a-f]{64}", table.sha256[row]):
+        return f"sha256: got {table.sha256[row]!r}, expected 64 hexadecimal digits"
+    return None if table.split[row] in SPLITS else f"split: got {table.split[row]!r}, expected one of {SPLITS}"

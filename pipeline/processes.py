@@ -2,7 +2,7 @@
 
 import itertools
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -18,6 +18,10 @@ T = TypeVar("T")
 
 STAGES = ("prepare", "thumbnails", "embed", "train", "finetune", "curve", "survey", "compare", "audit")
 """As the command line calls them, which this module may not ask; a test holds the two together."""
+COMMANDS = (*STAGES, "report", "trace", "diff", "forget", "lineage", "demo", "cache", "backbones", "doctor")
+"""All that `headswap` can be told to do."""
+EMBED_LOCK = Path(".headswap/embed.lock")
+"""Held by the one `embed` or `forget` at work in a repository: a second one would repeat its rows, or put them back."""
 STARTED_BY_DVC = "DVC_STAGE"
 """Stands in the environment of what DVC runs, and of whatever that starts."""
 
@@ -42,7 +46,17 @@ class Running:
 
 def stages() -> list[Running]:
     """Return the stages that run in this repository, without the processes that those have started."""
-    found = {one.pid: one for one in _inside() if _is_stage(_asked(one.cmdline))}
+    return _commands(STAGES)
+
+
+def commands() -> list[Running]:
+    """Return all that `headswap` does in this repository, as `stages`, but for what has started this process."""
+    mine = {parent.pid for parent in _asked(psutil.Process().parents)}
+    return [one for one in _commands(COMMANDS) if one.process.pid not in mine]
+
+
+def _commands(names: Collection[str]) -> list[Running]:
+    found = {one.pid: one for one in _inside() if _is_command(_asked(one.cmdline), names)}
     above = {pid: _asked(one.parents) for pid, one in found.items()}
     return [
         Running(one, _is_orphan(one, above[pid]))
@@ -60,11 +74,6 @@ def holders(path: Path) -> list[Running]:
     """Return the processes of this repository that have a file open."""
     wanted = str(path.resolve())
     return [Running(one) for one in _inside() if wanted in [file.path for file in _asked(one.open_files)]]
-
-
-def is_dvc(pid: int) -> bool:
-    """Return whether an id belongs to a living `dvc`, wherever that works."""
-    return _is_dvc(_asked(lambda: psutil.Process(pid).cmdline()))
 
 
 @contextmanager
@@ -109,12 +118,12 @@ def _repository_of(folder: Path, root: Path) -> Path:
     return next((one for one in (folder, *folder.parents) if one == root or (one / ".dvc").is_dir()), root)
 
 
-def _is_stage(command: list[str]) -> bool:
-    """Recognise `headswap STAGE`, also when Python's name stands before it, and `-m pipeline STAGE`."""
+def _is_command(command: list[str], names: Collection[str]) -> bool:
+    """Recognise `headswap NAME`, also when Python's name stands before it, and `-m pipeline NAME`."""
     for position, (word, following) in enumerate(itertools.pairwise(command)):
         named = position < 2 and Path(word).name == "headswap"
         module = word == "pipeline" and position > 0 and command[position - 1] == "-m"
-        if (named or module) and following in STAGES:
+        if (named or module) and following in names:
             return True
     return False
 

@@ -108,13 +108,22 @@ def read(path: Path) -> Stamp:
     """Read a stamp; StateError if it is missing, malformed or of another version."""
     try:
         stamp = Stamp(**json.loads(read_bytes(path)))
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, RecursionError) as error:
         raise StateError(f"{path}: is not a stamp; run `dvc repro`") from error
+    if not _is_well_formed(stamp):
+        raise StateError(f"{path}: is not a stamp; run `dvc repro`")
     if stamp.schema_version != SCHEMA_VERSION:
         raise StateError(
             f"{path}: schema_version: got {stamp.schema_version}, expected {SCHEMA_VERSION}; run `dvc repro --force`"
         )
     return stamp
+
+
+def _is_well_formed(stamp: Stamp) -> bool:
+    """Return whether the fields have the types that they should: JSON may put anything there."""
+    hashed_files = (stamp.outputs, stamp.inputs)
+    named = all(isinstance(one, dict) and all(isinstance(sha, str) for sha in one.values()) for one in hashed_files)
+    return named and isinstance(stamp.facts, dict) and isinstance(stamp.stage, str)
 
 
 def check(path: Path, stamp: Stamp) -> bytes:

@@ -125,9 +125,11 @@ def read() -> Thumbnails:
     """Read thumbnails whose bytes are the stamped ones; StateError otherwise."""
     stamp = stamps.read(STAMP)
     sprite, content = stamps.check(SPRITE, stamp), stamps.check(PATH, stamp)
-    table = pq.read_table(BytesIO(content))
     try:
+        table = pq.read_table(BytesIO(content))
         columns, cell = stamp.facts["columns"], stamp.facts["cell"]
         return Thumbnails(table["image_id"].to_pylist(), table["picture"].to_pylist(), sprite, columns, cell)
+    except (pa.ArrowException, OSError) as error:
+        raise StateError(f"{PATH}: not a table of pictures; run `dvc repro --force`") from error
     except KeyError as error:
         raise StateError(f"{STAMP}: lacks {error}; run `dvc repro --force`") from error

@@ -19,6 +19,8 @@ VERDICT = Path("reports/verdict.json")
 PAGE = Path("reports/index.html")
 SCORES = Path("reports/scores.json")
 PLOTS = Path("reports/plots")
+STAMP = Path("reports/compare.json")
+"""Of all of these."""
 
 # To change the layout of verdict.json: raise this number, describe the change in docs/verdict.md and CHANGELOG.md.
 SCHEMA_VERSION = 4
@@ -135,19 +137,26 @@ def effort(plan: Result, head: Result) -> str:
 
 def write(verdict: Verdict) -> None:
     """Write reports/verdict.json, and reports/scores.json with its scores alone, for `dvc metrics`."""
-    write_json(VERDICT, asdict(verdict))
-    write_json(SCORES, scores(verdict))
+    content = asdict(verdict)
+    write_json(VERDICT, content)
+    write_json(SCORES, scores(content))
 
 
-def scores(verdict: Verdict) -> dict[str, Any]:
-    """Return what equal runs repeat, and few enough for a terminal: no intervals and no seconds."""
-    others = [result.run for result in verdict.results if result.run != verdict.best_head]
+def scores(content: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return what equal runs repeat of verdict.json, and few enough for a terminal: no intervals and no seconds."""
+    best, to_best = content["best_head"], dict[str, float]()
+    for pair in content["pairs"]:
+        if best in (pair["first"], pair["second"]):
+            other, sign = (pair["first"], 1) if pair["second"] == best else (pair["second"], -1)
+            to_best[other] = sign * pair["difference"]["value"]
     return {
-        "test": {result.run: result.test[verdict.metric].value for result in verdict.results},
-        "to_best_head": {run: verdict.pair(run, verdict.best_head).difference.value for run in others},
+        "test": {
+            f"{one['backbone']}/{one['name']}": one["test"][content["metric"]]["value"] for one in content["results"]
+        },
+        "to_best_head": to_best,
         "transferability": {
-            backbone: {name: getattr(found, name) for name in ("logme", "h_score", "knn_accuracy")}
-            for backbone, found in verdict.transferability.items()
+            backbone: {name: found[name] for name in ("logme", "h_score", "knn_accuracy")}
+            for backbone, found in content["transferability"].items()
         },
     }
 
@@ -157,7 +166,7 @@ def read() -> dict[str, Any]:
     try:
         content: dict[str, Any] = json.loads(stamps.read_bytes(VERDICT))
         got = content["schema_version"]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise StateError(f"{VERDICT}: not a verdict; run `dvc repro`") from error
     if got != SCHEMA_VERSION:
         raise StateError(f"{VERDICT}: schema_version: got {got}, expected {SCHEMA_VERSION}; run `dvc repro`")

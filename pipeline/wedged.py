@@ -5,7 +5,7 @@ import os
 import re
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -23,8 +23,9 @@ from pipeline.processes import Running
 DVC = Path(".dvc")
 RWLOCK, REPO_LOCK = DVC / "tmp/rwlock", DVC / "tmp/lock"
 WRITTEN = ("data", "models", "predictions", "metrics", "reports", "curves", "survey", "plots", ".headswap")
-TEMPORARY = re.compile(r"\..+\.[0-9a-f]{32}\.tmp|.*\.[0-9A-Za-z_-]{22}\.tmp")
-"""What `atomic.replacing` and dvc_objects' `tmp_fname` call a file that is not yet whole."""
+OURS, DVCS = re.compile(r"\..+\.[0-9a-f]{32}\.tmp"), re.compile(r".*\.[0-9A-Za-z_-]{22}\.tmp")
+"""What `atomic.replacing` and, in its own cache, dvc_objects' `tmp_fname` call a file that is not yet whole."""
+CONFLICT = re.compile(rb"^<<<<<<< ", re.MULTILINE)
 GRACE_SECONDS = 30
 """For a stage to finish the batch in hand."""
 
@@ -34,8 +35,8 @@ class Wedge:
     """One thing that a killed run left."""
 
     problem: str
-    mend: Callable[[], str]
-    """Put it right; return what was done."""
+    mend: Callable[[], str] | None = None
+    """Put it right; return what was done. None if only a person can."""
 
 
 def find(params: Params) -> Iterator[Wedge]:
@@ -101,7 +102,15 @@ def _has_ended(process: psutil.Process) -> bool:
 
 
 def _lock() -> Iterator[Wedge]:
-    if LOCK.is_file() and (wrong := _wrong_with(LOCK.read_bytes())):
+    if not LOCK.is_file():
+        return
+    content = LOCK.read_bytes()
+    if CONFLICT.search(content):  # both sides are somebody's work
+        yield Wedge(
+            f"{LOCK}: holds a merge conflict; resolve it by hand, or take one side: `git checkout --ours {LOCK}` or "
+            f"`git checkout --theirs {LOCK}`; then run `dvc repro`"
+        )
+    elif wrong := _wrong_with(content):
         yield Wedge(f"{LOCK}: {wrong}", partial(_restore, wrong))
 
 
@@ -109,8 +118,6 @@ def _wrong_with(content: bytes) -> str | None:
     """Say why DVC or the lineage could not read a lock."""
     if not content.strip():
         return "empty, as a killed `dvc repro` leaves it"
-    if re.search(rb"^<<<<<<< ", content, re.MULTILINE):
-        return "holds a merge conflict"
     try:
         locks.parse(content, "cut short or altered")
     except StateError as error:
@@ -142,6 +149,16 @@ def _restore(wrong: str) -> str:
     return f"{LOCK}: was {wrong}; restored as of the last commit; `dvc repro` brings later stages back"
 
 
+def at_work() -> list[Running]:
+    """Return what runs in this repository, and the living process behind every reader or writer that DVC waits for."""
+    pids = _pids(RWLOCK.read_bytes()) if RWLOCK.is_file() else None
+    named = [Running(one) for one in _processes(pids or []) if not _is_reused(one)]
+    found: dict[int, Running] = {}
+    for one in (*processes.dvc(), *processes.commands(), *named):
+        found.setdefault(one.process.pid, one)
+    return list(found.values())
+
+
 def _rwlock() -> Iterator[Wedge]:
     if RWLOCK.is_file() and (wrong := _wrong_with_rwlock(RWLOCK.read_bytes())):
         yield Wedge(f"{RWLOCK}: {wrong}", partial(_remove, RWLOCK, wrong))
@@ -151,17 +168,37 @@ def _wrong_with_rwlock(content: bytes) -> str | None:
     """Say why DVC would stop at its list of who reads and writes what; it drops those that are gone by itself."""
     if not content.strip():
         return "empty, as a killed `dvc repro` leaves it"
+    if (pids := _pids(content)) is None:
+        return "cut short or altered: DVC cannot read it"
+    living = list(_processes(pids))
+    if not living or not all(map(_is_reused, living)):  # whoever is at work, such as a script that uses DVC, needs it
+        return None
+    return f"names process {living[0].pid}, which did not write there: a killed one's id went to it, or it has ended"
+
+
+def _pids(content: bytes) -> list[int] | None:
+    """Return the ids in a list of readers and writers; None if DVC could not read it."""
     try:
         listed = json.loads(content)
-        entries = [
-            *listed.get("write", {}).values(),
-            *(one for some in listed.get("read", {}).values() for one in some),
-        ]
-        pids = sorted({int(entry["pid"]) for entry in entries})
+        readers = [one for some in listed.get("read", {}).values() for one in some]
+        return sorted({int(entry["pid"]) for entry in (*listed.get("write", {}).values(), *readers)})
     except (ValueError, AttributeError, TypeError, KeyError):
-        return "cut short or altered: DVC cannot read it"
-    strangers = [pid for pid in pids if psutil.pid_exists(pid) and not processes.is_dvc(pid)]
-    return f"names process {strangers[0]}, which is no DVC: a killed one's id went to another" if strangers else None
+        return None
+
+
+def _processes(pids: list[int]) -> Iterator[psutil.Process]:
+    """Yield those that are there, as DVC sees it."""
+    for pid in pids:
+        with suppress(psutil.NoSuchProcess, ValueError):  # of numbers that are no id
+            yield psutil.Process(pid)
+
+
+def _is_reused(process: psutil.Process) -> bool:
+    """Return whether a process in the list of readers and writers began after that was last written, or has ended."""
+    try:
+        return _has_ended(process) or process.create_time() > RWLOCK.stat().st_mtime
+    except (psutil.NoSuchProcess, FileNotFoundError):
+        return True
 
 
 def _remove(path: Path, wrong: str) -> str:
@@ -170,33 +207,43 @@ def _remove(path: Path, wrong: str) -> str:
 
 
 def _temporaries(params: Params) -> Iterator[Wedge]:
-    """Look where stages and DVC write; where a living process may write, only what nobody touched for long."""
-    alive = bool(processes.stages() or processes.dvc())
-    found = [path for folder in _folders(params) for path in _left_in(folder, params.data.path, alive=alive)]
+    """Look where `headswap` and DVC write; where a living process may write, only what nobody touched for long."""
+    alive = bool(processes.commands() or processes.dvc())
+    places, images = _places(params), params.data.path.resolve()  # the user's own, and many
+    found = sorted(
+        path
+        for place, pattern in places.items()
+        if place != images
+        for path in _left_in(place, pattern, {*places, images}, alive=alive)
+    )
     if found:
-        listed = "; ".join(first_five([str(path) for path in found], "files"))
+        listed = "; ".join(first_five([locks.shown(path) for path in found], "files"))
         problem = f"{len(found)} temporary files that were never finished: {listed}"
         yield Wedge(problem, partial(_remove_all, found))
 
 
-def _folders(params: Params) -> Iterator[Path]:
-    """Yield the outermost folders in which stages and DVC write."""
-    objects = locks.objects_of(Path.cwd()) if DVC.is_dir() else None
-    places = [Path(name) for name in WRITTEN] + [params.embed.cache] + ([objects.parent.parent] if objects else [])
-    whole = {place.resolve(): place for place in places if place.is_dir()}
-    for resolved, place in whole.items():
-        if not any(above in whole for above in resolved.parents):
-            yield place
+def _places(params: Params) -> dict[Path, re.Pattern[str]]:
+    """Return the folders in which `headswap` and DVC write, and what each calls a file that is not yet whole."""
+    places = {place.resolve(): OURS for place in (*map(Path, WRITTEN), params.embed.cache)}
+    if objects := _objects():
+        places[objects.parent.parent.resolve()] = DVCS
+    return {place: pattern for place, pattern in places.items() if place.is_dir()}
 
 
-def _left_in(folder: Path, images: Path, *, alive: bool) -> Iterator[Path]:
-    shared = not folder.resolve().is_relative_to(Path.cwd().resolve())
+def _objects() -> Path | None:
+    try:
+        return locks.objects_of(Path.cwd()) if DVC.is_dir() else None
+    except StateError:  # told by the check of the settings
+        return None
+
+
+def _left_in(folder: Path, pattern: re.Pattern[str], others: set[Path], *, alive: bool) -> Iterator[Path]:
+    shared = not folder.is_relative_to(Path.cwd().resolve())
     newest = time.time() - (STALE_SECONDS if alive or shared else 0)
     for above, names, files in os.walk(folder):
-        names[:] = sorted(name for name in names if Path(above, name) != images)  # the user's own, and many
-        for name in sorted(files):
-            path = Path(above, name)
-            if TEMPORARY.fullmatch(name) and path.lstat().st_mtime <= newest:
+        names[:] = [name for name in names if Path(above, name).resolve() not in others]
+        for path in (Path(above, name) for name in files if pattern.fullmatch(name)):
+            if path.lstat().st_mtime <= newest:
                 yield path
 
 

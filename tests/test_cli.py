@@ -15,6 +15,7 @@ import pytest
 from pipeline import cli
 from pipeline.cli import VERBS, main
 from pipeline.commands import demo
+from pipeline.errors import CheckFailed
 from tests.conftest import REPOSITORY, Project
 
 
@@ -135,6 +136,74 @@ def test_an_interrupt_is_130_and_no_traceback(
     monkeypatch.setattr("pipeline.stages.prepare.main", interrupt)
     assert main(["prepare"]) == 130
     assert "interrupted" in capsys.readouterr().err
+
+
+def test_a_problem_is_one_line_and_cannot_steer_the_terminal(
+    project: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def find(*_: object) -> str:
+        raise CheckFailed("a\nheadswap audit: nothing was altered\x1b[2J\udcff: got é")
+
+    monkeypatch.setattr("pipeline.stages.prepare.main", find)
+    assert main(["prepare"]) == 1
+    assert capsys.readouterr().err == (
+        "headswap prepare: a\\nheadswap audit: nothing was altered\\x1b[2J\\udcff: got é\n"
+    )
+
+
+def ended(*arguments: str, **environment: str) -> subprocess.CompletedProcess[bytes]:
+    """Run the command as a shell does, with a pipe as its output that nobody reads if `UNREAD` is set."""
+    ours, theirs = os.pipe()
+    os.close(ours)
+    unread = environment.pop("UNREAD", "")
+    done = subprocess.run(
+        [sys.executable, "-m", "pipeline", *arguments],
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY), **environment},
+        stdout=theirs if "stdout" in unread else subprocess.PIPE,
+        stderr=theirs if "stderr" in unread else subprocess.PIPE,
+        check=False,
+    )
+    os.close(theirs)
+    return done
+
+
+@pytest.mark.parametrize("environment", [{"PYTHONIOENCODING": "ascii"}, {"LC_ALL": "C"}])
+def test_a_name_that_the_terminal_cannot_show_is_escaped(project: Project, environment: dict[str, str]) -> None:
+    Path("data/raw/red").rename("data/raw/rød")
+    assert main(["prepare"]) == 0
+    shown = ended("trace", "rød/00.png", **environment)
+    assert (shown.returncode, shown.stderr) == (0, b"")
+    assert any(name in shown.stdout for name in ("image rød/00.png".encode(), rb"image r\xf8d/00.png"))
+    unknown = ended("trace", os.fsdecode(b"\xff\x9b"), **environment)
+    assert unknown.returncode == 2
+    assert rb"\udcff\udc9b" in unknown.stderr
+    assert len(unknown.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "unread"),
+    [
+        (["trace", "red/00.png"], "stdout"),
+        (["forget", "red/00.png"], "stdout"),
+        (["--help"], "stdout"),
+        (["trace", "nothing"], "stderr"),
+    ],
+)
+def test_a_reader_that_has_gone_ends_it_quietly(project: Project, arguments: list[str], unread: str) -> None:
+    main(["prepare"])
+    for buffered in ("", "1"):
+        done = ended(*arguments, UNREAD=unread, PYTHONUNBUFFERED=buffered)
+        assert done.returncode == 120 or arguments == ["--help"]  # argparse itself passes over what it cannot print
+        assert not done.stdout
+        assert not done.stderr
+
+
+def test_without_an_output_it_does_its_work_all_the_same(project: Project) -> None:
+    main(["prepare"])
+    command = f"{sys.executable} -m pipeline trace red/00.png >&-"
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    done = subprocess.run(["sh", "-c", command], env=environment, capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
 
 
 def test_a_finding_of_the_audit_is_status_1(project: Project, capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,6 +14,7 @@ from pipeline.embeddings import upkeep
 from pipeline.embeddings.cache import SCHEMA_VERSION, keys_of, read_shard, sha256_of
 from pipeline.embeddings.upkeep import Change, Stored
 from pipeline.errors import CheckFailed, InputError, StateError, first_five
+from pipeline.lineage.auditing.forgotten import checkpoints
 from pipeline.params import Params
 from pipeline.tables import aligned
 
@@ -47,14 +48,9 @@ def _table(root: Path, stored: list[Stored]) -> str:
     rows = [COLUMNS, *(_row(one) for one in tqdm(stored, desc="list", unit="recipe", leave=False, disable=None))]
     total = f"{root}: {len(stored)} recipes, {_megabytes(sum(one.bytes for one in stored))}"
     table = f"{total}\n{aligned(rows)}" if stored else total
-    checkpoints = _checkpoints()
-    size = _megabytes(sum(map(_size, checkpoints)))
-    return f"{table}\n{runs.CHECKPOINTS}: {len(checkpoints)} of fine-tuning, {size}" if checkpoints else table
-
-
-def _checkpoints() -> list[Path]:
-    """Return the folder of every training that is kept; it changes whenever a file in it is written anew."""
-    return sorted(runs.CHECKPOINTS.glob("*"))
+    kept = checkpoints()
+    size = _megabytes(sum(map(_size, kept)))
+    return f"{table}\n{runs.CHECKPOINTS}: {len(kept)} of fine-tuning, {size}" if kept else table
 
 
 def _size(folder: Path) -> int:
@@ -84,7 +80,7 @@ def _prune(params: Params, stored: list[Stored], *, dry: bool, ignore_missing: b
         raise StateError(*first_five(listed, "other users"), "nothing was removed")
     needed = history.needed()
     if needed.unknown and not ignore_missing:
-        lost = [f"{where}: not in DVC's cache, so what it needs is not known" for where in needed.unknown.values()]
+        lost = [f"{why}, so what it needs is not known" for why in needed.unknown.values()]
         raise StateError(
             *first_five(lost, "outputs"), "run `dvc fetch --all-commits`, or take them as not needed: --ignore-missing"
         )
@@ -97,14 +93,14 @@ def _prune(params: Params, stored: list[Stored], *, dry: bool, ignore_missing: b
         return upkeep.prune(one, images, dry=dry) if _is_current(one) else Change()
 
     change = _each("prune", stored, upkept)
-    old = [folder for folder in _checkpoints() if time.time() - folder.stat().st_mtime > OLD.total_seconds()]
+    old = [folder for folder in checkpoints() if time.time() - folder.stat().st_mtime > OLD.total_seconds()]
     change.bytes += sum(map(_size, old))
     if not dry:
         for folder in old:
             shutil.rmtree(folder)
     done = "would be removed; nothing was: add --yes" if dry else "removed"
-    checkpoints = f" and {len(old)} checkpoints" if old else ""
-    return f"{change.rows} rows in {change.shards} shards{checkpoints}, {_megabytes(change.bytes)}, {done}"
+    trainings = f" and {len(old)} checkpoints" if old else ""
+    return f"{change.rows} rows in {change.shards} shards{trainings}, {_megabytes(change.bytes)}, {done}"
 
 
 def _recipes_of(params: Params) -> set[str]:

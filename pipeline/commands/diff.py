@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from pipeline.errors import InputError
 from pipeline.lineage.differences import revisions
 from pipeline.lineage.differences.changes import Changes
-from pipeline.lineage.tracing.branch import printable
 from pipeline.params import Params
+from pipeline.printable import printable
 
 
 def main(params: Params, revision: Sequence[str]) -> str:  # noqa: ARG001  # what is compared are the locks' own

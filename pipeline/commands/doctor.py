@@ -26,14 +26,15 @@ def main(params: Params, *, fix: bool = False) -> str:
     wrong, missing = _versions()
     if missing:  # the other checks import them
         raise InputError(*wrong, *missing)
-    from pipeline import processes, wedged  # noqa: PLC0415  # their own imports have just been checked
+    from pipeline import wedged  # noqa: PLC0415  # their own imports have just been checked
 
     mended = _mended(params) if fix else []
-    found = [f"{wedge.problem}; to mend it: headswap doctor --fix" for wedge in wedged.find(params)]
+    remedy = "; to mend it: headswap doctor --fix"
+    found = [f"{wedge.problem}{remedy if wedge.mend else ''}" for wedge in wedged.find(params)]
     problems = [*wrong, *_tools(), *found, *_settings(params), *_data(params)]
     if problems:
         raise InputError(*mended, *problems)
-    running = [f"at work: {one}" for one in (*processes.dvc(), *processes.stages())]
+    running = [f"at work: {one}" for one in wedged.at_work()]
     runs = list(params.runs())
     summary = f"params.yaml, {params.data.path} and weights are in order; {len(runs)} runs to compare"
     return "\n".join([*mended, *running, summary])
@@ -43,7 +44,7 @@ def _mended(params: Params) -> list[str]:
     from pipeline import wedged  # noqa: PLC0415
 
     with wedged.undisturbed():
-        return [f"mended: {wedge.mend()}" for wedge in wedged.find(params)]
+        return [f"mended: {wedge.mend()}" for wedge in wedged.find(params) if wedge.mend]
 
 
 def _versions() -> tuple[list[str], list[str]]:
@@ -78,6 +79,13 @@ def _tools() -> Iterator[str]:
             yield f"{command}: not on PATH, where `dvc repro` looks for it: export PATH={Path(sys.prefix, 'bin')}:$PATH"
     if not Path(".dvc").is_dir():
         yield "no DVC repository here, so `dvc repro` cannot run: dvc init"
+        return
+    from pipeline import locks  # noqa: PLC0415  # its own imports have been checked
+
+    try:
+        locks.objects_of(Path.cwd())
+    except PipelineError as error:
+        yield from error.problems
 
 
 def _settings(params: Params) -> Iterator[str]:

@@ -7,22 +7,24 @@ list of excluded images comes first: from then on `prepare` leaves the images ou
 import re
 import shutil
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from io import BytesIO
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline import exclusions, locks, manifest, runs
+from pipeline import exclusions, locks, manifest, processes, runs
 from pipeline.embeddings import matrix, upkeep
 from pipeline.embeddings.upkeep import Change
 from pipeline.errors import InputError, StateError, unknown
 from pipeline.exclusions import EXCLUDED, FORGOTTEN
-from pipeline.lineage.auditing import carriers
-from pipeline.lineage.auditing.forgotten import hashes
+from pipeline.lineage.auditing import carriers, objects
+from pipeline.lineage.auditing.forgotten import caches, checkpoints, hashes
 from pipeline.manifest import MANIFEST, Manifest
 from pipeline.params import Params
+from pipeline.processes import EMBED_LOCK
 from pipeline.tables import aligned
 
 Names = dict[str, set[str]]
@@ -39,12 +41,14 @@ def main(params: Params, image: list[str], *, yes: bool = False) -> str:
 
     Raises:
         InputError: if one of the images is unknown or ambiguous; nothing is done then.
+        StateError: if an `embed` that may put rows back is at work.
 
     """
     table = manifest.read() if MANIFEST.exists() else None
     gone = _resolved(image, table)
-    removed = list(_removed(params, gone, dry=not yes))
-    left = list(carriers.find(params, table, gone))
+    left = list(carriers.find(params, table, gone))  # first: what cannot be read stops it before anything is done
+    with processes.alone(EMBED_LOCK, "`headswap embed`") if yes else nullcontext():
+        removed = list(_removed(params, gone, dry=not yes))
     listed = ", ".join(f"{sha256[:10]}..." for sha256 in gone)
     done = "removed" if yes else "would be removed; nothing was: add --yes"
     return "\n".join([
@@ -61,15 +65,18 @@ def _indented(rows: Sequence[tuple[str, str]]) -> list[str]:
 
 
 def _next(params: Params, *, raw: bool) -> Iterator[str]:
-    if others := upkeep.other_users(params.embed.cache):
-        yield f"the cache is shared: {', '.join(others.values())} may hold the images, too, and put them back"
+    if others := [user for root in caches(params) for user in upkeep.other_users(root).values()]:
+        yield f"the cache is shared: {', '.join(others)} may hold the images, too, and put them back"
     yield "next:"
     if raw:
         yield "  delete the raw files named above, and their lines in labels.csv if there is one"
     yield "  dvc repro"
-    yield "  dvc gc --workspace     # takes what only older commits need out of DVC's cache, too"
+    if objects.are_shared():
+        yield "  dvc gc --workspace --projects ...    # all that share DVC's cache; what none of them needs goes"
+    else:
+        yield "  dvc gc --workspace     # takes what only older commits need out of DVC's cache, too"
     if _has_remote():
-        yield "  dvc gc --workspace --cloud"
+        yield f"  dvc gc --workspace --cloud{' --projects ...' if objects.are_shared() else ''}"
     yield "  headswap audit         # proves that nothing here carries them"
 
 
@@ -104,11 +111,9 @@ def _resolved(wanted: Sequence[str], table: Manifest | None) -> list[str]:
 
 
 def _meant(name: str, names: Names) -> list[str]:
-    path = Path(name)
-    inside = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
-    meant = set(names.get(name, names.get(inside.as_posix(), ())))
-    if not meant and re.fullmatch("[0-9a-f]{8,64}", name):
-        meant = {one for one in names if _is_sha256(one) and one.startswith(name)}
+    meant = names.get(name, set()) | names.get(locks.shown(Path(name)), set())
+    if re.fullmatch("[0-9a-f]{8,64}", name):
+        meant |= {one for one in names if _is_sha256(one) and one.startswith(name)}
     return sorted(meant)
 
 
@@ -117,24 +122,28 @@ def _is_sha256(name: str) -> bool:
 
 
 def _names(table: Manifest | None) -> Names:
-    names: Names = {sha256: {sha256} for sha256 in exclusions.read()}
+    names: Names = defaultdict(set, {sha256: {sha256} for sha256 in exclusions.read()})
     if table is not None:
-        for row in zip(table.image_id, table.path, table.sha256, strict=True):
-            names |= {name: {row[2]} for name in row}
+        _add(names, zip(table.image_id, table.path, table.sha256, strict=True))
     return names
+
+
+def _add(names: Names, rows: Iterable[tuple[str, str, str]]) -> None:
+    """Add rows of a manifest; the id of one image may be the path of another, and then means both."""
+    for row in rows:
+        for name in row:
+            names[name].add(row[2])
 
 
 def _names_in_history() -> Names:
     """Read the manifests that DVC's cache still holds: a removal request may come when the file is long gone."""
     names: Names = defaultdict(set)
-    for md5 in {entry.md5 for _, lock in locks.history() for entry in _manifests(lock)}:
+    for md5 in {entry.md5 for _, lock in locks.history() if lock for entry in _manifests(lock)}:
         try:
             content = pq.read_table(BytesIO(locks.read_object(md5) or b""), columns=["image_id", "path", "sha256"])
         except (StateError, pa.ArrowException):
             continue
-        for row in zip(*content.to_pydict().values(), strict=True):
-            for name in row:
-                names[name].add(row[2])
+        _add(names, zip(*content.to_pydict().values(), strict=True))
     return names
 
 
@@ -150,17 +159,20 @@ def _manifests(lock: locks.Lock) -> Iterator[locks.Entry]:
 def _removed(params: Params, gone: Sequence[str], *, dry: bool) -> Iterator[tuple[str, str]]:
     """Take the images out, one place after the other, or say what that would take."""
     listed = set(gone) & set(exclusions.forgotten())
+    stored = [(root, upkeep.recipes(root)) for root in caches(params)]  # or that says what is wrong with them
     if not dry:
         exclusions.add(gone, FORGOTTEN)
     yield str(EXCLUDED), f"{len(gone) - len(listed)} added to what is left out, {len(listed)} in it already"
-    images, change = hashes(gone), Change()
-    for recipe in upkeep.recipes(params.embed.cache):
-        change += upkeep.forget(recipe, images, dry=dry)
-    yield str(params.embed.cache), f"{change.rows} rows in {change.shards} shards, or what of these cannot be read"
+    images = hashes(gone)
+    for root, recipes in stored:
+        change = Change()
+        for recipe in recipes:
+            change += upkeep.forget(recipe, images, dry=dry)
+        yield str(root), f"{change.rows} rows in {change.shards} shards, or what of these cannot be read"
     for path in sorted(matrix.matrix_path("x").parent.glob("*.h5")):
         rows = matrix.forget(path.stem, images, dry=dry)
         yield str(path), f"{rows} rows" if rows or path.exists() else "the file, for it is not what its stamp says"
-    checkpoints = sorted(runs.CHECKPOINTS.glob("*"))
-    for folder in () if dry else checkpoints:
+    trainings = checkpoints()
+    for folder in () if dry else trainings:
         shutil.rmtree(folder)
-    yield str(runs.CHECKPOINTS), f"{len(checkpoints)} interrupted trainings"
+    yield str(runs.CHECKPOINTS), f"{len(trainings)} interrupted trainings"

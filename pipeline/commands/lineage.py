@@ -2,19 +2,19 @@
 
 from pathlib import Path
 
-from pipeline import locks
+from pipeline import git, locks
 from pipeline.atomic import replacing
 from pipeline.errors import InputError, unknown
 from pipeline.lineage.exporting import openlineage, prov
 from pipeline.locks import Lock
-from pipeline.params import Params
+from pipeline.params import PARAMS, Params
 
 
 def main(_params: Params, target: list[str]) -> str:
     """Write the export in place of whatever the file held; return the summary line.
 
     Raises:
-        InputError: if the format is unknown, its package is not installed, or a folder stands where the file should.
+        InputError: if the format is unknown, its package is not installed, or the file is no place for an export.
         StateError: if there is no dvc.lock, or it is not what DVC writes.
 
     """
@@ -23,13 +23,29 @@ def main(_params: Params, target: list[str]) -> str:
         raise InputError(unknown("format", name, FORMATS))
     if path.is_dir():
         raise InputError(f"{path}: is a folder, expected the name of a file")
+    if not path.parent.is_dir():
+        raise InputError(f"{path}: {path.parent} is no folder; make it, or name another file")
     lock = locks.read()
+    if owner := _owner(path, lock):
+        raise InputError(f"{path}: {owner}, and would be overwritten; name another file")
     with replacing(path) as temporary:
         FORMATS[name](lock, temporary)
     files = len(
         {(one.path, one.md5) for stage in lock.values() for one in (*stage.deps.values(), *stage.outs.values())}
     )
     return f"{len(lock)} stages and {files} files, as they stand in {locks.LOCK}, written to {path}"
+
+
+def _owner(path: Path, lock: Lock) -> str | None:
+    """Say what a file is to this project already; None if nothing. A link counts as itself, for it is replaced."""
+    whole = path.parent.resolve() / path.name
+    if whole in [Path(name).resolve() for name in (locks.LOCK, "dvc.yaml", PARAMS)]:
+        return "belongs to this pipeline"
+    listed = {Path(name).resolve() for stage in lock.values() for name in (*stage.deps, *stage.outs)}
+    if not listed.isdisjoint([whole, *whole.parents]):
+        return f"is listed in {locks.LOCK}, or lies in a folder that is"
+    tracked = git.run("--literal-pathspecs", "ls-files", "--error-unmatch", "--", str(path)) is not None
+    return "is tracked by git" if tracked else None
 
 
 def _prov(lock: Lock, path: Path) -> None:

@@ -9,9 +9,10 @@ from rich.console import Console
 from rich.text import Text
 from rich.tree import Tree
 
-from pipeline.lineage.tracing.branch import Branch, printable
+from pipeline.lineage.tracing.branch import Branch
 from pipeline.lineage.tracing.trace import trace
 from pipeline.params import Params
+from pipeline.printable import printable
 
 ENDLESS = 10_000
 """Columns: rich would cut a hash that does not fit."""
@@ -21,7 +22,7 @@ INDENT = 4
 
 def main(params: Params, what: str) -> str:
     """Trace one thing; return the tree."""
-    return rendered(trace(params, what), terminal=sys.stdout.isatty())
+    return rendered(trace(params, what), terminal=sys.stdout is not None and sys.stdout.isatty())
 
 
 def rendered(branch: Branch, *, terminal: bool) -> str:

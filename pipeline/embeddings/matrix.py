@@ -206,13 +206,17 @@ def forget(backbone: str, images: npt.NDArray[np.uint8], *, dry: bool) -> int:
         for left in () if dry else (path, stamp_at):
             left.unlink(missing_ok=True)
         return 0
-    held, wanted = (np.ascontiguousarray(one).view("S32").reshape(-1) for one in (old.sha256, images))
-    keep = ~np.isin(held, wanted)
+    keep = ~np.isin(comparable(old.sha256), comparable(images))
     further = keep[old.augmented.row] if old.augmented else np.empty(0, bool)
     if not dry and not keep.all():
         _write_kept(path, old, keep)
         stamps.write(stamp_at, replace(stamp, outputs={**stamp.outputs, **stamps.hashes([path])}))
     return int((~keep).sum() + (~further).sum())
+
+
+def comparable(sha256: npt.NDArray[np.uint8]) -> npt.NDArray[np.bytes_]:
+    """Return hashes (n, 32) as single values (n,)."""
+    return np.ascontiguousarray(sha256).view("S32").reshape(-1)
 
 
 def _write_kept(path: Path, old: Embeddings, keep: npt.NDArray[np.bool_]) -> None:

@@ -19,6 +19,7 @@ from pipeline import stamps
 from pipeline.atomic import remove_if_stale, write_json
 from pipeline.cost import Cost
 from pipeline.embeddings.cache import SCHEMA_VERSION, read_shard, sha256_of, write_shard
+from pipeline.embeddings.matrix import comparable
 from pipeline.errors import StateError
 
 SMALL_ROWS = 2048
@@ -158,11 +159,6 @@ def _keep(path: Path, keep: Mask, *, dry: bool) -> Change:
     if not dry:
         _rewrite([path], [keep])
     return change
-
-
-def comparable(sha256: Hashes) -> npt.NDArray[np.bytes_]:
-    """Return hashes (n, 32) as single values (n,)."""
-    return np.ascontiguousarray(sha256).view("S32").reshape(-1)
 
 
 def merge(stored: Stored) -> Change:

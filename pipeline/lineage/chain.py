@@ -13,12 +13,14 @@ from pipeline.errors import StateError
 from pipeline.evaluation import curves, surveys
 from pipeline.lineage.findings import Finding
 from pipeline.params import Params
-from pipeline.stamps import Stamp
 
 LINEAGE = Path("reports/lineage.json")
 
 # Roles of files that may be made from a backbone's weights, the one thing in the chain that no stage wrote.
 WITH_WEIGHTS = ("embeddings", "run")
+
+SHOWN = (manifest.MANIFEST, thumbnails.PATH, thumbnails.SPRITE)
+"""What the page shows besides the verdict."""
 
 # To change the layout of lineage.json: raise this number; `read` then asks for a rerun of the audit stage.
 SCHEMA_VERSION = 1
@@ -61,16 +63,34 @@ class _Chain:
             if now != then:
                 self.broken.append(Finding(name, f"sha256 {then} when {path} was made from it", f"sha256 {now}"))
 
-    def add_stamped(self, role: str, stamp_path: Path) -> Stamp:
+    def add_stamped(self, role: str, stamp_path: Path) -> None:
         """Add a stamp's outputs, which must be the bytes it promises, and the stamp itself."""
         stamp = stamps.read(stamp_path)
-        for name, promised in stamp.outputs.items():
+        for name in stamp.outputs:
             self.add(role, Path(name), stamp.inputs)
+        self._add_stamp(stamp_path, stamp.outputs)
+
+    def add_report(self) -> None:
+        """Add the verdict, what is made of it, and their stamp; what only the page shows did not make the verdict."""
+        stamp, page = stamps.read(verdict.STAMP), verdict.PAGE.as_posix()
+        always = (verdict.VERDICT, verdict.SCORES, verdict.PAGE)
+        made = {**dict.fromkeys(map(Path.as_posix, always), "none"), **stamp.outputs}
+        shown = {path.as_posix(): stamp.inputs.get(path.as_posix(), "none") for path in SHOWN}
+        judged = {name: sha256 for name, sha256 in stamp.inputs.items() if name not in shown}
+        of_verdict = {verdict.VERDICT.as_posix(): made[verdict.VERDICT.as_posix()]}
+        self.add("verdict", verdict.VERDICT, judged)
+        for name in sorted(made.keys() - {*of_verdict, page}):
+            self.add("plot", Path(name), of_verdict)
+        self.add("report", verdict.PAGE, of_verdict | shown)
+        self._add_stamp(verdict.STAMP, made)
+
+    def _add_stamp(self, stamp_path: Path, outputs: Mapping[str, str]) -> None:
+        """Add a stamp whose outputs are in the chain, and must be the bytes it promises."""
+        for name, promised in outputs.items():
             if self.nodes[name].sha256 != promised:
                 found = f"sha256 {self.nodes[name].sha256}"
                 self.broken.append(Finding(name, f"sha256 {promised} as stamped in {stamp_path}", found))
-        self.add("stamp", stamp_path, {name: self.nodes[name].sha256 for name in stamp.outputs})
-        return stamp
+        self.add("stamp", stamp_path, {name: self.nodes[name].sha256 for name in outputs})
 
     def _weights(self, locator: str) -> str:
         self.nodes[locator] = Node("weights", stamps.sha256_file(stamps.locate(locator)))
@@ -94,12 +114,7 @@ def record(params: Params) -> Lineage:
     chain.add_stamped("thumbnails", thumbnails.STAMP)
     for backbone, name in params.runs():
         chain.add_stamped("run", runs.stamp_path(backbone, name))
-    chain.add("verdict", verdict.VERDICT, verdict.read()["inputs"])
-    of_verdict = stamps.hashes([verdict.VERDICT])
-    for path in (verdict.SCORES, *sorted(verdict.PLOTS.glob("*.csv"))):
-        chain.add("plot", path, of_verdict)
-    shown = [verdict.VERDICT, manifest.MANIFEST, thumbnails.PATH, thumbnails.SPRITE]
-    chain.add("report", verdict.PAGE, stamps.hashes(shown))
+    chain.add_report()
     if chain.broken:
         raise StateError(*sorted(map(str, chain.broken)), "run `dvc repro --force`")
     lineage = Lineage(chain.nodes, len(manifest.read()), environment.describe())
@@ -113,7 +128,7 @@ def read() -> Lineage:
         content = json.loads(stamps.read_bytes(LINEAGE))
         content["nodes"] = {name: Node(**node) for name, node in content["nodes"].items()}
         lineage = Lineage(**content)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise StateError(f"{LINEAGE}: is not a lineage; run `dvc repro --force -s audit`") from error
     if lineage.schema_version != SCHEMA_VERSION:
         got = lineage.schema_version

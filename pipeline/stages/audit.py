@@ -6,6 +6,7 @@ from pipeline.errors import CheckFailed, InputError
 from pipeline.lineage import chain
 from pipeline.lineage.auditing.audit import Audit, audit
 from pipeline.params import Params
+from pipeline.printable import printable
 
 
 def main(params: Params, *, record: bool = False, quick: bool = False, json: bool = False, recompute: int = 0) -> str:
@@ -16,7 +17,7 @@ def main(params: Params, *, record: bool = False, quick: bool = False, json: boo
     if recompute < 0 or (quick and recompute):
         raise InputError(f"--recompute: got {recompute}, expected 1 or more images, and no --quick beside it")
     done = audit(params, quick=quick, recomputed=recompute)
-    printed = json_.dumps(done.content(), indent=2, ensure_ascii=False) if json else _printed(done)
+    printed = json_.dumps(done.content(), indent=2) if json else _printed(done)
     if done.findings:
         findings = [] if json else [*map(str, done.findings), f"{len(done.findings)} findings"]
         raise CheckFailed(*findings, printed=printed)
@@ -24,7 +25,7 @@ def main(params: Params, *, record: bool = False, quick: bool = False, json: boo
 
 
 def _printed(done: Audit) -> str:
-    lines = [f"note: {note}" for note in done.notes]
+    lines = [f"note: {printable(note)}" for note in done.notes]
     lines += [
         f"{backbone}: {told.rows} rows recomputed: {told.identical} bit for bit, {told.different} different"
         for backbone, told in done.recomputed.items()

@@ -1,4 +1,4 @@
-"""compare: all runs -> reports/: the verdict, the page, the tables for DVC; the only stage that scores the test split.
+"""compare: all runs -> reports/: verdict, page, tables for DVC and a stamp; the only stage that scores the test split.
 
 With two runs named it compares just these, in the terminal, and writes nothing.
 """
@@ -36,8 +36,11 @@ def main(params: Params, run: Sequence[str] = ()) -> str:
         judged, finished, scored.decided, manifest.read(), background.surveys, embedded, thumbnails.read()
     )
     verdict.write(judged)
-    plots.write(judged)
+    tables = plots.write(judged)
     page.write(evidence)
+    made = stamps.hashes([verdict.VERDICT, verdict.SCORES, verdict.PAGE, *tables])
+    shown = {**stamps.read(manifest.STAMP).outputs, **stamps.read(thumbnails.STAMP).outputs}
+    stamps.write(verdict.STAMP, stamps.Stamp("compare", made, {**judged.inputs, **shown}))
     return f"{judged.sentence} See {verdict.PAGE}"
 
 

@@ -19,24 +19,22 @@ from pipeline.nn.backbones import Loaded
 from pipeline.nn.embedding import Item
 from pipeline.params import Embed, Params
 
-LOCK = Path(".headswap/embed.lock")
-"""Held by the one `embed` that may be at work in a repository: two would compute the same rows."""
-
 
 def main(params: Params, backbone: str, *, dry_run: bool = False) -> str:
     """Look up, compute what is missing, append, materialise; return the summary line.
 
     Raises:
         InputError: if an image cannot be used and `embed.on_bad_image` is fail.
-        StateError: if another `embed` is at work in this repository.
+        StateError: if another `embed` is at work in this repository, or the manifest is of another data folder.
 
     """
     settings, entry, table = params.embed, params.backbone(backbone), manifest.read()
+    table.require_folder(params.data.path)
     loaded = backbones.load(backbone, entry)
     recipe = embedding.recipe_of(loaded.identity, settings)
     if dry_run:
         return _forecast(_Part(EmbeddingCache(settings.cache, recipe), _items(table)), table, settings)
-    with processes.alone(LOCK, "another `headswap embed`"):
+    with processes.alone(processes.EMBED_LOCK, "another `headswap embed`"):
         return _embed(settings, backbone, loaded, recipe, table)
 
 

@@ -127,6 +127,21 @@ def test_what_cannot_be_known_is_not_pruned_unless_told(
     assert rows() == 36
 
 
+def test_what_an_unreadable_lock_of_a_commit_needs_is_not_known(
+    project: Project, objects: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    embed(project)
+    Path("dvc.lock").write_text("<<<<<<< HEAD")
+    git("add", "dvc.lock")
+    git("commit", "-m", "broken")
+    commit(objects)
+    assert main(["cache", "--prune", "--yes"]) == 2
+    first = capsys.readouterr().err.splitlines()[0]
+    assert first.endswith(": dvc.lock: not what DVC writes, so what it needs is not known")
+    assert main(["cache", "--prune", "--yes", "--ignore-missing"]) == 0
+    assert rows() == 36
+
+
 def test_a_damaged_object_of_dvcs_is_not_parsed(
     project: Project, objects: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -172,6 +187,7 @@ def test_what_an_interrupted_training_left_is_listed_and_pruned_after_a_week(
         path.parent.mkdir(parents=True)
         path.write_bytes(bytes(1_000_000))
         path.with_name(".state.tmp").touch()  # as a killed writer leaves it
+    (runs.CHECKPOINTS / "file").touch()
     a_week_ago = time.time() - OLD.total_seconds() - 1
     os.utime(old.parent, (a_week_ago, a_week_ago))
     assert main(["cache"]) == 0

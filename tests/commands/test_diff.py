@@ -72,14 +72,13 @@ class State:
             "embed@tiny": self.stage(made, {"embed": {"dtype": self.recipe["dtype"]}}, matrix),
             **{f"train@tiny-{head}": self.train(head, [*made, *matrix]) for head in self.heads},
         }
-        for head in self.listed:
-            content = {"validation": {self.metric: self.validation[head]}}
-            self.file(f"metrics/tiny/{head}.json", content)
         runs = {f"tiny/{head}": self.test[head] for head in self.listed}
-        self.file("reports/scores.json", {"test": runs})
         asked = {"run": {"backbones": ["tiny"], "heads": self.listed, "plans": []}, "compare": self.compare}
         predicted = [out for head in self.listed for out in stages[f"train@tiny-{head}"]["outs"]]
-        verdict = [("reports/verdict.json", self.store(b'{"answer": "cannot tell", "results": []}'))]
+        verdict = [
+            ("reports/verdict.json", self.store(b'{"answer": "cannot tell", "results": []}')),
+            self.file("reports/scores.json", {"test": runs}),
+        ]
         stages["compare"] = self.stage(
             [(out["path"], out["md5"]) for out in predicted], {**asked, "selection.metric": self.metric}, verdict
         )
@@ -91,6 +90,8 @@ class State:
         folder = self.store(json.dumps([{"md5": run, "relpath": "run.json"}]).encode(), ".dir")
         predicted = md5_of(json.dumps([self.validation.get(head), str(deps), self.heads[head]]).encode())
         outs = [(f"models/tiny/{head}", folder), (f"predictions/tiny/{head}.parquet", predicted)]
+        if head in self.listed:
+            outs.append(self.file(f"metrics/tiny/{head}.json", {"validation": {self.metric: self.validation[head]}}))
         code = ("pipeline/heads", md5_of(self.code.encode()))
         settings = {f"heads.{head}": self.heads[head], "selection": {"metric": self.metric}}
         return self.stage([*deps, code], settings, outs)
@@ -121,9 +122,10 @@ class State:
         path.write_bytes(content)
         return md5 + suffix
 
-    def file(self, path: str, content: object) -> None:
+    def file(self, path: str, content: object) -> tuple[str, str]:
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         Path(path).write_text(json.dumps(content))
+        return path, md5_of(Path(path).read_bytes())
 
 
 @pytest.fixture
@@ -317,9 +319,43 @@ class TestRevisions:
             told(state)
 
     def test_metrics_that_are_no_json_are_refused(self, state: State, capsys: pytest.CaptureFixture[str]) -> None:
-        Path("metrics/tiny/knn.json").write_text("[1")
+        path, lock = Path("metrics/tiny/knn.json"), Path("dvc.lock")
+        lock.write_text(lock.read_text().replace(md5_of(path.read_bytes()), md5_of(b"[1")))
+        path.write_text("[1")
         assert main(["diff", "before"]) == 2
         assert "metrics/tiny/knn.json of the working tree: got no JSON object" in capsys.readouterr().err
+
+    @pytest.mark.parametrize(
+        ("path", "shown", "told"),
+        [
+            ("metrics/tiny/knn.json", "0.7", "tiny/knn     70.00% -> not known    65.00%, the same"),
+            ("reports/scores.json", "0.65", "tiny/knn     70.00%, the same     65.00% -> not known"),
+        ],
+    )
+    @pytest.mark.parametrize("committed", [True, False])
+    def test_numbers_that_are_not_what_the_lock_holds_are_not_repeated(
+        self, state: State, path: str, shown: str, told: str, committed: bool
+    ) -> None:
+        state.write()
+        Path(path).write_text(Path(path).read_text().replace(shown, "0.99"))
+        if committed:
+            git("commit", "-a", "-m", "after")
+            git("tag", "after")
+        text = diff.main(params.load(), ["before", *["after"] * committed])
+        (line,) = [line for line in text.splitlines() if line.startswith(f"{path} of ")]
+        assert line.endswith(" is not what dvc.lock holds; run `headswap audit`")
+        assert " ".join(told.split()) in " ".join(text.split())
+        assert "99.00%" not in text
+        assert "nothing recorded explains it" not in text
+
+    @pytest.mark.parametrize("path", ["reports/verdict.json", "data/embeddings/tiny.json", "models/tiny/knn/run.json"])
+    def test_words_that_are_not_what_the_lock_holds_are_not_repeated(self, state: State, path: str) -> None:
+        state.validation["knn"] = 0.72
+        state.write()
+        state.file(path, {"answer": "fine-tune", "facts": {"made_with": {"libraries": {"numpy": "9"}}}})
+        lines = diff.main(params.load(), ["before"]).splitlines()
+        assert f"{path} of the working tree is not what dvc.lock holds; run `headswap audit`" in lines
+        assert not any("-> fine-tune" in line or '-> "9"' in line for line in lines)
 
     def test_one_revision_is_compared_with_the_working_tree(
         self, state: State, capsys: pytest.CaptureFixture[str]

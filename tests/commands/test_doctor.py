@@ -31,7 +31,7 @@ UNUSABLE = {
     "empty": b"\n",
     "cut short in a name": GOOD[:-90],
     "cut short in a way that is YAML": CUT,
-    "holds a merge conflict": b"<<<<<<< HEAD\n" + GOOD + b"=======\n>>>>>>> other\n",
+    "of another shape": b"a: 1\n",
     "only zeros": bytes(100),
     "no schema": GOOD.partition(b"\n")[2],
 }
@@ -111,6 +111,19 @@ class TestLock:
         assert main(["doctor", "--fix"]) == 0
         assert not LOCK.exists()
 
+    def test_a_merge_conflict_is_somebodys_to_resolve(self, capsys: Said) -> None:
+        commit_lock(GOOD)
+        conflict = b"<<<<<<< HEAD\n" + GOOD + b"=======\n>>>>>>> other\n"
+        LOCK.write_bytes(conflict)
+        for arguments in (["doctor"], ["doctor", "--fix"]):
+            assert main(arguments) == 2
+            (line,) = capsys.readouterr().err.splitlines()
+            assert (
+                "dvc.lock: holds a merge conflict; resolve it by hand, or take one side: `git checkout --ours" in line
+            )
+            assert "--fix" not in line
+            assert LOCK.read_bytes() == conflict
+
     def test_one_that_can_be_read_is_never_touched(self) -> None:
         commit_lock(b"schema: '2.0'\n")
         LOCK.write_bytes(GOOD)
@@ -121,12 +134,45 @@ class TestLock:
 class TestListOfReadersAndWriters:
     """DVC's rwlock."""
 
-    @pytest.mark.parametrize("content", ["", '{"write": {', "[]", '{"write": {"data": 1}}', "{pid}"])
+    @staticmethod
+    def write(pid: int) -> None:
+        RWLOCK.write_text(json.dumps({"read": {"data": [{"pid": pid, "cmd": "dvc repro"}]}}))
+
+    @pytest.fixture
+    def living(self) -> Iterator[subprocess.Popen[bytes]]:
+        """Start a process that no command line tells to be DVC."""
+        with subprocess.Popen(["sleep", "600"]) as process:
+            yield process
+            process.kill()
+
+    @pytest.mark.parametrize("content", ["", '{"write": {', "[]", '{"write": {"data": 1}}'])
     def test_what_stops_dvc_is_removed(self, content: str, capsys: Said) -> None:
-        stranger = json.dumps({"read": {"data": [{"pid": os.getpid(), "cmd": "dvc repro"}]}})
-        RWLOCK.write_text(content.replace("{pid}", stranger))
+        RWLOCK.write_text(content)
         assert main(["doctor"]) == 2
         assert ".dvc/tmp/rwlock: " in capsys.readouterr().err
+        assert main(["doctor", "--fix"]) == 0
+        assert not RWLOCK.exists()
+
+    def test_an_id_that_went_to_another_process_is_removed(self, living: subprocess.Popen[bytes], capsys: Said) -> None:
+        self.write(living.pid)
+        os.utime(RWLOCK, (0, 0))
+        assert main(["doctor"]) == 2
+        assert f".dvc/tmp/rwlock: names process {living.pid}, which did not write there" in capsys.readouterr().err
+        assert main(["doctor", "--fix"]) == 0
+        assert not RWLOCK.exists()
+
+    def test_whoever_may_have_written_it_is_named_and_goes_on(
+        self, living: subprocess.Popen[bytes], capsys: Said
+    ) -> None:
+        self.write(living.pid)
+        assert main(["doctor", "--fix"]) == 0
+        assert f"at work: process {living.pid} (`sleep 600`, since " in capsys.readouterr().out
+        assert RWLOCK.exists()
+
+    def test_a_process_that_ended_unnoticed_is_no_reader(self, living: subprocess.Popen[bytes]) -> None:
+        self.write(living.pid)
+        living.kill()
+        os.waitid(os.P_PID, living.pid, os.WEXITED | os.WNOWAIT)
         assert main(["doctor", "--fix"]) == 0
         assert not RWLOCK.exists()
 
@@ -152,16 +198,40 @@ class TestTemporaryFiles:
         embed.main(project.write(), "tiny")
         before = files()
         gone = self.write(
-            f"data/embeddings/{self.OURS}", f".headswap/embeddings/{'a' * 64}/{self.OURS}", f"models/tiny/{self.DVCS}",
+            f"data/embeddings/{self.OURS}", f".headswap/embeddings/{'a' * 64}/{self.OURS}", f"models/tiny/{self.OURS}",
             f".dvc/cache/files/md5/ab/{self.DVCS}", f".dvc/cache/runs/ab/abc/{self.DVCS}",
         )  # fmt: skip
-        theirs = self.write(f"data/raw/red/{self.OURS}", "data/.mine.tmp", f"docs/{self.OURS}")
+        theirs = self.write(
+            f"data/raw/red/{self.OURS}", "data/.mine.tmp", f"docs/{self.OURS}", f"models/tiny/{self.DVCS}",
+            f".dvc/cache/files/md5/ab/{self.OURS}",
+        )  # fmt: skip
         assert main(["doctor"]) == 2
         assert "5 temporary files that were never finished: " in capsys.readouterr().err
         assert main(["doctor", "--fix"]) == 0
         assert not any(path.exists() for path in gone)
         assert all(path.exists() for path in theirs)
         assert before.items() <= files().items()
+
+    def test_the_data_folder_is_the_users_however_it_is_written(self, project: Project) -> None:
+        (theirs,) = self.write(f"data/raw/red/{self.OURS}")
+        project.write(data={"path": str(project.root / "data/../data/raw")})
+        assert main(["doctor", "--fix"]) == 0
+        assert theirs.exists()
+
+    def test_while_any_command_is_at_work_only_old_ones_go(self, capsys: Said) -> None:
+        (new,) = self.write(f"data/embeddings/{self.OURS}")
+        command = subprocess.Popen([write_stand_in(), "cache", "--merge"])
+        try:
+            while not processes.commands():
+                time.sleep(0.05)
+            assert main(["doctor", "--fix"]) == 0
+            assert f"at work: process {command.pid} (`headswap cache --merge`, since " in capsys.readouterr().out
+            assert new.exists()
+        finally:
+            command.kill()
+            command.wait()
+        assert main(["doctor", "--fix"]) == 0
+        assert not new.exists()
 
     def test_in_a_shared_cache_only_old_ones_go(
         self, project: Project, tmp_path_factory: pytest.TempPathFactory
@@ -207,6 +277,15 @@ class TestVersions:
 
 def test_the_names_of_stages_are_those_of_the_command_line() -> None:
     assert set(processes.STAGES) == {name for name, verb in VERBS.items() if verb.module.startswith("stages.")}
+    assert set(processes.COMMANDS) == set(VERBS)
+
+
+@pytest.mark.parametrize(("name", "content"), [(".dvc/config", b"[core"), (".dvcignore", b"\xff")])
+def test_settings_that_dvc_cannot_read_are_one_line(name: str, content: bytes, capsys: Said) -> None:
+    Path(name).write_bytes(content)
+    assert main(["doctor"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("headswap doctor: .dvc: DVC cannot open this repository (")
 
 
 def write_stand_in() -> Path:

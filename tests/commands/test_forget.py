@@ -13,7 +13,7 @@ import pytest
 import torch
 from markupsafe import Markup
 
-from pipeline import exclusions, locks, manifest, params, runs, stamps
+from pipeline import exclusions, locks, manifest, params, processes, runs, stamps
 from pipeline.cli import main
 from pipeline.embeddings import matrix, upkeep
 from pipeline.embeddings.cache import EmbeddingCache, keys_of
@@ -26,7 +26,7 @@ from tests.faults import fail_the_nth
 from tests.stages.spine import run
 
 IMAGE, PATH = "blue/01.png", Path("data/raw/blue/01.png")
-OBJECTS, MATRIX = Path("objects"), Path("data/embeddings/tiny.h5")
+OBJECTS = Path("objects")
 CACHE = Path(".headswap/embeddings")
 STAGES = {
     "prepare": (["data/manifest.parquet"], []),
@@ -277,6 +277,95 @@ def test_objects_whose_manifest_is_gone_are_not_known_and_found(
     assert sum(path.startswith("objects/") for path in found()) == sum(one.is_file() for one in OBJECTS.glob("*/*"))
 
 
+def test_of_objects_that_are_shared_only_what_comes_of_the_image_is_found(
+    project: Project, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stored(b"another project's")
+    shared = Path.cwd().with_name("shared")
+    OBJECTS.rename(shared)
+    monkeypatch.setattr(locks, "objects_of", lambda root: shared)
+    said = forget(capsys, IMAGE, "--yes")
+    assert not any("other objects" in line for line in said)
+    assert next(line for line in said if line.startswith("dvc gc")).startswith("dvc gc --workspace --projects ... #")
+    told = [finding for finding in forgotten.find(params.load()) if finding.path.startswith(str(shared))]
+    mine = {path.as_posix() for path in shared.glob("*/*") if path.read_bytes() != b"another project's"}
+    assert {one.path for one in told} == mine
+    assert all("`dvc gc --workspace --projects ...`" in one.found for one in told)
+
+
+def test_an_unreadable_lock_of_a_commit_is_not_known_and_stops_nothing(
+    project: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("dvc.lock").write_text("stages: {")
+    git("commit", "-a", "-m", "broken")
+    commit()
+    said = forget(capsys, IMAGE, "--yes")
+    assert any(line.endswith(": dvc.lock not known, for it is not what DVC writes") for line in said)
+    assert found()
+
+
+def test_a_broken_lock_of_the_working_tree_stops_it_before_anything_is_done(
+    project: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("dvc.lock").write_text("stages: {")
+    before = snapshot()
+    (line,) = forget(capsys, IMAGE, "--yes", status=2)
+    assert "dvc.lock: not what DVC writes" in line
+    assert snapshot() == before
+
+
+@pytest.mark.parametrize("named", ["other", None])
+def test_earlier_cache_folders_are_searched_and_cleaned(
+    project: Project, capsys: pytest.CaptureFixture[str], named: str | None
+) -> None:
+    """`named` is what an older commit's lock says, where the usual folder is not named."""
+    earlier = CACHE if named is None else Path(named)
+    if named:
+        CACHE.rename(named)
+    old = stages()
+    old["embed@tiny"]["params"] = {"params.yaml": {"embed": {"cache": named} if named else {}}}  # type: ignore[index]
+    lock(old)
+    git("commit", "-a", "-m", "earlier")
+    commit()
+    project.write(embed={"cache": "now"})
+    exclusions.add([sha256()], "forgotten")
+    shards = {path.as_posix() for path in earlier.glob("*/*.h5")}
+    assert shards <= set(found())
+    assert f"{earlier} 2 rows in 2 shards, or what of these cannot be read" in forget(capsys, IMAGE, "--yes")
+    assert not [path for path in found() if path.startswith(str(earlier))]
+
+
+def test_a_name_that_is_the_id_of_one_image_and_the_path_of_another_is_ambiguous(
+    project: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table, row = manifest.read(), 8
+    renamed = {
+        "image_id": [*table.image_id[:row], str(PATH), *table.image_id[row + 1 :]],
+        "path": [*table.path[:row], f"data/raw/{PATH}", *table.path[row + 1 :]],
+    }
+    manifest.write(manifest.Manifest(**{**vars(table), **renamed}), {})
+    line, _ = forget(capsys, str(PATH), "--yes", status=2)
+    assert f"which means 2 images; expected one of: {', '.join(sorted([sha256(), table.sha256[row]]))}" in line
+
+
+def test_beside_an_embed_at_work_nothing_is_done(project: Project, capsys: pytest.CaptureFixture[str]) -> None:
+    processes.EMBED_LOCK.touch()
+    before = snapshot()
+    with processes.alone(processes.EMBED_LOCK, "another `headswap embed`"):
+        (line,) = forget(capsys, IMAGE, "--yes", status=2)
+        forget(capsys, IMAGE)
+    assert "`headswap embed` is at work in this repository already: " in line
+    assert snapshot() == before
+
+
+def test_a_plain_file_among_checkpoints_is_none(project: Project, capsys: pytest.CaptureFixture[str]) -> None:
+    (runs.CHECKPOINTS / "file").touch()
+    os.utime(runs.CHECKPOINTS / "file", (0, 0))
+    assert ".headswap/checkpoints 1 interrupted trainings" in forget(capsys, IMAGE, "--yes")
+    assert [path.name for path in runs.CHECKPOINTS.iterdir()] == ["file"]
+    assert not any("checkpoints" in path for path in found())
+
+
 def test_what_a_half_finished_rerun_left_in_the_lock_is_found(
     project: Project, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -293,7 +382,10 @@ def test_what_a_half_finished_rerun_left_in_the_lock_is_found(
 def test_raw_data_that_dvc_tracks_is_told_by_its_own_bytes(
     project: Project, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    files = [{"md5": stored(path.read_bytes()), "relpath": path.name} for path in project.images]
+    files = [
+        {"md5": stored(path.read_bytes()), "relpath": path.relative_to(Path.cwd() / "data/raw").as_posix()}
+        for path in project.images
+    ]
     whole = stored(json.dumps(files).encode(), ".dir")
     Path("data/raw.dvc").write_text(json.dumps({"outs": [{"md5": whole, "path": "raw"}]}))
     md5 = hashlib.md5(PATH.read_bytes(), usedforsecurity=False).hexdigest()

@@ -163,6 +163,7 @@ class TestForward:
         ]
 
     def test_a_head_that_was_refitted_on_validation_images_was_trained_on_them(self, finished: Project) -> None:
+        chain.LINEAGE.unlink()
         settings = {"C": [0.1, 1.0], "search": "validation", "calibrate": "temperature"}
         train.main(finished.write(heads={"logreg": settings}), "tiny", "logreg")
         (trained,) = beneath(image_of("val"), "trained on it")
@@ -212,6 +213,16 @@ class TestNames:
         assert "with which several images' sha256 begin" in line
         assert "blue/00.png" in line
 
+    def test_the_id_of_one_image_and_path_of_another_asks_for_a_sha256(
+        self, project: Project, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        shutil.copytree("data/raw/blue", "data/raw/data/raw/red")
+        prepare.main(project.write())
+        line = refusal("data/raw/red/00.png", capsys)
+        assert "the id of one image and the path of another; expected the sha256 of one: " in line
+        for path in (Path("data/raw/data/raw/red/00.png"), Path("data/raw/red/00.png")):
+            assert f"{stamps.sha256_file(path)} ({path})" in line
+
     def test_less_than_eight_digits_are_no_hash(self, project: Project, capsys: pytest.CaptureFixture[str]) -> None:
         prepare.main(project.write())
         assert "expected one of" in refusal(manifest.read().sha256[0][:7], capsys)
@@ -233,6 +244,32 @@ class TestNames:
         self, finished: Project, what: str, expected: str, capsys: pytest.CaptureFixture[str]
     ) -> None:
         assert expected in refusal(what, capsys)
+
+    @pytest.mark.parametrize(
+        "what",
+        [
+            "",
+            ".",
+            "/",
+            ":",
+            "logreg:",
+            ":accuracy",
+            "logreg:accuracy:brier",
+            "logreg:\udcff",
+            "\udcff",
+            "models/tiny/\udcff",
+            "a\nb\x1b[2J",
+            "a\0b",
+            "-x",
+            "x" * 10_000,
+        ],
+    )
+    def test_whatever_names_nothing_is_one_line(
+        self, finished: Project, what: str, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        assert main(["trace", "--", what]) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.isprintable()
 
     def test_a_training_image_has_no_prediction(self, finished: Project, capsys: pytest.CaptureFixture[str]) -> None:
         assert "got an image of split train, expected" in refusal(f"logreg:{image_of('train')}", capsys)
@@ -271,6 +308,26 @@ def test_facts_that_were_altered_are_refused(finished: Project, what: str, capsy
     path = runs.stamp_path("tiny", "logreg")
     path.write_text(path.read_text().replace('"seed": 0', '"seed": 7'))
     assert f"{path}: sha256: got" in refusal(what, capsys)
+
+
+@pytest.mark.parametrize(
+    ("what", "altered"),
+    [
+        *((what, Path("reports/verdict.json")) for what in ("test image", "logreg:accuracy")),
+        *((what, runs.stamp_path("tiny", "logreg")) for what in ("test image", "logreg", "tiny.pth")),
+        *(("test image", Path(path)) for path in ("data/manifest.json", "data/embeddings/tiny.json")),
+        *(("test image", Path(path)) for path in ("curves/tiny.json", "data/thumbnails.json")),
+        ("plots/tiny/logreg/confusion.csv", Path("plots/tiny/logreg/confusion.csv")),
+    ],
+)
+def test_what_is_not_as_recorded_is_refused_though_it_can_be_read(
+    finished: Project, what: str, altered: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    what = image_of("test") if what == "test image" else what
+    altered.write_text(altered.read_text() + "\n")
+    line = refusal(what, capsys)
+    assert f"{altered}: sha256: got " in line
+    assert "as recorded in reports/lineage.json; run `dvc repro`" in line
 
 
 def test_a_run_on_embeddings_that_were_made_anew_is_refused(

@@ -4,6 +4,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -17,7 +18,7 @@ from tests.conftest import CLASSES, REPOSITORY, TINY, Project, tiny_network, wri
 from tests.stages.spine import run
 
 
-def make(root: Path) -> Project:
+def make(root: Path, **sections: Any) -> Project:
     """Make a project in the current folder, run all stages as functions, and let DVC commit what they wrote."""
     for name in CLASSES:
         for number in range(8):
@@ -26,8 +27,11 @@ def make(root: Path) -> Project:
     torch.save(tiny_network().state_dict(), "tiny.pth")
     project = Project(root)
     project.content["backbones"]["tiny"]["sha256"] = sha256_file(Path("tiny.pth"))
-    project.content = project.write().model_dump(mode="json", exclude_none=True)  # DVC asks for every name it tracks
+    project.content = project.write(**sections).model_dump(
+        mode="json", exclude_none=True
+    )  # DVC asks for every name it tracks
     shutil.copytree(REPOSITORY / "pipeline", "pipeline", ignore=shutil.ignore_patterns("__pycache__"))
+    Path("data").mkdir(exist_ok=True)
     Path("data/excluded.csv").write_text("sha256,reason\n")
     for name in ("dvc.yaml", ".dvcignore"):
         shutil.copy(REPOSITORY / name, name)

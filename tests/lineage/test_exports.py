@@ -50,6 +50,7 @@ def exported(project: Project, monkeypatch: pytest.MonkeyPatch) -> Callable[[str
 
     def export(name: str) -> bytes:
         path = Path("folder/export.json")
+        path.parent.mkdir(exist_ok=True)
         assert main(["lineage", name, str(path)]) == 0
         assert [one.name for one in path.parent.iterdir()] == [path.name]
         return path.read_bytes()
@@ -91,6 +92,35 @@ def test_bad_input_is_one_line(
     assert main(["lineage", *target]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert expected in line
+
+
+@pytest.mark.parametrize(
+    ("target", "expected"),
+    [
+        ("dvc.lock", "belongs to this pipeline"),
+        ("data/../params.yaml", "belongs to this pipeline"),
+        ("data/manifest.parquet", "is listed in dvc.lock"),
+        ("models/efficientnet_lite0/logreg/notes.json", "in a folder that is"),
+        ("[a]*.md", "is tracked by git"),
+        ("nowhere/export.json", "nowhere is no folder"),
+    ],
+)
+def test_an_export_overwrites_nothing_of_the_project(
+    project: Project, capsys: pytest.CaptureFixture[str], target: str, expected: str
+) -> None:
+    Path("dvc.lock").write_bytes((REPOSITORY / "dvc.lock").read_bytes())
+    Path("[a]*.md").touch()
+    Path("models/efficientnet_lite0/logreg").mkdir(parents=True)
+    subprocess.run(["git", "init", "--quiet"], check=True)
+    subprocess.run(["git", "--literal-pathspecs", "add", "[a]*.md"], check=True)
+    before = {path: path.read_bytes() for path in Path().iterdir() if path.is_file()}
+    assert main(["lineage", "prov", target]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"headswap lineage: {Path(target)}: ")
+    assert expected in line
+    assert not Path("nowhere").exists()
+    assert {path: path.read_bytes() for path in Path().iterdir() if path.is_file()} == before
+    assert main(["lineage", "prov", "a.md"]) == 0
 
 
 class TestProv:

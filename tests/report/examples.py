@@ -69,14 +69,14 @@ def _run(name: str, kind: str, table: Manifest) -> Run:
     logits = generator.normal(size=(len(rows), len(classes)))
     logits[np.arange(len(rows)), [classes.index(table.label[row]) for row in rows]] += 1
     probability = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
-    columns = ([column[row] for row in rows] for column in (table.image_id, table.split, table.label))
+    image_id, split, label = ([column[row] for row in rows] for column in (table.image_id, table.split, table.label))
     facts = {"params": {"C": 1}, "device": "cpu", "seed": 0, "made_with": {"commit": "c0ffee", "libraries": {"x": "1"}}}
     if kind == "plan":
         facts["epochs"] = [{"loss": 1.0, "validation": 0.5}, {"loss": 0.5, "validation": 0.7}]
     stamp = Stamp(
         f"stage@{name}", {f"predictions/tiny/{name}.parquet": SHA256}, {"data/manifest.parquet": SHA256}, facts
     )
-    return Run("tiny", name, kind, Predictions(*columns, classes, probability), Cost(1, 2, 3), stamp)
+    return Run("tiny", name, kind, Predictions(image_id, split, label, classes, probability), Cost(1, 2, 3), stamp)
 
 
 def _verdict(runs: Sequence[Run], titles: Sequence[str], table: Manifest) -> Verdict:

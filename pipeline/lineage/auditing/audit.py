@@ -11,8 +11,9 @@ from pipeline import locks, manifest, runs, stamps, verdict
 from pipeline.embeddings import matrix
 from pipeline.errors import PipelineError, StateError, first_five
 from pipeline.evaluation import predictions
+from pipeline.exclusions import EXCLUDED
 from pipeline.lineage import chain
-from pipeline.lineage.auditing import contents, forgotten, leaks, locked, repository, rows, strays, vouching
+from pipeline.lineage.auditing import cached, contents, forgotten, leaks, locked, repository, rows, strays, vouching
 from pipeline.lineage.auditing.contents import MISSING, Contents, Promise
 from pipeline.lineage.auditing.recompute import Recomputed, recompute
 from pipeline.lineage.auditing.repository import Repository
@@ -81,18 +82,19 @@ def audit(params: Params, *, quick: bool = False, recomputed: int = 0) -> Audit:
     with repository.opened() as opened:
         values, lock = _lock(opened, done)
         nodes = _nodes(lock, done)
-        table = _manifest(lock, nodes)
+        table = _manifest(lock, nodes, done)
         promised = [*_promises(nodes, lock, opened), *_of_images(table), *_of_shards(params, done)]
         folders = locked.folders(lock, opened) if opened else {}
         hashed = _hash(promised, folders, nodes, done)
         _extra_files(params, (promise.locator for promise in promised), done)
         if opened and not quick:
-            done.found(locked.broken_folders(lock, folders, hashed))
+            done.findings += list(locked.broken_folders(lock, folders, hashed, done.findings))
             done.found(locked.remembered(values, opened))
     done.found(locked.sizes(lock, folders))
     done.found(_structure(params, table, done))
+    _costs(params, done)
     _recompute(params, recomputed, done)
-    done.findings += forgotten.find(params, hashed.sha256s())
+    _forgotten(params, hashed, done)
     _leaks(params, table, done)
     done.notes += vouching.notes(params)
     done.findings.sort()
@@ -102,19 +104,23 @@ def audit(params: Params, *, quick: bool = False, recomputed: int = 0) -> Audit:
 
 def _lock(opened: Repository | None, done: Audit) -> tuple[dict[str, Any], Lock]:
     """Read dvc.lock, as plain values and as a Lock, and check them; what is wrong is found, not raised."""
-    if opened is None:
+    if opened is None and not LOCK.exists():
         done.notes.append(f"not a DVC repository: no {LOCK} to check against")
         return {}, {}
     try:
-        values = {} if opened.problem else locks.load_yaml(LOCK)
+        values = locks.load_yaml(LOCK)
         lock = locks.of(values, str(LOCK))
     except StateError as error:
         done.found([Finding(str(LOCK), "what DVC can read", "; ".join(error.problems))])
         return {}, {}
+    if opened is None:
+        done.found([Finding(".dvc", f"the DVC repository that wrote {LOCK}", "none")])
+        return values, lock
     if opened.problem:
-        done.found([Finding(str(LOCK), "what DVC can read", opened.problem)])
-        return {}, {}
-    done.found(locked.differences(lock, opened))
+        file = locked.FLOOR_PLAN if locked.FLOOR_PLAN.name in opened.problem else LOCK
+        done.found([Finding(str(file), "what DVC can read", opened.problem)])
+        return values, lock
+    done.found(rows.checked(partial(locked.differences, lock, opened), str(locked.FLOOR_PLAN)))
     done.found([] if done.findings else locked.wording(values))
     if left := locked.surplus(lock, opened):
         done.notes.append(f"{LOCK} still holds stages that dvc.yaml no longer asks for: {', '.join(left)}")
@@ -135,14 +141,15 @@ def _nodes(lock: Lock, done: Audit) -> dict[str, Node]:
         return {}
 
 
-def _manifest(lock: Lock, nodes: dict[str, Node]) -> Manifest | None:
+def _manifest(lock: Lock, nodes: dict[str, Node], done: Audit) -> Manifest | None:
     """Read the manifest if it and its stamp are what was recorded of them."""
     promised = [one for one in _promises(nodes, lock, None) if one.locator in (MANIFEST.as_posix(), STAMP.as_posix())]
     if any(contents.digest(one.locator, one.algorithm) != one.digest for one in promised):
         return None
     try:
         return manifest.read()
-    except PipelineError:
+    except PipelineError as error:
+        done.found([Finding(MANIFEST.as_posix(), "a manifest", "; ".join(error.problems))])
         return None
 
 
@@ -166,7 +173,7 @@ def _of_shards(params: Params, done: Audit) -> list[Promise]:
             facts = stamps.read(matrix.stamp_path(backbone)).facts
         except StateError:
             continue  # its own promise is broken, and says so
-        for recipe in (facts[name] for name in ("recipe", "augmented_recipe") if name in facts):
+        for recipe in filter(None, (facts.get(name) for name in ("recipe", "augmented_recipe"))):
             folder = params.embed.cache / stamps.sha256_json(recipe)
             inside = sorted(folder.glob("*.h5"))
             shards += inside
@@ -202,13 +209,14 @@ def _structure(params: Params, table: Manifest | None, done: Audit) -> list[Find
     checks: list[tuple[list[Path], Callable[[], Iterator[Finding]]]] = [
         ([MANIFEST, STAMP], partial(rows.images, params, table))
     ]
-    scored = [verdict.VERDICT, verdict.SCORES]
+    scored = [verdict.VERDICT, verdict.SCORES, verdict.STAMP]
     for backbone in params.run.backbones:
         files = [matrix.matrix_path(backbone), matrix.stamp_path(backbone)]
         checks.append((files, partial(rows.embeddings, params, table, backbone)))
     for backbone, name in params.runs():
         files = [
             runs.stamp_path(backbone, name),
+            matrix.stamp_path(backbone),
             runs.metrics_path(backbone, name),
             predictions.path_of(backbone, name),
         ]
@@ -221,6 +229,14 @@ def _structure(params: Params, table: Manifest | None, done: Audit) -> list[Find
     return found
 
 
+def _costs(params: Params, done: Audit) -> None:
+    for backbone in () if done.quick else params.run.backbones:
+        files = [matrix.matrix_path(backbone), matrix.stamp_path(backbone), matrix.cost_path(backbone)]
+        if done.sound(*files):
+            check = partial(cached.costs, params, backbone)
+            done.notes += map(str, rows.checked(check, files[2].as_posix()))
+
+
 def _recompute(params: Params, number: int, done: Audit) -> None:
     for backbone in params.run.backbones if number else ():
         path = matrix.matrix_path(backbone)
@@ -230,10 +246,19 @@ def _recompute(params: Params, number: int, done: Audit) -> None:
 
 
 def _extra_files(params: Params, known: Iterable[str], done: Audit) -> None:
+    done.found(strays.shadowing())
     findings, left = strays.find(params, {*known, LINEAGE.as_posix()})
     done.found(findings)
     if left:
         done.notes.append(f"{len(left)} files of runs no longer listed, such as {left[0]}")
+
+
+def _forgotten(params: Params, hashed: Contents, done: Audit) -> None:
+    if done.quick:
+        done.notes.append("whether anything carries a forgotten image was not looked for")
+        return
+    check = partial(forgotten.find, params, hashed.sha256s())
+    done.findings += rows.checked(lambda: iter(check()), EXCLUDED.as_posix())
 
 
 def _leaks(params: Params, table: Manifest | None, done: Audit) -> None:

@@ -12,7 +12,6 @@ from pipeline import locks, manifest, runs, stamps, thumbnails, verdict
 from pipeline.errors import StateError
 from pipeline.evaluation import surveys
 from pipeline.lineage.auditing import forgotten, objects
-from pipeline.lineage.auditing.objects import Output
 from pipeline.manifest import MANIFEST, Manifest
 from pipeline.params import Params
 
@@ -96,17 +95,23 @@ def _made(images: _Images, stamp: Path, image_ids: Callable[[], Sequence[str]]) 
 
 def _objects(folder: Path, gone: Sequence[str]) -> Iterator[Carrier]:
     known = objects.outputs(gone)
+    for where in known.unreadable:
+        yield f"{where}: {locks.LOCK}", "not known, for it is not what DVC writes"
     for one in known.carrying:
-        yield f"{one.where}: {one.path}", f"in DVC's cache: {_size(one)}"
+        yield f"{one.where}: {one.path}", f"in DVC's cache: {_size(one.objects)}"
     for one in known.unknown:
-        yield f"{one.where}: {one.path}", f"not known, for its manifest is gone; in DVC's cache: {_size(one)}"
+        yield f"{one.where}: {one.path}", f"not known, for its manifest is gone; in DVC's cache: {_size(one.objects)}"
     listed = {md5 for one in (*known.carrying, *known.unknown) for md5 in one.objects}
-    listed |= known.free | set(objects.of_raw_data(folder, gone))
-    if others := sum(md5 not in listed for md5, _ in objects.all_of()):
+    raw = objects.of_raw_data(folder, gone)
+    if itself := [md5 for md5, is_image in raw.items() if is_image]:
+        yield f"{folder}.dvc", f"all its bytes, in DVC's cache: {_size(itself)}"
+    listed |= known.free | set(raw)
+    others = 0 if objects.are_shared() else sum(md5 not in listed for md5, _ in objects.all_of())
+    if others:
         yield f"{others} other objects", f"not known, for no {locks.LOCK} lists them; in DVC's cache"
 
 
-def _size(output: Output) -> str:
-    paths = [path for md5 in output.objects if (path := locks.object_path(md5))]
+def _size(md5s: Sequence[str]) -> str:
+    paths = [path for md5 in md5s if (path := locks.object_path(md5))]
     files = "1 object" if len(paths) == 1 else f"{len(paths)} objects"
     return f"{files}, {sum(path.stat().st_size for path in paths) / 1e6:.1f} MB"

@@ -1,5 +1,6 @@
 """The proof that nothing carries a forgotten image any more: not a row, not a model, not an object in DVC's cache."""
 
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -8,15 +9,19 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from pipeline import exclusions, manifest, runs, stamps
+from pipeline import exclusions, locks, manifest, runs, stamps
 from pipeline.embeddings import matrix, upkeep
 from pipeline.errors import StateError
 from pipeline.lineage.auditing import objects
 from pipeline.lineage.findings import Finding
+from pipeline.locks import Lock, shown
 from pipeline.manifest import MANIFEST
-from pipeline.params import Params
+from pipeline.params import PARAMS, Embed, Params
 
+USUAL_CACHE: Path = Embed.model_fields["cache"].default
 NOTHING = "nothing of a forgotten image"
+SHARED = "run `dvc gc --workspace --projects ...` with all projects that share this cache, or ask them"
+"""Without its last option it takes what only the others need."""
 STAMPS = ("models/*/*/run.json", "curves/*.json", "survey/*.json", "data/thumbnails.json")
 """Of what stages make from the images' manifest, whether or not it is still listed in params."""
 
@@ -30,7 +35,7 @@ def find(params: Params, hashed: Mapping[str, str] | None = None) -> list[Findin
 
     Raises:
         InputError: if the list of excluded images is malformed.
-        StateError: if a dvc.lock is.
+        StateError: if the working tree's dvc.lock, or what DVC is told of this repository, is.
 
     """
     gone = exclusions.forgotten()
@@ -41,9 +46,9 @@ def find(params: Params, hashed: Mapping[str, str] | None = None) -> list[Findin
         partial(_raw, params.data.path, set(gone), hashed or {}),
         partial(_listed, set(gone)),
         partial(_matrices, images),
-        partial(_shards, params.embed.cache, images),
+        *(partial(_shards, root, images) for root in caches(params)),
         _made_before,
-        _checkpoints,
+        _old_checkpoints,
         partial(_objects, params.data.path, set(gone)),
     ]
     return sorted({finding for check in checks for finding in check()})
@@ -52,6 +57,31 @@ def find(params: Params, hashed: Mapping[str, str] | None = None) -> list[Findin
 def hashes(sha256: Sequence[str]) -> npt.NDArray[np.uint8]:
     """Return hexadecimal hashes as the cache and the matrices hold them: (n, 32)."""
     return np.frombuffer(b"".join(map(bytes.fromhex, sha256)), np.uint8).reshape(-1, 32)
+
+
+def caches(params: Params) -> list[Path]:
+    """Return today's cache folder, and all that are there of those that some dvc.lock names or leaves to be the usual.
+
+    Rows stay in an earlier folder when params.yaml comes to name another.
+    """
+    earlier = {USUAL_CACHE}.union(*(_caches_of(lock) for _, lock in locks.history() if lock))
+    found = {params.embed.cache.resolve(): params.embed.cache}
+    for folder in sorted(earlier):
+        if os.path.isdir(folder):  # noqa: PTH112  # where this user may not look, as on another machine, it is not
+            found.setdefault(folder.resolve(), folder)
+    return list(found.values())
+
+
+def _caches_of(lock: Lock) -> Iterator[Path]:
+    for name, stage in lock.items():
+        settings = stage.params.get(PARAMS.as_posix(), {}).get("embed")
+        if name.partition("@")[0] == "embed" and isinstance(settings, dict):
+            yield Path(str(settings.get("cache", USUAL_CACHE)))
+
+
+def checkpoints() -> list[Path]:
+    """Return the folder of every training that is kept; it changes whenever a file in it is written anew."""
+    return sorted(path for path in runs.CHECKPOINTS.glob("*") if path.is_dir() and not path.is_symlink())
 
 
 def raw_files(folder: Path, gone: set[str], hashed: Mapping[str, str]) -> Iterator[tuple[str, str]]:
@@ -87,11 +117,11 @@ def _listed(gone: set[str]) -> Iterator[Finding]:
 def _matrices(images: npt.NDArray[np.uint8]) -> Iterator[Finding]:
     for path in sorted(matrix.matrix_path("x").parent.glob("*.h5")):
         try:
-            held = upkeep.comparable(matrix.read(path.stem).sha256)
+            held = matrix.comparable(matrix.read(path.stem).sha256)
         except StateError as error:
             yield _unreadable(path, error)
         else:
-            if rows := int(np.isin(held, upkeep.comparable(images)).sum()):
+            if rows := int(np.isin(held, matrix.comparable(images)).sum()):
                 yield Finding(path.as_posix(), NOTHING, f"{rows} rows; run `headswap forget` again")
 
 
@@ -128,24 +158,24 @@ def _made_before() -> Iterator[Finding]:
                 yield Finding(path.as_posix(), NOTHING, f"made from an older {MANIFEST}; run `dvc repro`, or delete it")
 
 
-def _checkpoints() -> Iterator[Finding]:
+def _old_checkpoints() -> Iterator[Finding]:
     """Yield the states of trainings that began before the manifest was written."""
-    for folder in sorted(runs.CHECKPOINTS.glob("*")) if MANIFEST.exists() else ():
-        times = [path.stat().st_mtime for path in folder.iterdir()]
+    for folder in checkpoints() if MANIFEST.exists() else ():
+        times = [path.lstat().st_mtime for path in folder.iterdir()]
         if times and min(times) < MANIFEST.stat().st_mtime:
             yield Finding(folder.as_posix(), NOTHING, f"a training older than {MANIFEST}; delete it")
 
 
 def _objects(folder: Path, gone: set[str]) -> Iterator[Finding]:
-    """Yield the objects in DVC's cache that are no output of a stage whose manifest is free of the images."""
-    known = objects.outputs(gone)
-    free = known.free | set(objects.of_raw_data(folder, gone))
+    """Yield the objects in DVC's cache that are no output of a stage whose manifest is free of the images.
+
+    Where the cache is shared, most objects are other projects': only what is known to come of an image counts there.
+    """
+    known, raw = objects.outputs(gone), objects.of_raw_data(folder, gone)
     described = {md5: f"{one.path} of {one.where}, made from it" for one in known.carrying for md5 in one.objects}
+    described |= {md5: "all its bytes" for md5, is_image in raw.items() if is_image}
+    free, shared = known.free | {md5 for md5, is_image in raw.items() if not is_image}, objects.are_shared()
     for md5, path in objects.all_of():
-        if md5 not in free:
+        if md5 not in free and (md5 in described or not shared):
             found = described.get(md5, "an object that may carry one")
-            yield Finding(_shown(path), NOTHING, f"{found}; run `dvc gc --workspace`")
-
-
-def _shown(path: Path) -> str:
-    return (path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path).as_posix()
+            yield Finding(shown(path), NOTHING, f"{found}; {SHARED if shared else 'run `dvc gc --workspace`'}")

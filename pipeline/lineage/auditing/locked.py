@@ -7,21 +7,26 @@ from functools import reduce
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from pipeline import stamps
+from pipeline import locks, stamps
 from pipeline.errors import StateError
-from pipeline.lineage.auditing.contents import Contents, Promise
+from pipeline.lineage.auditing.contents import MISSING, Contents, Promise
 from pipeline.lineage.auditing.repository import Asked, Repository
 from pipeline.lineage.findings import Finding
 from pipeline.locks import FOLDER_SUFFIX, LOCK, Entry, Lock, Locked, load_yaml
 from pipeline.params import PARAMS
+from pipeline.processes import STAGES
 
+FLOOR_PLAN = Path("dvc.yaml")
 RUNS = "runs"
 """Beside DVC's objects: what it remembers of earlier runs."""
 
 
 def differences(lock: Lock, repository: Repository) -> Iterator[Finding]:
     """Yield where the lock is not what DVC would write for the stages that are asked for and params.yaml as it is."""
-    content = load_yaml(PARAMS)
+    content, floor_plan = load_yaml(PARAMS), load_yaml(FLOOR_PLAN).get("stages", {})
+    for name in STAGES:
+        if name not in floor_plan:
+            yield Finding(str(FLOOR_PLAN), "the stages of the pipeline", f"no {name}", name)
     for name, asked in repository.stages.items():
         if name in lock:
             yield from _of_stage(name, lock[name], asked, content)
@@ -85,19 +90,8 @@ def promises(lock: Lock, repository: Repository | None = None) -> Iterator[Promi
         if not is_folder(entry):
             yield Promise(entry.path, "md5", entry.md5, by)
         elif repository:
-            for inside, md5 in _listed(repository, entry.md5).items():
+            for inside, md5 in locks.folder_files(entry.md5).items():
                 yield Promise(f"{entry.path}/{inside}", "md5", md5, by)
-
-
-def _listed(repository: Repository, md5: str) -> dict[str, str]:
-    """Return a folder object's files: path within -> md5; nothing unless the object is there and unaltered."""
-    try:
-        content = stamps.read_bytes(repository.objects / md5[:2] / md5[2:])
-    except StateError:
-        return {}
-    if hashlib.md5(content, usedforsecurity=False).hexdigest() + FOLDER_SUFFIX != md5:
-        return {}
-    return {one["relpath"]: one["md5"] for one in json.loads(content)}
 
 
 def is_folder(entry: Entry) -> bool:
@@ -126,8 +120,13 @@ def folders(lock: Lock, repository: Repository) -> dict[str, Sequence[str]]:
     return {entry.path: repository.files_in(entry.path) for entry, _ in entries(lock) if is_folder(entry)}
 
 
-def broken_folders(lock: Lock, files: Mapping[str, Sequence[str]], contents: Contents) -> Iterator[Finding]:
-    """Yield the folders that hold other files than the lock says."""
+def broken_folders(
+    lock: Lock, files: Mapping[str, Sequence[str]], contents: Contents, told: Sequence[Finding]
+) -> Iterator[Finding]:
+    """Yield the folders that hold other files than the lock says, unless altered or missing ones told already are all.
+
+    A folder's md5 cannot say which of its files differ; their number can.
+    """
     found = {folder: _folder_entry(folder, inside, contents) for folder, inside in files.items()}
     seen = set()
     for entry, by in entries(lock):
@@ -135,7 +134,10 @@ def broken_folders(lock: Lock, files: Mapping[str, Sequence[str]], contents: Con
             now = found[entry.path]
             seen.add((entry.path, entry.md5, entry.size, entry.nfiles))
             if (entry.md5, entry.size, entry.nfiles) != (now.md5, now.size, now.nfiles):
-                yield Finding(entry.path, f"{_worded(entry)} ({by})", _worded(now))
+                inside = [one for one in told if one.path.startswith(f"{entry.path}/")]
+                missing = sum(one.found == MISSING for one in inside)
+                if not inside or (now.nfiles or 0) + missing != entry.nfiles:
+                    yield Finding(entry.path, f"{_worded(entry)} ({by})", _worded(now))
 
 
 def _worded(entry: Entry) -> str:
@@ -165,7 +167,7 @@ def object_promises(lock: Lock, repository: Repository) -> list[Promise]:
         for path, entry in stage.outs.items():
             if kept.get(path):
                 by = f"{LOCK}: {name}: {path}"
-                needed |= dict.fromkeys([entry.md5, *_listed(repository, entry.md5).values()], by)
+                needed |= dict.fromkeys([entry.md5, *locks.folder_files(entry.md5).values()], by)
     here = repository.objects.is_relative_to(Path.cwd())  # else it is shared, and others' objects are others' business
     others = repository.objects.glob("[0-9a-f][0-9a-f]/*") if here else ()
     present = {path.parent.name + path.name: "its name" for path in others if not path.name.endswith(".tmp")}
@@ -176,11 +178,7 @@ def object_promises(lock: Lock, repository: Repository) -> list[Promise]:
 
 
 def _object(repository: Repository, md5: str) -> str:
-    return _from_here(repository.objects / md5[:2] / md5[2:])
-
-
-def _from_here(path: Path) -> str:
-    return (path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path).as_posix()
+    return locks.shown(repository.objects / md5[:2] / md5[2:])
 
 
 def remembered(values: Mapping[str, Any], repository: Repository) -> Iterator[Finding]:
@@ -193,7 +191,7 @@ def remembered(values: Mapping[str, Any], repository: Repository) -> Iterator[Fi
     known = {_run_hash(stage): dumps_yaml(stage).encode() for stage in values.get("stages", {}).values()}
     for path in sorted((repository.objects.parents[1] / RUNS).glob("*/*/*")):
         if len(path.name) == 64 and not _is_run(path, known.get(path.name)):
-            yield Finding(_from_here(path), "the run that its name is the hash of", "another")
+            yield Finding(locks.shown(path), "the run that its name is the hash of", "another")
 
 
 def _is_run(path: Path, text: bytes | None) -> bool:
@@ -212,4 +210,7 @@ def _is_run(path: Path, text: bytes | None) -> bool:
 def _run_hash(stage: Mapping[str, Any]) -> str:
     from dvc.utils import dict_sha256  # noqa: PLC0415
 
-    return str(dict_sha256(stage, exclude=["size", "nfiles"]))
+    try:
+        return str(dict_sha256(stage, exclude=["size", "nfiles"]))
+    except TypeError:  # it holds what JSON cannot, such as a date
+        return ""

@@ -4,7 +4,6 @@ A lock holds, for every stage, the md5 of the manifest it read; so even a half f
 no lock speaks of may hold anything.
 """
 
-import json
 import re
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
@@ -49,6 +48,8 @@ class Outputs:
     unknown: list[Output] = field(default_factory=list)
     free: set[str] = field(default_factory=set)
     """md5s that some output free of the images has: such an object is free, whoever else has it."""
+    unreadable: list[str] = field(default_factory=list)
+    """Commits whose lock is not what DVC writes, so that what it lists is not known."""
 
 
 def outputs(images: Collection[str]) -> Outputs:
@@ -57,11 +58,14 @@ def outputs(images: Collection[str]) -> Outputs:
     Every output is named once, with the first lock that lists it.
 
     Raises:
-        StateError: if a lock is not what DVC writes.
+        StateError: if the working tree's lock is not what DVC writes.
 
     """
     found, standing_of, seen = Outputs(), dict[str, Standing](), set[tuple[Standing, str, str]]()
     for where, lock in locks.history():
+        if lock is None:
+            found.unreadable.append(where)
+            continue
         for stage in lock.values():
             standing = _standing(stage, images, standing_of)
             for out in stage.outs.values():
@@ -113,17 +117,15 @@ def of(md5: str) -> Iterator[str]:
         return
     yield md5
     if md5.endswith(FOLDER_SUFFIX):
-        for file in _listed(md5):
+        for file in locks.folder_files(md5).values():  # with an altered list, nothing speaks of them
             if locks.object_path(file) is not None:
                 yield file
 
 
-def _listed(md5: str) -> list[str]:
-    """Return the md5s of a folder's files; none if its list is altered: they then count as what nothing speaks of."""
-    try:
-        return [str(file["md5"]) for file in json.loads(locks.read_object(md5) or b"[]")]
-    except (StateError, ValueError, KeyError, TypeError):
-        return []
+def are_shared() -> bool:
+    """Return whether the objects lie outside this project, where other projects' may lie among them."""
+    root = locks.objects_of(Path.cwd())
+    return root is not None and not root.absolute().is_relative_to(Path.cwd())
 
 
 def all_of() -> Iterator[tuple[str, Path]]:
@@ -134,18 +136,20 @@ def all_of() -> Iterator[tuple[str, Path]]:
             yield path.parent.name + path.name, path
 
 
-def of_raw_data(folder: Path, images: Collection[str]) -> Iterator[str]:
-    """Yield the objects of a data folder that DVC tracks itself, or one around it, but for those that are the images.
+def of_raw_data(folder: Path, images: Collection[str]) -> dict[str, bool]:
+    """Return the objects of a data folder that DVC tracks itself, or one around it: md5 -> whether it is an image.
 
     A raw file holds no image but itself, so that its own bytes decide.
     """
+    found: dict[str, bool] = {}
     places = [place for place in (folder, *folder.parents) if place.name]
     for note in (place.with_name(f"{place.name}.dvc") for place in places):
         for out in _outs(note) if note.is_file() else ():
             for md5 in of(str(out.get("md5"))):
                 path = locks.object_path(md5)
-                if md5.endswith(FOLDER_SUFFIX) or (path and stamps.sha256_file(path) not in images):
-                    yield md5
+                if path and md5 not in found:
+                    found[md5] = not md5.endswith(FOLDER_SUFFIX) and stamps.sha256_file(path) in images
+    return found
 
 
 def _outs(note: Path) -> list[dict[str, Any]]:

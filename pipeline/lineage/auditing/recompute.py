@@ -13,7 +13,7 @@ from pipeline import manifest, stamps
 from pipeline.embeddings import matrix
 from pipeline.embeddings.hdf5 import Floats
 from pipeline.embeddings.matrix import Embeddings
-from pipeline.lineage.auditing.rows import alike
+from pipeline.lineage.auditing.cached import alike
 from pipeline.lineage.findings import Finding
 from pipeline.params import Params
 
@@ -56,7 +56,7 @@ def recompute(params: Params, backbone: str, number: int, told: Recomputed) -> I
     now = json.loads(stamps.canonical_json(embedding.recipe_of(loaded.identity, settings)))  # as it is stored
     for key in sorted(key for key in {*now, *embedded.recipe} if now.get(key) != embedded.recipe.get(key)):
         yield Finding(path, repr(now.get(key)), repr(embedded.recipe.get(key)), f"recipe: {key}")
-    stored = _drawn(embedded, number)
+    stored = _drawn(params, embedded, number)
     again = embedding.rows(
         list(stored),
         runtime.lazy(loaded.network, settings.runtime),
@@ -82,11 +82,12 @@ def _compared(path: str, items: list["Item"], rows: Floats, stored: Floats, told
         yield Finding(path, "the row that the image gives now", "another", f"{item.path}{view}")
 
 
-def _drawn(embedded: Embeddings, number: int) -> Mapping["Item", Floats]:
+def _drawn(params: Params, embedded: Embeddings, number: int) -> Mapping["Item", Floats]:
     """Draw rows, of the images as they are and of their further views; nobody can foresee which."""
     from pipeline.nn.embedding import Item  # noqa: PLC0415
 
     table = manifest.read()
+    table.require_folder(params.data.path)
     path_of = dict(zip(table.image_id, table.path, strict=True))
     further = embedded.augmented
     total = len(embedded.image_id) + (len(further.row) if further else 0)

@@ -1,10 +1,13 @@
 """What DVC makes of dvc.yaml here: the stages it asks for, where objects lie, and which files it ignores."""
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from pipeline.errors import StateError
 
 
 @dataclass(frozen=True)
@@ -33,23 +36,33 @@ class Repository:
     """DVC's file system."""
 
     def files_in(self, folder: str) -> Sequence[str]:
-        """Return the files below a folder that DVC does not ignore, as POSIX paths from the project's folder."""
-        found = self.ignored.find(self.files, str(Path(folder).absolute()))
-        return sorted(Path(path).relative_to(Path.cwd()).as_posix() for path in found)
+        """Return the files below a folder that DVC does not ignore, as POSIX paths that begin with the folder's."""
+        whole = os.path.abspath(folder)  # noqa: PTH100  # it may lie outside the project, and links are kept
+        found = self.ignored.find(self.files, whole)
+        return sorted(f"{folder}/{Path(os.path.relpath(path, whole)).as_posix()}" for path in found)
 
 
 @contextmanager
 def opened() -> Iterator[Repository | None]:
-    """Open the DVC repository in the current folder; yield None outside one."""
-    from dvc.exceptions import NotDvcRepoError  # noqa: PLC0415  # half a second
+    """Open the DVC repository in the current folder; yield None outside one.
+
+    Raises:
+        StateError: if its settings are not what DVC can read.
+
+    """
+    from dvc.exceptions import DvcException, NotDvcRepoError  # noqa: PLC0415  # half a second
     from dvc.repo import Repo  # noqa: PLC0415
 
     try:
-        with Repo(str(Path.cwd())) as repository:
-            stages, problem = _stages(repository)
-            yield Repository(stages, problem, Path(repository.cache.local.path), repository.dvcignore, repository.fs)
+        repository = Repo(str(Path.cwd()))
     except NotDvcRepoError:
         yield None
+        return
+    except (DvcException, UnicodeDecodeError) as error:
+        raise StateError(f".dvc: DVC cannot open this repository ({' '.join(str(error).split())})") from error
+    with repository:
+        stages, problem = _stages(repository)
+        yield Repository(stages, problem, Path(repository.cache.local.path), repository.dvcignore, repository.fs)
 
 
 def _stages(repository: Any) -> tuple[dict[str, Asked], str | None]:  # noqa: ANN401  # DVC is not typed
@@ -57,7 +70,7 @@ def _stages(repository: Any) -> tuple[dict[str, Asked], str | None]:  # noqa: AN
 
     try:
         return {one.addressing: _asked(one) for one in repository.index.stages if hasattr(one, "name")}, None
-    except DvcException as error:
+    except (DvcException, AttributeError, KeyError, TypeError, ValueError) as error:  # it checks less than it assumes
         return {}, " ".join(str(error).split())
 
 

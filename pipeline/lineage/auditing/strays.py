@@ -1,11 +1,15 @@
 """Files where only the pipeline writes, that nothing in the chain speaks of."""
 
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from pipeline.lineage.findings import Finding
 from pipeline.params import Params
 
+CODE = Path("pipeline")
+TEMPORARY = re.compile(r"\..+\.[0-9a-f]{32}\.tmp")
+"""What `atomic.replacing` calls a file that is not yet whole."""
 FOLDERS = ("curves", "data/embeddings", "metrics", "models", "plots", "predictions", "reports", "survey")
 
 
@@ -22,15 +26,24 @@ def find(params: Params, known: Iterable[str]) -> tuple[list[Finding], list[str]
     return findings, left
 
 
+def shadowing() -> Iterator[Finding]:
+    """Yield folders of code that Python would import in place of the module of that name."""
+    for folder in sorted(CODE.rglob("*/")):
+        if folder.with_suffix(".py").is_file():
+            yield Finding(folder.as_posix(), f"no folder, for it hides {folder.with_suffix('.py').as_posix()}", "one")
+
+
 def _written() -> Iterator[str]:
+    """Yield the files, and the links to folders: nothing in the chain is one."""
     for folder in FOLDERS:
-        yield from (path.as_posix() for path in sorted(Path(folder).rglob("*")) if not path.is_dir())
+        inside = sorted(Path(folder).rglob("*"))
+        yield from (path.as_posix() for path in inside if path.is_symlink() or not path.is_dir())
 
 
 def _is_temporary(path: str) -> bool:
-    """Return whether a killed writer left it, which is the doctor's business, or DVC and git keep notes in it."""
+    """Return whether a killed writer left it, which is the doctor's business, or DVC lists there what git ignores."""
     name = Path(path).name
-    return name == ".gitignore" or (name.startswith(".") and name.endswith(".tmp"))
+    return name == ".gitignore" or TEMPORARY.fullmatch(name) is not None
 
 
 def _is_of_another_run(params: Params, path: str) -> bool:

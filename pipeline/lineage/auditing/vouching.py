@@ -38,9 +38,9 @@ def _weights(params: Params) -> Iterator[str]:
             facts = stamps.read(matrix.stamp_path(backbone)).facts
         except StateError:
             continue  # its own promise is broken, and says so
-        if (pinned := facts["weights_pinned"]) < DIGITS:
+        if (pinned := facts.get("weights_pinned", DIGITS)) < DIGITS:  # embeddings of an older version do not say
             known = f"only the first {pinned} digits of its sha256 pin" if pinned else "no sha256 pins"
-            used = facts["recipe"]["weights_sha256"]
+            used = facts.get("recipe", {}).get("weights_sha256")
             yield f"{backbone}: {known} its weights; state it in params.yaml (this run used sha256 {used})"
 
 
@@ -51,7 +51,7 @@ def _runs(params: Params) -> Iterator[str]:
         try:
             made_with: Mapping[str, Any] = stamps.read(runs.stamp_path(backbone, name)).facts["made_with"]
         except (StateError, KeyError):
-            continue
+            continue  # its own promise is broken, and says so
         if made_with.get("uncommitted_changes", True):
             unsure.append(f"{backbone}/{name}")
         libraries = made_with.get("libraries", {})

@@ -46,6 +46,9 @@ class Changes:
             yield ""
             yield heading
             yield from (f"  {line}" for line in list(found) or [NONE])
+        if altered := sorted(self.before.altered | self.after.altered):  # all was read by now
+            yield ""
+            yield from altered
         if self.after.commit is None and (names := sorted(set(revisions.not_run_yet(self.after)))):
             yield ""
             yield f"params.yaml was edited since, and that was not run yet: {', '.join(names)}; run `dvc repro`"
@@ -112,6 +115,8 @@ class Changes:
     def _missing(self, path: Path, before: object) -> str:
         """Say that an output cannot be read, of the earlier revision if that is the one that is None."""
         revision = self.before if before is None else self.after
+        if altered := [line for line in revision.altered if line.startswith(f"{path} of ")]:
+            return f"not known: {altered[0]}"
         if revision.out(path) is None:
             return f"not known: {revision.name} has made no {path}"
         return f"not known: {path} of {revision.name} is not in DVC's cache; run `dvc fetch --all-commits`"

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from io import BytesIO
 from pathlib import Path
@@ -32,6 +32,8 @@ class Revision:
     commit: str | None
     """None for the working tree."""
     lock: Lock
+    altered: set[str] = field(default_factory=set)
+    """Files that were asked for and are not what the lock holds, a line each: what they say is not repeated."""
 
     @cached_property
     def settings(self) -> Mapping[str, Any]:
@@ -77,25 +79,34 @@ class Revision:
         return entry.md5 if entry else None
 
     def read(self, path: Path) -> bytes | None:
-        """Return the bytes of an output; None if they are not to be had. StateError if they were altered."""
+        """Return the bytes of an output; None if they are not to be had. StateError if DVC's cache was altered."""
         if self.commit is None and path.is_file():
-            return stamps.read_bytes(path)
-        entry = self.out(path)
-        if entry is None:
-            return None
-        content = locks.read_object(entry.md5)
-        if content is None or entry.path == path.as_posix():
-            return content
-        return self._inside(entry, content, path)
+            return self._held(path, stamps.read_bytes(path))
+        md5 = self._locked(path)
+        return None if md5 is None else locks.read_object(md5)
 
-    def _inside(self, folder: Entry, content: bytes, path: Path) -> bytes | None:
-        """Return the bytes of a file in a folder, of which DVC keeps a list."""
-        inside = path.relative_to(folder.path).as_posix()
+    def _held(self, path: Path, content: bytes) -> bytes | None:
+        """Return the bytes of a file; None, which is noted, if they are not what the lock holds."""
+        if self._locked(path) in (None, hashlib.md5(content, usedforsecurity=False).hexdigest()):
+            return content
+        self.altered.add(f"{path} of {self.name} is not what {locks.LOCK} holds; run `headswap audit`")
+        return None
+
+    def _locked(self, path: Path) -> str | None:
+        """Return the md5 of an output by the lock; None if that, or DVC's list of the folder's files, lacks it."""
+        entry = self.out(path)
+        if entry is None or entry.path == path.as_posix():
+            return entry.md5 if entry else None
+        listed = locks.read_object(entry.md5)
+        return None if listed is None else self._inside(entry, listed, path)
+
+    def _inside(self, folder: Entry, content: bytes, path: Path) -> str | None:
+        """Return the md5 of a file in a folder, of which DVC keeps a list."""
         try:
-            md5 = {file["relpath"]: file["md5"] for file in json.loads(content)}.get(inside)
+            listed = {file["relpath"]: str(file["md5"]) for file in json.loads(content)}
         except (ValueError, KeyError, TypeError) as error:
             raise StateError(f"{folder.path} of {self.name}: not DVC's list of a folder's files") from error
-        return None if md5 is None else locks.read_object(str(md5))
+        return listed.get(path.relative_to(folder.path).as_posix())
 
     def manifest(self) -> Manifest | None:
         """Return the list of images; None if it is not to be had."""
@@ -143,12 +154,13 @@ class Revision:
         return {} if content is None else _json(content, f"{verdict.VERDICT} of {self.name}")
 
     def _kept(self, path: Path) -> Mapping[str, Any]:
-        """Return the content of a JSON file that git keeps; empty if it is not there."""
+        """Return the content of a JSON file that git keeps; empty if it is not there, or not what the lock holds."""
         if self.commit is not None:
             content = git.file_at(self.commit, path.as_posix())
         else:
             content = stamps.read_bytes(path) if path.is_file() else None
-        return {} if content is None else _json(content, f"{path} of {self.name}")
+        held = None if content is None else self._held(path, content)
+        return {} if held is None else _json(held, f"{path} of {self.name}")
 
 
 def at(revision: str) -> Revision:

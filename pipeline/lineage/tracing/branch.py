@@ -30,8 +30,3 @@ class Once:
             return Branch(f"{text}: as above")
         self._grown.add(key or text)
         return Branch(text, grow())
-
-
-def printable(text: str) -> str:
-    """Return a text without what could steer a terminal: names and labels are other people's."""
-    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)

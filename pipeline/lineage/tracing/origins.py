@@ -3,32 +3,27 @@
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from pipeline import manifest, runs, stamps
 from pipeline.cost import duration
 from pipeline.embeddings import matrix
-from pipeline.errors import PipelineError, StateError
-from pipeline.lineage.chain import Node
+from pipeline.errors import PipelineError
+from pipeline.lineage import chain
 from pipeline.lineage.tracing.branch import Branch, Once
+from pipeline.lineage.tracing.recorded import Recorded, maker_of, unaltered
 from pipeline.manifest import Manifest
-from pipeline.params import Params
 from pipeline.runs import Run
 from pipeline.stamps import Stamp
-
-_OF_RUNS = ("models", "metrics", "predictions", "plots")
-"""Folders with a folder for each backbone, and in that a file or folder for each run."""
 
 
 @dataclass(frozen=True)
 class Origins:
     """Grows the branches of one tree."""
 
-    params: Params
+    recorded: Recorded
     table: Manifest
-    nodes: Mapping[str, Node] = field(default_factory=dict)
-    """Of the recorded lineage."""
     once: Once = field(default_factory=Once)
 
     def of_run(self, run: Run) -> Branch:
@@ -36,7 +31,7 @@ class Origins:
         return self.once(f"{run.kind} {run.id}", lambda: list(self._of_run(run)))
 
     def _of_run(self, run: Run) -> Iterator[Branch]:
-        facts, stamp = run.stamp.facts, self._stamp(runs.stamp_path(run.backbone, run.name))
+        facts, stamp = run.stamp.facts, self.recorded.stamp(runs.stamp_path(run.backbone, run.name))
         for name in sorted(stamp.outputs):
             if name.startswith(f"{runs.folder(run.backbone, run.name).as_posix()}/"):
                 yield Branch(hashed(name, unaltered(name, stamp.outputs[name], "as stamped")))
@@ -47,7 +42,7 @@ class Origins:
         device = f" on {facts['device']}" if "device" in facts else ""
         yield Branch(f"took {duration(run.cost.seconds)}, {run.cost.cpu_seconds:.1f} s of CPU time{device}")
         yield self._made_with(facts.get("made_with", {}))
-        require_current(runs.stamp_path(run.backbone, run.name), stamp)
+        self.recorded.require_current(runs.stamp_path(run.backbone, run.name), stamp)
         yield Branch("made from", self._of_inputs(stamp))
 
     def _made_with(self, made_with: Mapping[str, Any]) -> Branch:
@@ -67,7 +62,7 @@ class Origins:
         return [self._of_input(name, sha256) for name, sha256 in sorted(stamp.inputs.items())]
 
     def _of_input(self, name: str, sha256: str) -> Branch:
-        maker = _maker(name)
+        maker = maker_of(name)
         if maker is None:
             return self.of_weights(name, sha256)
         return self.of_manifest() if maker == manifest.STAMP else self.of_embeddings(maker.stem)
@@ -77,21 +72,21 @@ class Origins:
         return self.once(hashed(manifest.MANIFEST, stamps.sha256_file(manifest.MANIFEST)), self._of_manifest)
 
     def _of_manifest(self) -> list[Branch]:
-        facts, counts = self._stamp(manifest.STAMP).facts, Counter(self.table.split)
+        facts, counts = self.recorded.stamp(manifest.STAMP).facts, Counter(self.table.split)
         dealt = ", ".join(f"{counts[split]} {split}" for split in manifest.SPLITS)
         split = _listed(facts.get("split", {}))
         return [
-            Branch(f"{len(self.table)} images in {self.params.data.path}: {dealt}"),
+            Branch(f"{len(self.table)} images in {self.recorded.params.data.path}: {dealt}"),
             Branch(f"read by source {facts.get('source')}; dealt by {split}, seed {facts.get('seed')}"),
         ]
 
     def of_embeddings(self, backbone: str) -> Branch:
         """Return where a matrix comes from."""
-        path, stamp = matrix.matrix_path(backbone), self._stamp(matrix.stamp_path(backbone))
+        path, stamp = matrix.matrix_path(backbone), self.recorded.stamp(matrix.stamp_path(backbone))
 
         def grow() -> Sequence[Branch]:
             embedded = matrix.read(backbone)
-            require_current(matrix.stamp_path(backbone), stamp)
+            self.recorded.require_current(matrix.stamp_path(backbone), stamp)
             rows, width = embedded.features.shape
             views = f" and {len(embedded.augmented.row)} further views" if embedded.augmented else ""
             skipped = len(stamp.facts.get("skipped", {}))
@@ -116,77 +111,25 @@ class Origins:
         away = "" if here else "; not on this machine, so its bytes were not checked"
         return Branch(f"weights {hashed(locator, sha256)}{away}")
 
-    def _stamp(self, path: Path) -> Stamp:
-        """Read a stamp, whose bytes must be the recorded ones: nothing else vouches for the facts in it."""
-        if node := self.nodes.get(path.as_posix()):
-            unaltered(path.as_posix(), node.sha256, "as recorded in reports/lineage.json")
-        return stamps.read(path)
-
     def of_file(self, name: str) -> Branch:
         """Return where any file of the recorded lineage comes from."""
-        if run := run_of_file(self.params, name):
-            return self.of_run(runs.read(*run))
-        for backbone in self.params.run.backbones:
+        if run := self.recorded.run_of_file(name):
+            return self.of_run(self.recorded.run(*run))
+        for backbone in self.recorded.params.run.backbones:
             if Path(name) in (matrix.matrix_path(backbone), matrix.stamp_path(backbone)):
                 return self.of_embeddings(backbone)
         if Path(name) in (manifest.MANIFEST, manifest.STAMP):
             return self.of_manifest()
-        node = self.nodes[name]
+        node = self.recorded.nodes[name]
         if node.role == "weights":
             return self.of_weights(name, node.sha256)
-        sha256 = unaltered(name, node.sha256, "as recorded in reports/lineage.json")
+        sha256 = unaltered(name, node.sha256, f"as recorded in {chain.LINEAGE}")
         return self.once(f"{node.role} {hashed(name, sha256)}", lambda: self._made_from(node.made_from))
 
     def _made_from(self, names: Iterable[str]) -> list[Branch]:
         """Return a branch for each thing: the files of one run are one thing, and so are a file and its stamp."""
-        origins = {group_of(self.params, self.nodes, name): name for name in sorted(names)}
+        origins = {self.recorded.group_of(name): name for name in sorted(names)}
         return [self.of_file(name) for name in origins.values()]
-
-
-def run_of_file(params: Params, name: str) -> tuple[str, str] | None:
-    """Return the backbone and name of the listed run that a path belongs to: its folder, or a file that it left."""
-    parts = PurePosixPath(name).parts
-    if len(parts) < 3 or parts[0] not in _OF_RUNS:
-        return None
-    run = parts[1], PurePosixPath(parts[2]).stem
-    if run not in params.runs():
-        return None
-    path = runs.stamp_path(*run)
-    return run if Path(name) in (path, path.parent) or name in stamps.read(path).outputs else None
-
-
-def group_of(params: Params, nodes: Mapping[str, Node], name: str) -> str:
-    """Return what a file is a part of: a run's id, the file that it is the stamp of, or itself."""
-    if run := run_of_file(params, name):
-        return "/".join(run)
-    node = nodes[name]
-    return node.made_from[0] if node.role == "stamp" and node.made_from else name
-
-
-def require_current(path: Path, stamp: Stamp) -> None:
-    """Raise StateError if what a stamp's stage read is no longer what the manifest's or a matrix's own stamp says."""
-    for name, then in stamp.inputs.items():
-        maker = _maker(name)
-        if maker is not None and (now := stamps.read(maker).outputs.get(name)) != then:
-            raise StateError(
-                f"{path}: made from {name} with sha256 {then}, expected {now} as it is now; run `dvc repro`"
-            )
-
-
-def _maker(name: str) -> Path | None:
-    """Return the stamp of the stage that makes an input; None for weights, which no stage makes."""
-    if name == manifest.MANIFEST.as_posix():
-        return manifest.STAMP
-    backbone = PurePosixPath(name).stem
-    return matrix.stamp_path(backbone) if name == matrix.matrix_path(backbone).as_posix() else None
-
-
-def unaltered(locator: str, expected: str, said: str) -> str:
-    """Return the sha256 of a file's bytes; StateError if it is not the expected one."""
-    found = stamps.sha256_file(stamps.locate(locator))
-    if found != expected:
-        raise StateError(f"{locator}: sha256: got {found}, expected {expected} {said}; run `dvc repro`")
-    return found
 
 
 def hashed(name: str | Path, sha256: str) -> str:

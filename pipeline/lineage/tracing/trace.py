@@ -13,10 +13,10 @@ from pipeline import manifest, runs, verdict
 from pipeline.errors import InputError, StateError, first_five, unknown
 from pipeline.evaluation.metrics import METRICS
 from pipeline.lineage import chain
-from pipeline.lineage.chain import Node
 from pipeline.lineage.tracing import uses
 from pipeline.lineage.tracing.branch import Branch
-from pipeline.lineage.tracing.origins import Origins, hashed, run_of_file, unaltered
+from pipeline.lineage.tracing.origins import Origins, hashed
+from pipeline.lineage.tracing.recorded import Recorded, unaltered
 from pipeline.lineage.tracing.uses import Uses
 from pipeline.manifest import Manifest
 from pipeline.params import Params
@@ -39,57 +39,57 @@ def trace(params: Params, what: str) -> Branch:
         StateError: if a file on the way is missing, altered, or was made from other bytes than lie there now.
 
     """
-    return _Trace(params, manifest.read(), chain.read().nodes if chain.LINEAGE.exists() else None).of(what)
+    recorded = Recorded(params, chain.read().nodes if chain.LINEAGE.exists() else {})
+    return _Trace(recorded, recorded.manifest()).of(what)
 
 
 @dataclass(frozen=True)
 class _Trace:
-    params: Params
+    recorded: Recorded
     table: Manifest
-    nodes: Mapping[str, Node] | None
-    """Of the recorded lineage, if one was recorded."""
     origins: Origins = field(init=False)
     uses: Uses = field(init=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "origins", Origins(self.params, self.table, self.nodes or {}))
-        object.__setattr__(self, "uses", Uses(self.params, self.table))
+        object.__setattr__(self, "origins", Origins(self.recorded, self.table))
+        object.__setattr__(self, "uses", Uses(self.recorded, self.table))
 
     def of(self, what: str) -> Branch:
         name = _inside(what)
         if rows := self._images(name):
             return self._of_images(rows)
         if run := self._run(name):
-            return self._of_run(runs.read(*run))
-        if name in (self.nodes or {}):
+            self.recorded.unaltered(Path(name))
+            return self._of_run(self.recorded.run(*run))
+        if name in self.recorded.nodes:
             return self._of_file(name)
         left, colon, right = what.partition(":")
         if colon and (run := self._run(_inside(left))):
-            return self._of_part(runs.read(*run), right)
-        things = ["/".join(run) for run in self.params.runs()]
-        raise InputError(unknown("WHAT", what, [*things, *(self.nodes or {}), *self.table.image_id]))
+            return self._of_part(self.recorded.run(*run), right)
+        things = ["/".join(run) for run in self.recorded.params.runs()]
+        raise InputError(unknown("WHAT", what, [*things, *self.recorded.nodes, *self.table.image_id]))
 
     def _images(self, name: str) -> list[int]:
-        """Return the rows of an image, or of those that share bytes; InputError for a hash that several begin with."""
+        """Return the rows of an image, or of those that share bytes; InputError where others are meant as well."""
         table = self.table
-        if rows := [row for row in range(len(table)) if name in (table.image_id[row], table.path[row])]:
-            return rows[:1]
-        if not re.fullmatch(rf"[0-9a-fA-F]{{{DIGITS},64}}", name):
-            return []
-        rows = [row for row, sha256 in enumerate(table.sha256) if sha256.startswith(name.lower())]
+        rows = [row for row in range(len(table)) if name in (table.image_id[row], table.path[row])]
+        how = "which is the id of one image and the path of another"
+        if not rows and re.fullmatch(rf"[0-9a-fA-F]{{{DIGITS},64}}", name):
+            rows = [row for row, sha256 in enumerate(table.sha256) if sha256.startswith(name.lower())]
+            how = "with which several images' sha256 begin"
         if len({table.sha256[row] for row in rows}) > 1:
-            listed = first_five([f"{table.sha256[row]} ({table.image_id[row]})" for row in rows], "images")
-            raise InputError(f"WHAT: got {name!r}, with which several images' sha256 begin: {', '.join(listed)}")
+            listed = first_five([f"{table.sha256[row]} ({table.path[row]})" for row in rows], "images")
+            raise InputError(f"WHAT: got {name!r}, {how}; expected the sha256 of one: {', '.join(listed)}")
         return rows
 
     def _run(self, name: str) -> tuple[str, str] | None:
         """Return the run of a name or path; InputError for the name of several."""
-        listed = list(self.params.runs())
+        listed = list(self.recorded.params.runs())
         meant = [run for run in listed if name in ("/".join(run), run[1])]
         if len(meant) > 1:
             several = ", ".join("/".join(run) for run in meant)
             raise InputError(f"WHAT: got {name!r}, which is on several backbones; expected one of: {several}")
-        return meant[0] if meant else run_of_file(self.params, name)
+        return meant[0] if meant else self.recorded.run_of_file(name)
 
     def _of_images(self, rows: Sequence[int]) -> Branch:
         branches = [Branch(f"image {self.table.image_id[row]}", self.uses.of_image(row)) for row in rows]
@@ -106,18 +106,19 @@ class _Trace:
 
     def _of_file(self, name: str) -> Branch:
         origin = self.origins.of_file(name)
-        into = uses.of_files(self.params, self.nodes or {}, [name])
+        into = uses.of_files(self.recorded, [name])
         return Branch(origin.text, [*origin.branches, *([Branch("went into", into)] if into else [])])
 
     def _into(self, run: Run) -> Branch:
-        if self.nodes is None:
+        nodes = self.recorded.nodes
+        if not nodes:
             return Branch(f"went into: not known without {chain.LINEAGE}; run `dvc repro`")
         for name, sha256 in run.stamp.outputs.items():
-            if name in self.nodes and self.nodes[name].sha256 != sha256:
+            if name in nodes and nodes[name].sha256 != sha256:
                 raise StateError(
                     f"{chain.LINEAGE}: {name}: was recorded before {run.id} was made anew; run `dvc repro`"
                 )
-        return Branch("went into", uses.of_files(self.params, self.nodes, list(run.stamp.outputs)))
+        return Branch("went into", uses.of_files(self.recorded, list(run.stamp.outputs)))
 
     def _of_part(self, run: Run, part: str) -> Branch:
         if part in METRICS:
@@ -140,8 +141,7 @@ class _Trace:
         return Branch(f"{metric} of {run.id}", [*found, self.origins.of_run(run), self._into(run)])
 
     def _tested(self, run: Run, metric: str) -> Branch:
-        sha256 = self._verdicts_hash()
-        content = verdict.read()
+        content = self.recorded.verdict()
         path = runs.metrics_path(run.backbone, run.name).as_posix()
         results: list[Mapping[str, Any]] = [one for one in content["results"] if _id(one) == run.id]
         if not results:
@@ -153,13 +153,8 @@ class _Trace:
         value, low, high = (results[0]["test"][metric][name] for name in ("value", "low", "high"))
         images = sum(content["test_images"].values())
         text = f"test: {value:.4f}, 95% interval [{low:.4f}, {high:.4f}], on {images} images"
-        return Branch(text, [Branch(hashed(verdict.VERDICT, sha256))])
-
-    def _verdicts_hash(self) -> str:
-        name = verdict.VERDICT.as_posix()
-        if self.nodes and name in self.nodes:
-            return unaltered(name, self.nodes[name].sha256, f"as recorded in {chain.LINEAGE}")
-        return "not recorded"
+        node = self.recorded.nodes.get(verdict.VERDICT.as_posix())
+        return Branch(text, [Branch(hashed(verdict.VERDICT, node.sha256 if node else "not recorded"))])
 
     def _of_prediction(self, run: Run, row: int) -> Branch:
         image_id = self.table.image_id[row]

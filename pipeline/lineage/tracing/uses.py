@@ -15,16 +15,19 @@ from pipeline.evaluation import curves, decisions
 from pipeline.evaluation.curves import Curve
 from pipeline.evaluation.predictions import Predictions
 from pipeline.lineage.chain import Node
-from pipeline.lineage.tracing import origins
 from pipeline.lineage.tracing.branch import Branch, Once
+from pipeline.lineage.tracing.origins import hashed
+from pipeline.lineage.tracing.recorded import Recorded, unaltered
 from pipeline.manifest import Manifest
 from pipeline.params import Params
 from pipeline.runs import Run
+from pipeline.thumbnails import Thumbnails
 
 
-def of_files(params: Params, nodes: Mapping[str, Node], names: Sequence[str]) -> list[Branch]:
+def of_files(recorded: Recorded, names: Sequence[str]) -> list[Branch]:
     """Return what was made from files of the recorded lineage, and what from that; files of one run are one thing."""
-    group = {name: origins.group_of(params, nodes, name) for name in nodes}
+    nodes = recorded.nodes
+    group = {name: recorded.group_of(name) for name in nodes}
     into: dict[str, set[str]] = {}
     for name, node in nodes.items():
         for source in node.made_from:
@@ -48,14 +51,19 @@ def _called(nodes: Mapping[str, Node], thing: str) -> str:
 class Uses:
     """What came of images, as far as the runs that params lists have been made."""
 
-    params: Params
+    recorded: Recorded
     table: Manifest
+
+    @property
+    def params(self) -> Params:
+        """Of the project."""
+        return self.recorded.params
 
     @cached_property
     def _runs(self) -> list[Run]:
-        found = [runs.read(*run) for run in self.params.runs() if runs.stamp_path(*run).exists()]
+        found = [self.recorded.run(*run) for run in self.params.runs() if runs.stamp_path(*run).exists()]
         for run in found:
-            origins.require_current(runs.stamp_path(run.backbone, run.name), run.stamp)
+            self.recorded.require_current(runs.stamp_path(run.backbone, run.name), run.stamp)
         return found
 
     @cached_property
@@ -66,21 +74,26 @@ class Uses:
     def _curves(self) -> dict[str, Curve]:
         return {backbone: curves.read(backbone) for backbone in self._made(curves.stamp_path)}
 
+    @cached_property
+    def _thumbnails(self) -> Thumbnails:
+        self.recorded.unaltered(thumbnails.STAMP)
+        return thumbnails.read()
+
     def _made(self, stamp_path: Callable[[str], Path]) -> Iterator[str]:
         """Yield the backbones for which a stage has run."""
         for backbone in self.params.run.backbones:
             if (path := stamp_path(backbone)).exists():
-                origins.require_current(path, stamps.read(path))
+                self.recorded.require_current(path, self.recorded.stamp(path))
                 yield backbone
 
     def of_image(self, row: int) -> list[Branch]:
         """Return everything that came of the image in a row of the manifest, its bytes checked."""
         table, image_id = self.table, self.table.image_id[row]
-        origins.unaltered(table.path[row], table.sha256[row], f"as in {manifest.MANIFEST}")
+        unaltered(table.path[row], table.sha256[row], f"as in {manifest.MANIFEST}")
         group = f", group {table.group[row]}" if table.group[row] is not None else ""
         same = [other for at, other in enumerate(table.image_id) if at != row and table.sha256[at] == table.sha256[row]]
         found = [
-            Branch(origins.hashed(table.path[row], table.sha256[row])),
+            Branch(hashed(table.path[row], table.sha256[row])),
             Branch(f"label {table.label[row]}{group}"),
             Branch(f"split {table.split[row]}, row {row} of {manifest.MANIFEST}"),
             *([Branch("same bytes as", [Branch(other) for other in same])] if same else []),
@@ -96,7 +109,7 @@ class Uses:
 
     def row_in(self, backbone: str, image_id: str) -> Branch:
         """Return where an image stands in a backbone's matrix."""
-        path, skipped = matrix.matrix_path(backbone), stamps.read(matrix.stamp_path(backbone)).facts["skipped"]
+        path, skipped = matrix.matrix_path(backbone), self._skipped(backbone)
         if image_id in skipped:
             return Branch(f"{backbone}: skipped: {skipped[image_id]}")
         embedded = self._embedded[backbone]
@@ -129,8 +142,12 @@ class Uses:
 
     def _using(self, row: int) -> Iterator[Run]:
         for run in self._runs:
-            if self.table.image_id[row] not in stamps.read(matrix.stamp_path(run.backbone)).facts["skipped"]:
+            if self.table.image_id[row] not in self._skipped(run.backbone):
                 yield run
+
+    def _skipped(self, backbone: str) -> Mapping[str, str]:
+        """Return why images have no row, by their id."""
+        return dict(self.recorded.stamp(matrix.stamp_path(backbone)).facts["skipped"])
 
     def _predicted(self, image_id: str) -> Iterator[Branch]:
         for run in self._runs:
@@ -146,10 +163,10 @@ class Uses:
                 yield Branch(f"{curves.path_of(backbone)}: {right} of its {len(curve.points)} trainings are right")
 
     def _reported(self, row: int) -> Iterator[Branch]:
-        if thumbnails.STAMP.exists() and self.table.image_id[row] in thumbnails.read().image_id:
+        if thumbnails.STAMP.exists() and self.table.image_id[row] in self._thumbnails.image_id:
             yield Branch(f"{thumbnails.PATH} and {thumbnails.SPRITE}: a small picture, which {verdict.PAGE} may show")
         if verdict.VERDICT.exists() and self.table.split[row] == "test":
-            images = sum(verdict.read()["test_images"].values())
+            images = sum(self.recorded.verdict()["test_images"].values())
             yield Branch(f"{verdict.VERDICT}: one of the {images} test images that its scores are of")
 
     def decided(self, run: Run) -> Predictions:

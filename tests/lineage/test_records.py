@@ -1,0 +1,147 @@
+"""An audit stays one when the records themselves are gone, broken or strange."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from pipeline import cli, params
+from pipeline.exclusions import EXCLUDED
+from pipeline.lineage.auditing.audit import Audit, audit
+from tests.conftest import Project
+from tests.lineage.conftest import make
+
+
+@pytest.fixture
+def copy(recorded: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Stand in a copy to spoil."""
+    shutil.copytree(recorded.root, tmp_path / "copy")
+    monkeypatch.chdir(tmp_path / "copy")
+    return tmp_path / "copy"
+
+
+def places(done: Audit | None = None) -> list[str]:
+    return [finding.place for finding in (done or audit(params.load())).findings]
+
+
+@pytest.mark.parametrize("content", [None, "", "stages: {}\n", "stages: [", "\udcff"])
+def test_a_floor_plan_that_is_gone_or_empty_hides_nothing(copy: Path, content: str | None) -> None:
+    if content is None:
+        Path("dvc.yaml").unlink()
+    else:
+        Path("dvc.yaml").write_text(content, errors="surrogateescape")
+    assert any(place.startswith(("dvc.yaml", "dvc.lock")) for place in places())
+
+
+def test_without_its_dvc_folder_a_lock_is_still_held_against_the_files(copy: Path) -> None:
+    shutil.rmtree(".dvc")
+    Path("pipeline/atomic.py").write_text("")
+    assert {".dvc", "pipeline/atomic.py"} <= set(places())
+
+
+@pytest.mark.parametrize("name", [".dvc/config", ".dvcignore"])
+def test_a_repository_that_dvc_cannot_open_is_one_line(
+    copy: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    Path(name).write_bytes(b"[\xff")
+    assert cli.main(["audit"]) == 2
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_an_altered_file_does_not_hide_a_surplus_one_in_its_folder(copy: Path) -> None:
+    Path("data/raw/red/03.png").write_bytes(b"x")
+    Path("data/raw/notes.txt").write_text("x")
+    assert {"data/raw", "data/raw/red/03.png"} <= set(places())
+
+
+def test_a_package_that_hides_a_module_is_found(copy: Path) -> None:
+    Path("pipeline/atomic").mkdir()
+    shutil.copy("pipeline/atomic.py", "pipeline/atomic/__init__.py")
+    assert "pipeline/atomic" in places()
+
+
+def test_code_of_a_package_itself_is_held_against_the_lock(copy: Path) -> None:
+    with Path("pipeline/nn/__init__.py").open("a") as code:
+        code.write("import os\n")
+    assert "pipeline/nn/__init__.py" in places()
+
+
+@pytest.mark.parametrize("name", ["models/other", "reports/other", "models/tiny/logreg/.other.tmp"])
+def test_a_link_to_elsewhere_and_a_hidden_file_are_no_part_of_a_run(copy: Path, tmp_path: Path, name: str) -> None:
+    if name.endswith(".tmp"):
+        Path(name).write_text("x")
+    else:
+        Path(name).symlink_to(tmp_path)
+    done = audit(params.load())
+    assert name in places(done) or any(name in note for note in done.notes)
+
+
+@pytest.mark.parametrize("name", ["data/embeddings/tiny.json", "models/tiny/logreg/run.json"])
+@pytest.mark.parametrize("content", ['{"stage": "a", "outputs": {}, "inputs": {}, "facts": null}', "[" * 200_000, "{}"])
+def test_a_stamp_that_is_none_is_found_and_accuses_no_other_file(copy: Path, name: str, content: str) -> None:
+    Path(name).write_text(content)
+    assert places() == [name]
+
+
+def test_embeddings_of_an_older_version_are_no_crash(copy: Path) -> None:
+    path = Path("data/embeddings/tiny.json")
+    content = json.loads(path.read_text())
+    del content["facts"]["weights_pinned"]
+    path.write_text(json.dumps(content))
+    assert places() == [path.as_posix()]
+
+
+@pytest.mark.parametrize(
+    "text", ["- path: x\n", "stages: [1]\n", "a: 1\n", "stages: {prepare: {cmd: x, params: {params.yaml: null}}}\n",
+             "stages: {prepare: {cmd: x, params: {params.yaml: {seed: 2020-01-01}}}}\n",
+             "stages: {prepare: {cmd: x, outs: [{path: a, md5: 123, size: 1}]}}\n"],
+)  # fmt: skip
+def test_a_lock_that_is_none_is_found(copy: Path, text: str) -> None:
+    Path("dvc.lock").write_text(text)
+    assert any(place.startswith("dvc.lock") for place in places())
+
+
+def test_a_folder_object_that_lists_no_files_is_no_crash(copy: Path) -> None:
+    import hashlib
+
+    content = b'[{"x": 1}]'
+    md5 = hashlib.md5(content).hexdigest()
+    folder = Path(".dvc/cache/files/md5") / md5[:2]
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{md5[2:]}.dir").write_bytes(content)
+    lock = Path("dvc.lock").read_text()
+    old = lock.split("path: models/tiny/logreg\n")[1].split("md5: ")[1].split("\n")[0]
+    if not old.endswith(".dir"):
+        old = lock.split("path: models/tiny/logreg\n")[1].split("md5: ")[2].split("\n")[0]
+    Path("dvc.lock").write_text(lock.replace(old, f"{md5}.dir"))
+    assert "models/tiny/logreg" in places()
+
+
+def test_a_malformed_list_of_excluded_images_does_not_hide_other_findings(copy: Path) -> None:
+    EXCLUDED.write_text("sha256,reason\nx,forgotten\n")
+    Path("tiny.pth").write_bytes(b"x")
+    assert {EXCLUDED.as_posix(), "tiny.pth"} <= set(places())
+
+
+def test_names_that_steer_a_terminal_are_printed_as_what_they_are(
+    copy: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("reports/a\nheadswap audit: nothing was altered\x1b[2J").write_text("x")
+    assert cli.main(["audit"]) == 1
+    assert cli.main(["audit", "--json"]) == 1
+    printed = capsys.readouterr()
+    assert "\x1b" not in printed.err + printed.out
+    assert "\nheadswap audit: nothing was altered" not in printed.err + printed.out
+
+
+def test_a_data_folder_outside_the_project_is_audited_as_any_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recorded: Project
+) -> None:
+    (tmp_path / "in").mkdir()
+    monkeypatch.chdir(tmp_path / "in")
+    shutil.copytree(recorded.root / "data/raw", tmp_path / "images")
+    make(tmp_path / "in", data={"path": "../images"})
+    assert places() == []
+    (tmp_path / "images/red/03.png").write_bytes(b"x")
+    assert places() == ["../images/red/03.png"]
