@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.stages.embed import LOCK
+from pipeline.processes import EMBED_LOCK
 from tests.kills import Killer, TinyClone
 
 OFTEN = {"compare": 4, "head": 3, "images": 2, "seed": 1}
@@ -29,7 +29,7 @@ def commit(clone: TinyClone) -> None:
 @pytest.mark.parametrize("kills", [5, pytest.param(50, marks=pytest.mark.soak)])
 def test_after_every_kill_the_doctor_makes_the_next_run_end_well(killer: Killer, kills: int) -> None:
     # the very first run, amid its frozen pass: the lock is there as soon as that begins
-    done = [killer.kill("nothing", begun=(killer.clone.root / LOCK).exists, within=0.6)]
+    done = [killer.kill("nothing", begun=(killer.clone.root / EMBED_LOCK).exists, within=0.6)]
     commit(killer.clone)
     kinds = ["compare"] if kills < 10 else killer.generator.choices(list(OFTEN), list(OFTEN.values()), k=kills)
     while len(done) < kills:

@@ -362,8 +362,8 @@ def test_what_is_not_printable_cannot_steer_the_terminal() -> None:
 
 def test_it_loads_no_torch(finished: Project) -> None:
     script = (
-        "import sys, pipeline.cli as cli; assert cli.main(['trace', 'tiny/logreg']) == 0; "
-        "assert cli.main(['trace', 'red/03.png']) == 0; sys.exit('torch' in sys.modules)"
+        "import os, sys, pipeline.cli as cli; assert cli.main(['trace', 'tiny/logreg']) == 0; "
+        "assert cli.main(['trace', 'red/03.png']) == 0; os._exit('torch' in sys.modules)"  # as `headswap` ends
     )
     environment = {"PYTHONPATH": str(REPOSITORY), "PATH": ""}
     done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=False)
