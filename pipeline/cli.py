@@ -118,8 +118,8 @@ VERBS = {
         "write what dvc.lock says as W3C PROV-JSON or OpenLineage events, for other tools",
         words=Words(
             "target",
-            "FORMAT FILE, where the format is prov or openlineage; its events bear dvc.lock's time: of its commit, "
-            "or of its last change where that is not committed",
+            "FORMAT FILE: prov or openlineage, and the file to write; events bear dvc.lock's time: of its commit, or "
+            "of its last change where that is not committed",
             2,
         ),
     ),

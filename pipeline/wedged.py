@@ -102,6 +102,9 @@ def _has_ended(process: psutil.Process) -> bool:
 
 
 def _lock() -> Iterator[Wedge]:
+    committed = git.file_at("HEAD", LOCK.as_posix())
+    if not LOCK.exists() and committed is not None and not _wrong_with(committed):
+        yield Wedge(f"{LOCK}: missing, although the last commit has one", partial(_restore, "missing"))
     if not LOCK.is_file():
         return
     content = LOCK.read_bytes()

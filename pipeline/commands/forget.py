@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from pipeline import exclusions, locks, manifest, processes, runs
 from pipeline.embeddings import matrix, upkeep
 from pipeline.embeddings.upkeep import Change
-from pipeline.errors import InputError, StateError, unknown
+from pipeline.errors import InputError, StateError
 from pipeline.exclusions import EXCLUDED, FORGOTTEN
 from pipeline.lineage.auditing import carriers, objects
 from pipeline.lineage.auditing.forgotten import caches, checkpoints, hashes
@@ -70,7 +70,7 @@ def _next(params: Params, *, raw: bool) -> Iterator[str]:
     yield "next:"
     if raw:
         yield "  delete the raw files named above, and their lines in labels.csv if there is one"
-    yield "  dvc repro"
+    yield "  dvc repro              # trains everything anew: results will differ a little"
     if objects.are_shared():
         yield "  dvc gc --workspace --projects ...    # all that share DVC's cache; what none of them needs goes"
     else:
@@ -78,6 +78,7 @@ def _next(params: Params, *, raw: bool) -> Iterator[str]:
     if _has_remote():
         yield f"  dvc gc --workspace --cloud{' --projects ...' if objects.are_shared() else ''}"
     yield "  headswap audit         # proves that nothing here carries them"
+    yield f"  git commit {EXCLUDED} dvc.lock metrics reports"
 
 
 def _has_remote() -> bool:
@@ -99,7 +100,7 @@ def _resolved(wanted: Sequence[str], table: Manifest | None) -> list[str]:
     for name in dict.fromkeys(wanted):
         meant = _meant(name, names)
         if not meant:
-            problems.append(unknown("IMAGE", name, table.image_id if table else ()))
+            problems.append(f"IMAGE: got {name!r}, expected the id, path or sha256 of an image; none is meant by it")
         elif len(meant) > 1:
             problems.append(
                 f"IMAGE: got {name!r}, which means {len(meant)} images; expected one of: {', '.join(meant)}"

@@ -2,11 +2,13 @@
 
 import json as json_
 
-from pipeline.errors import CheckFailed, InputError
+from pipeline.errors import CheckFailed, InputError, first_five
 from pipeline.lineage import chain
 from pipeline.lineage.auditing.audit import Audit, audit
 from pipeline.params import Params
 from pipeline.printable import printable
+
+REMEDY = "what to do: docs/lineage.md, When something was altered"
 
 
 def main(params: Params, *, record: bool = False, quick: bool = False, json: bool = False, recompute: int = 0) -> str:
@@ -18,19 +20,23 @@ def main(params: Params, *, record: bool = False, quick: bool = False, json: boo
         raise InputError(f"--recompute: got {recompute}, expected 1 or more images, and no --quick beside it")
     done = audit(params, quick=quick, recomputed=recompute)
     printed = json_.dumps(done.content(), indent=2) if json else _printed(done)
-    if done.findings:
-        findings = [] if json else [*map(str, done.findings), f"{len(done.findings)} findings"]
-        raise CheckFailed(*findings, printed=printed)
+    failing = [*done.findings, *(done.leaks if params.data.on_leak == "fail" else [])]
+    if failing:
+        told = [] if json else [*map(str, failing), f"{len(failing)} finding{'s'[: len(failing) > 1]}; {REMEDY}"]
+        raise CheckFailed(*told, printed=printed)
     return printed
 
 
 def _printed(done: Audit) -> str:
-    lines = [f"note: {printable(note)}" for note in done.notes]
+    leaks = first_five([str(leak) for leak in done.leaks], "leaks and conflicts; `--json` lists them")
+    lines = [f"note: {printable(note)}" for note in (*leaks, *done.notes)]
     lines += [
         f"{backbone}: {told.rows} rows recomputed: {told.identical} bit for bit, {told.different} different"
         for backbone, told in done.recomputed.items()
     ]
-    looked = "stamps and sizes of " if done.quick else ""
     took = f"{done.bytes / 1e6:.1f} MB in {done.seconds:.1f} s"
-    summary = f"{looked}{done.files} files, {done.images} images among them, {took}"
-    return "\n".join([*lines, summary if done.findings else f"{summary}: nothing was altered"])
+    if done.quick:
+        summary, well = f"{done.files} stamps and tables read, {took}", "sizes agree, contents were not read"
+    else:
+        summary, well = f"{done.files} files, {done.images} images among them, {took}", "nothing was altered"
+    return "\n".join([*lines, summary if done.findings else f"{summary}: {well}"])

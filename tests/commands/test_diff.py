@@ -302,7 +302,7 @@ class TestRevisions:
         assert "run `dvc fetch" in section(text, "Images")[0]
         assert "data/embeddings/tiny.json of before" in section(text, "Recipe")[0]
         assert "70.00% -> 72.00% (+2.00 points)" in text
-        assert "data/raw: other files, which ones is not known" in text
+        assert "data/raw: other content" in text
 
     def test_an_object_that_was_altered_is_refused(self, state: State, capsys: pytest.CaptureFixture[str]) -> None:
         state.images.popitem()

@@ -9,7 +9,7 @@ from typing import Any
 
 from pipeline import locks, manifest, runs, stamps, verdict
 from pipeline.embeddings import matrix
-from pipeline.errors import PipelineError, StateError, first_five
+from pipeline.errors import PipelineError, StateError
 from pipeline.evaluation import predictions
 from pipeline.exclusions import EXCLUDED
 from pipeline.lineage import chain
@@ -33,6 +33,8 @@ class Audit:
 
     quick: bool = False
     findings: list[Finding] = field(default_factory=list)
+    leaks: list[Finding] = field(default_factory=list)
+    """Between splits, and conflicts: nothing that anybody altered."""
     notes: list[str] = field(default_factory=list)
     """What cannot be vouched for, and what is worth knowing."""
     recomputed: dict[str, Recomputed] = field(default_factory=dict)
@@ -95,7 +97,7 @@ def audit(params: Params, *, quick: bool = False, recomputed: int = 0) -> Audit:
     _costs(params, done)
     _recompute(params, recomputed, done)
     _forgotten(params, hashed, done)
-    _leaks(params, table, done)
+    done.leaks = leaks.find(params, table) if table is not None else []
     done.notes += vouching.notes(params)
     done.findings.sort()
     done.images, done.seconds = len(table or ()), time.perf_counter() - start
@@ -259,11 +261,3 @@ def _forgotten(params: Params, hashed: Contents, done: Audit) -> None:
         return
     check = partial(forgotten.find, params, hashed.sha256s())
     done.findings += rows.checked(lambda: iter(check()), EXCLUDED.as_posix())
-
-
-def _leaks(params: Params, table: Manifest | None, done: Audit) -> None:
-    found = leaks.find(params, table) if table is not None else []
-    if params.data.on_leak == "fail":
-        done.findings += found
-    else:
-        done.notes += first_five([str(leak) for leak in found], "leaks and conflicts (data.on_leak: warn)")

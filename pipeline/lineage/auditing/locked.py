@@ -52,7 +52,8 @@ def _of_stage(name: str, locked: Locked, asked: Asked, content: Any) -> Iterator
     for key in sorted(set(values) | asked.params):
         wanted, got = _value(content, key), values.get(key)
         if key not in asked.params or key not in values or not _same(wanted, got):
-            yield Finding(LOCK.as_posix(), f"{wanted!r}, as in {PARAMS}", repr(got), f"{name}: params: {key}")
+            found = f"{got!r}; run `dvc repro`, or take the edit back"
+            yield Finding(LOCK.as_posix(), f"{wanted!r}, as in {PARAMS}", found, f"{name}: params: {key}")
 
 
 def _value(content: Any, key: str) -> Any:  # noqa: ANN401  # whatever YAML can hold

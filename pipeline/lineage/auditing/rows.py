@@ -173,7 +173,7 @@ def checked(check: Callable[[], Iterator[Finding]], where: str) -> list[Finding]
     try:
         found.extend(check())
     except PipelineError as error:
-        found += [Finding(where, "what the chain can be followed through", problem) for problem in error.problems]
+        found += [Finding(where, "content that can be read and followed", problem) for problem in error.problems]
     except WRONG_CONTENT as error:
         what = f"content that cannot: {type(error).__name__} {error}"
         found.append(Finding(where, "what the chain can be followed through", what))

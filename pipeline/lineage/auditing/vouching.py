@@ -19,6 +19,7 @@ def notes(params: Params) -> Iterator[str]:
     yield from _git()
     yield from _weights(params)
     yield from _runs(params)
+    yield from _libraries(params)
 
 
 def _git() -> Iterator[str]:
@@ -45,22 +46,29 @@ def _weights(params: Params) -> Iterator[str]:
 
 
 def _runs(params: Params) -> Iterator[str]:
-    here = environment.versions()
-    unsure, others = [], set()
-    for backbone, name in params.runs():
-        try:
-            made_with: Mapping[str, Any] = stamps.read(runs.stamp_path(backbone, name)).facts["made_with"]
-        except (StateError, KeyError):
-            continue  # its own promise is broken, and says so
-        if made_with.get("uncommitted_changes", True):
-            unsure.append(f"{backbone}/{name}")
-        libraries = made_with.get("libraries", {})
-        others |= {
-            f"{one} {libraries[one]} ({here.get(one, 'none')} here)"
-            for one in libraries
-            if libraries[one] != here.get(one)
-        }
+    """Name runs of code that was not committed, unless it is by now: the audit holds theirs against today's."""
+    if git.commit_of("HEAD") is not None and not git.text("status", "--porcelain", "--", *environment.CODE):
+        return
+    unsure = [run for run, made_with in _made_with(params) if made_with.get("uncommitted_changes", True)]
     if unsure:
         yield f"made with code or settings that no commit holds: {', '.join(unsure)}"
+
+
+def _libraries(params: Params) -> Iterator[str]:
+    here = environment.versions()
+    others = {
+        f"{one} {version} ({here.get(one, 'none')} here)"
+        for _, made_with in _made_with(params)
+        for one, version in made_with.get("libraries", {}).items()
+        if version != here.get(one)
+    }
     if others:
         yield f"made with other libraries than are installed: {', '.join(sorted(others))}"
+
+
+def _made_with(params: Params) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    for backbone, name in params.runs():
+        try:
+            yield f"{backbone}/{name}", stamps.read(runs.stamp_path(backbone, name)).facts["made_with"]
+        except (StateError, KeyError):
+            continue  # its own promise is broken, and says so

@@ -68,7 +68,7 @@ class Causes:
 
         """
         for path in sorted(self.data):
-            yield f"{path}: {images or 'other files, which ones is not known'}"
+            yield f"{path}: {images or 'other content'}"
         yield from (f"{name}: {change}" for name, change in sorted(self.settings.items()))
         if self.code:
             yield code(self.code)
