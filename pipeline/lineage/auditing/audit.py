@@ -90,7 +90,8 @@ def audit(params: Params, *, quick: bool = False, recomputed: int = 0) -> Audit:
         hashed = _hash(promised, folders, nodes, done)
         _extra_files(params, (promise.locator for promise in promised), done)
         if opened and not quick:
-            done.findings += list(locked.broken_folders(lock, folders, hashed, done.findings))
+            images = set(table.path) if table else set()
+            done.findings += list(locked.broken_folders(lock, folders, hashed, done.findings, images))
             done.found(locked.remembered(values, opened))
     done.found(locked.sizes(lock, folders))
     done.found(_structure(params, table, done))

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import reduce
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -122,11 +122,11 @@ def folders(lock: Lock, repository: Repository) -> dict[str, Sequence[str]]:
 
 
 def broken_folders(
-    lock: Lock, files: Mapping[str, Sequence[str]], contents: Contents, told: Sequence[Finding]
+    lock: Lock, files: Mapping[str, Sequence[str]], contents: Contents, told: Sequence[Finding], images: Collection[str]
 ) -> Iterator[Finding]:
     """Yield the folders that hold other files than the lock says, unless altered or missing ones told already are all.
 
-    A folder's md5 cannot say which of its files differ; their number can.
+    A folder's md5 cannot say which of its files differ; their number can, and which are none of the known images.
     """
     found = {folder: _folder_entry(folder, inside, contents) for folder, inside in files.items()}
     seen = set()
@@ -138,7 +138,17 @@ def broken_folders(
                 inside = [one for one in told if one.path.startswith(f"{entry.path}/")]
                 missing = sum(one.found == MISSING for one in inside)
                 if not inside or (now.nfiles or 0) + missing != entry.nfiles:
-                    yield Finding(entry.path, f"{_worded(entry)} ({by})", _worded(now))
+                    beside = _beside(files[entry.path], images)
+                    yield Finding(entry.path, f"{_worded(entry)} ({by})", _worded(now) + beside)
+
+
+def _beside(files: Sequence[str], images: Collection[str]) -> str:
+    """Name the files beside the images of a data folder."""
+    others = [file for file in files if file not in images]
+    if len(others) == len(files):
+        return ""
+    more = f" and {len(others) - 5} more" if len(others) > 5 else ""
+    return f"; beside the manifest's images: {', '.join(others[:5])}{more}"
 
 
 def _worded(entry: Entry) -> str:
