@@ -4,6 +4,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -173,24 +174,38 @@ def _checked(value: Any, kind: type[Kind] | tuple[type[Kind], ...], what: str) -
     return value
 
 
-@cache
-def objects_of(root: Path) -> Path | None:
-    """Return where the DVC repository in a folder keeps its objects; None outside one.
+@contextmanager
+def repository(root: Path) -> Iterator[Any]:
+    """Open the DVC repository in a folder; yield None outside one.
 
     Raises:
         StateError: if its settings are not what DVC can read.
 
     """
-    from dvc.exceptions import DvcException, NotDvcRepoError  # noqa: PLC0415  # seconds
+    from dvc.exceptions import DvcException, NotDvcRepoError  # noqa: PLC0415  # half a second
     from dvc.repo import Repo  # noqa: PLC0415
 
     try:
-        with Repo(str(root)) as repository:
-            return Path(repository.cache.local.path)
+        opened = Repo(str(root))
     except NotDvcRepoError:
-        return None
+        yield None
+        return
     except (DvcException, UnicodeDecodeError) as error:
         raise StateError(f".dvc: DVC cannot open this repository ({' '.join(str(error).split())})") from error
+    with opened:
+        yield opened
+
+
+@cache
+def objects_of(root: Path) -> Path | None:
+    """Return where the DVC repository in a folder keeps its objects; None outside one. StateError as `repository`."""
+    with repository(root) as opened:
+        return Path(opened.cache.local.path) if opened else None
+
+
+def md5_of(content: bytes) -> str:
+    """Return the md5 of some bytes, by which DVC names them; it proves nothing against someone who means harm."""
+    return hashlib.md5(content, usedforsecurity=False).hexdigest()
 
 
 def shown(path: Path) -> str:
@@ -211,7 +226,7 @@ def read_object(md5: str) -> bytes | None:
     if path is None:
         return None
     content = stamps.read_bytes(path)
-    if hashlib.md5(content, usedforsecurity=False).hexdigest() != md5.removesuffix(FOLDER_SUFFIX):
+    if md5_of(content) != md5.removesuffix(FOLDER_SUFFIX):
         raise StateError(f"{path}: md5 is not {md5}: altered since DVC stored it; run `dvc fetch`")
     return content
 

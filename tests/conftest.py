@@ -95,18 +95,24 @@ class Project:
         return params.load()
 
 
+def lay_out(root: Path, per_class: int) -> Project:
+    """Put images of 3 classes and the weights of the tiny backbone into a project that is the current folder."""
+    for name in CLASSES:
+        for number in range(per_class):
+            write_image(root / "data/raw" / name / f"{number:02}.png", name, number)
+    torch.manual_seed(0)
+    torch.save(tiny_network().state_dict(), "tiny.pth")
+    made = Project(root)
+    made.content["backbones"]["tiny"]["sha256"] = sha256_file(Path("tiny.pth"))
+    return made
+
+
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
     """Make a project of 36 images in 3 classes, with a tiny backbone that the catalogue knows."""
     monkeypatch.chdir(tmp_path)
-    for name in CLASSES:
-        for number in range(12):
-            write_image(tmp_path / "data/raw" / name / f"{number:02}.png", name, number)
-    torch.manual_seed(0)
-    torch.save(tiny_network().state_dict(), "tiny.pth")
     monkeypatch.setitem(backbones.BACKBONES, "tiny", TINY)  # type: ignore[arg-type]
-    made = Project(tmp_path)
-    made.content["backbones"]["tiny"]["sha256"] = sha256_file(Path("tiny.pth"))
+    made = lay_out(tmp_path, 12)
     made.write()
     return made
 

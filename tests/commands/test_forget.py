@@ -10,20 +10,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import torch
-from markupsafe import Markup
 
-from pipeline import exclusions, locks, manifest, params, processes, runs, stamps
+from pipeline import exclusions, locks, manifest, params, processes, runs
 from pipeline.cli import main
 from pipeline.embeddings import matrix, upkeep
 from pipeline.embeddings.cache import EmbeddingCache, keys_of
 from pipeline.lineage.auditing import forgotten
 from pipeline.nn import backbones
-from pipeline.report import charts, embedding_map
 from pipeline.stages import prepare
-from tests.conftest import CLASSES, TINY, Project, tiny_network, write_image
+from tests.conftest import TINY, Project, lay_out
 from tests.faults import fail_the_nth
-from tests.stages.spine import run
+from tests.stages.spine import run, standing_in, undrawn
 
 IMAGE, PATH = "blue/01.png", Path("data/raw/blue/01.png")
 OBJECTS = Path("objects")
@@ -38,24 +35,9 @@ STAGES = {
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Make a project of 24 images that has run, once."""
-    root, before = tmp_path_factory.mktemp("made"), Path.cwd()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(backbones.BACKBONES, "tiny", TINY)  # type: ignore[arg-type]
-        patch.setattr(charts, "_drawn", lambda draw, description: Markup(""))
-        patch.setattr(embedding_map, "library", lambda: "")
-        os.chdir(root)
-        for name in CLASSES:
-            for number in range(8):
-                write_image(root / "data/raw" / name / f"{number:02}.png", name, number)
-        torch.manual_seed(0)
-        torch.save(tiny_network().state_dict(), "tiny.pth")
-        project = Project(root)
-        project.content["backbones"]["tiny"]["sha256"] = stamps.sha256_file(Path("tiny.pth"))
-        run(project, embed={"copies": 1})
-        try:
-            yield root
-        finally:
-            os.chdir(before)
+    with standing_in(tmp_path_factory.mktemp("made")) as root:
+        run(lay_out(root, 8), embed={"copies": 1})
+        yield root
 
 
 @pytest.fixture
@@ -115,8 +97,7 @@ def rerun(project: Project) -> None:
     """Delete the raw file and run everything that depends on it."""
     PATH.unlink(missing_ok=True)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(charts, "_drawn", lambda draw, description: Markup(""))
-        patch.setattr(embedding_map, "library", lambda: "")
+        undrawn(patch)
         run(project)
     commit()
 

@@ -8,7 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from markupsafe import Markup
 
 from pipeline import manifest, params, runs, stamps, verdict
 from pipeline.cli import main
@@ -18,10 +17,9 @@ from pipeline.evaluation import predictions
 from pipeline.lineage import chain
 from pipeline.lineage.tracing.branch import Branch
 from pipeline.lineage.tracing.trace import trace
-from pipeline.report import charts, embedding_map
 from pipeline.stages import embed, prepare, train
 from tests.conftest import REPOSITORY, Project
-from tests.stages.spine import run
+from tests.stages.spine import run, undrawn
 
 
 @pytest.fixture(scope="module")
@@ -35,8 +33,7 @@ def finished(project: Project, kept: Path, monkeypatch: pytest.MonkeyPatch) -> P
     if kept.exists():
         shutil.copytree(kept, project.root, dirs_exist_ok=True)
         return project
-    monkeypatch.setattr(charts, "_drawn", lambda draw, description: Markup(""))
-    monkeypatch.setattr(embedding_map, "library", lambda: "")
+    undrawn(monkeypatch)
     run(project)
     shutil.copytree(project.root, kept)
     return project

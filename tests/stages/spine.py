@@ -1,11 +1,40 @@
 """All stages one after the other on a tiny project, called as functions."""
 
 import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
+import pytest
+from markupsafe import Markup
+
 from pipeline import verdict
+from pipeline.nn import backbones
+from pipeline.report import charts, embedding_map
 from pipeline.stages import audit, compare, curve, embed, finetune, prepare, survey, thumbnails, train
-from tests.conftest import Project
+from tests.conftest import TINY, Project
+
+
+def undrawn(patch: pytest.MonkeyPatch) -> None:
+    """Leave the charts out, which take longer than all stages together; tests/report and tests/browser draw them."""
+    patch.setattr(charts, "_drawn", lambda draw, description: Markup(""))
+    patch.setattr(embedding_map, "library", lambda: "")
+
+
+@contextmanager
+def standing_in(root: Path) -> Iterator[Path]:
+    """Stand in a folder, for a whole file of tests, with the tiny backbone in the catalogue and no chart drawn."""
+    before = Path.cwd()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(backbones.BACKBONES, "tiny", TINY)  # type: ignore[arg-type]
+        undrawn(patch)
+        os.chdir(root)
+        try:
+            yield root
+        finally:
+            os.chdir(before)
 
 
 def run(project: Project, **sections: Any) -> dict[str, Any]:

@@ -84,8 +84,9 @@ def audit(params: Params, *, quick: bool = False, recomputed: int = 0) -> Audit:
     with repository.opened() as opened:
         values, lock = _lock(opened, done)
         nodes = _nodes(lock, done)
-        table = _manifest(lock, nodes, done)
-        promised = [*_promises(nodes, lock, opened), *_of_images(table), *_of_shards(params, done)]
+        promised = _promises(nodes, lock, opened)
+        table = _manifest(promised, done)
+        promised += [*_of_images(table), *_of_shards(params, done)]
         folders = locked.folders(lock, opened) if opened else {}
         hashed = _hash(promised, folders, nodes, done)
         _extra_files(params, (promise.locator for promise in promised), done)
@@ -144,10 +145,10 @@ def _nodes(lock: Lock, done: Audit) -> dict[str, Node]:
         return {}
 
 
-def _manifest(lock: Lock, nodes: dict[str, Node], done: Audit) -> Manifest | None:
+def _manifest(promised: list[Promise], done: Audit) -> Manifest | None:
     """Read the manifest if it and its stamp are what was recorded of them."""
-    promised = [one for one in _promises(nodes, lock, None) if one.locator in (MANIFEST.as_posix(), STAMP.as_posix())]
-    if any(contents.digest(one.locator, one.algorithm) != one.digest for one in promised):
+    of_it = [one for one in promised if one.locator in (MANIFEST.as_posix(), STAMP.as_posix())]
+    if any(contents.digest(one.locator, one.algorithm) != one.digest for one in of_it):
         return None
     try:
         return manifest.read()
@@ -159,7 +160,7 @@ def _manifest(lock: Lock, nodes: dict[str, Node], done: Audit) -> Manifest | Non
 def _promises(nodes: dict[str, Node], lock: Lock, opened: Repository | None) -> list[Promise]:
     of_chain = [Promise(name, "sha256", node.sha256, LINEAGE.as_posix()) for name, node in nodes.items()]
     objects = locked.object_promises(lock, opened) if opened else []
-    return [*of_chain, *locked.promises(lock, opened), *objects]
+    return [*of_chain, *locked.promises(lock), *objects]
 
 
 def _of_images(table: Manifest | None) -> list[Promise]:

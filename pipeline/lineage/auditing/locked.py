@@ -1,6 +1,5 @@
 """dvc.lock, value by value: against dvc.yaml and params.yaml, and what it promises of files, folders and objects."""
 
-import hashlib
 import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import reduce
@@ -9,6 +8,7 @@ from typing import Any
 
 from pipeline import locks, stamps
 from pipeline.errors import StateError
+from pipeline.lineage.auditing import objects
 from pipeline.lineage.auditing.contents import MISSING, Contents, Promise
 from pipeline.lineage.auditing.repository import Asked, Repository
 from pipeline.lineage.findings import Finding
@@ -85,12 +85,12 @@ def entries(lock: Lock) -> Iterator[tuple[Entry, str]]:
             yield from ((entry, f"{LOCK}: {name}") for entry in kind.values())
 
 
-def promises(lock: Lock, repository: Repository | None = None) -> Iterator[Promise]:
-    """Yield what the lock says of files; in a repository also of those within folders that DVC's cache keeps."""
+def promises(lock: Lock) -> Iterator[Promise]:
+    """Yield what the lock says of files, those within folders that DVC's cache keeps among them."""
     for entry, by in entries(lock):
         if not is_folder(entry):
             yield Promise(entry.path, "md5", entry.md5, by)
-        elif repository:
+        else:
             for inside, md5 in locks.folder_files(entry.md5).items():
                 yield Promise(f"{entry.path}/{inside}", "md5", md5, by)
 
@@ -162,7 +162,7 @@ def _folder_entry(folder: str, files: Sequence[str], contents: Contents) -> Entr
         for file in files
     ]
     listed.sort(key=lambda one: one["relpath"] or "")
-    md5 = hashlib.md5(json.dumps(listed, sort_keys=True).encode(), usedforsecurity=False).hexdigest()
+    md5 = locks.md5_of(json.dumps(listed, sort_keys=True).encode())
     size = sum(path.stat().st_size for path in map(Path, files) if path.is_file())
     return Entry(folder, md5 + FOLDER_SUFFIX, size, len(files))
 
@@ -179,8 +179,8 @@ def object_promises(lock: Lock, repository: Repository) -> list[Promise]:
             if kept.get(path):
                 by = f"{LOCK}: {name}: {path}"
                 needed |= dict.fromkeys([entry.md5, *locks.folder_files(entry.md5).values()], by)
-    here = repository.objects.is_relative_to(Path.cwd())  # else it is shared, and others' objects are others' business
-    others = repository.objects.glob("[0-9a-f][0-9a-f]/*") if here else ()
+    # in a shared cache, others' objects are others' business
+    others = () if objects.are_shared() else repository.objects.glob("[0-9a-f][0-9a-f]/*")
     present = {path.parent.name + path.name: "its name" for path in others if not path.name.endswith(".tmp")}
     return [
         Promise(_object(repository, md5), "md5", md5.removesuffix(FOLDER_SUFFIX), by)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import StateError
+from pipeline import locks
 
 
 @dataclass(frozen=True)
@@ -50,17 +50,10 @@ def opened() -> Iterator[Repository | None]:
         StateError: if its settings are not what DVC can read.
 
     """
-    from dvc.exceptions import DvcException, NotDvcRepoError  # noqa: PLC0415  # half a second
-    from dvc.repo import Repo  # noqa: PLC0415
-
-    try:
-        repository = Repo(str(Path.cwd()))
-    except NotDvcRepoError:
-        yield None
-        return
-    except (DvcException, UnicodeDecodeError) as error:
-        raise StateError(f".dvc: DVC cannot open this repository ({' '.join(str(error).split())})") from error
-    with repository:
+    with locks.repository(Path.cwd()) as repository:
+        if repository is None:
+            yield None
+            return
         stages, problem = _stages(repository)
         yield Repository(stages, problem, Path(repository.cache.local.path), repository.dvcignore, repository.fs)
 

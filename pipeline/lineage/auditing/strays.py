@@ -1,15 +1,13 @@
 """Files where only the pipeline writes, that nothing in the chain speaks of."""
 
-import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from pipeline.lineage.findings import Finding
 from pipeline.params import Params
+from pipeline.wedged import OURS
 
 CODE = Path("pipeline")
-TEMPORARY = re.compile(r"\..+\.[0-9a-f]{32}\.tmp")
-"""What `atomic.replacing` calls a file that is not yet whole."""
 FOLDERS = ("curves", "data/embeddings", "metrics", "models", "plots", "predictions", "reports", "survey")
 
 
@@ -43,7 +41,7 @@ def _written() -> Iterator[str]:
 def _is_temporary(path: str) -> bool:
     """Return whether a killed writer left it, which is the doctor's business, or DVC lists there what git ignores."""
     name = Path(path).name
-    return name == ".gitignore" or TEMPORARY.fullmatch(name) is not None
+    return name == ".gitignore" or OURS.fullmatch(name) is not None
 
 
 def _is_of_another_run(params: Params, path: str) -> bool:

@@ -1,6 +1,5 @@
 """A revision as `diff` reads it: its dvc.lock, what git keeps beside that, and what DVC's cache still holds of it."""
 
-import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -74,7 +73,7 @@ class Revision:
     def md5(self, path: Path) -> str | None:
         """Return the md5 of an output, by its bytes if they lie in the working tree, else as the lock has it."""
         if self.commit is None and path.is_file():
-            return hashlib.md5(stamps.read_bytes(path), usedforsecurity=False).hexdigest()
+            return locks.md5_of(stamps.read_bytes(path))
         entry = self.out(path)
         return entry.md5 if entry else None
 
@@ -87,7 +86,7 @@ class Revision:
 
     def _held(self, path: Path, content: bytes) -> bytes | None:
         """Return the bytes of a file; None, which is noted, if they are not what the lock holds."""
-        if self._locked(path) in (None, hashlib.md5(content, usedforsecurity=False).hexdigest()):
+        if self._locked(path) in (None, locks.md5_of(content)):
             return content
         self.altered.add(f"{path} of {self.name} is not what {locks.LOCK} holds; run `headswap audit`")
         return None
