@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from pipeline import cli
-from pipeline.cli import VERBS, main
+from pipeline.cli import main
 from pipeline.commands import demo
 from pipeline.errors import CheckFailed
+from pipeline.verbs import VERBS
 from tests.conftest import REPOSITORY, Project
 
 
@@ -266,4 +266,4 @@ def test_the_module_is_the_command() -> None:
     )
     assert done.returncode == 0
     assert done.stdout.startswith("usage: headswap")
-    assert cli.VERBS.keys() <= set(done.stdout.split())
+    assert VERBS.keys() <= set(done.stdout.split())

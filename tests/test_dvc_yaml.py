@@ -7,7 +7,7 @@ import pytest
 from dvc_render.vega_templates import TEMPLATES
 from ruamel.yaml import YAML
 
-from pipeline.cli import VERBS
+from pipeline.verbs import VERBS
 from tests.conftest import REPOSITORY
 
 STAGES: dict[str, dict[str, Any]] = YAML(typ="safe").load(REPOSITORY / "dvc.yaml")["stages"]

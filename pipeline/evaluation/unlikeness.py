@@ -1,0 +1,38 @@
+"""How unlike the training images an image is: its distance to the nearest of them, and what distances are usual."""
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.evaluation import neighbours
+
+Floats = npt.NDArray[np.floating]
+
+REFERENCE = 5_000
+"""Training images, drawn at random, that say what distances are usual."""
+UNLIKE = 99.0
+"""The percentile from which on an image is called unlike the training images."""
+
+
+def usual(train: Floats, seed: int) -> npt.NDArray[np.float64]:
+    """Return distances from training images to the nearest other one, ascending: (up to REFERENCE,).
+
+    Args:
+        train: (n, D) embeddings, two at least.
+        seed: of the drawing.
+
+    """
+    rows = neighbours.of_length_one(train)
+    drawn = np.sort(np.random.default_rng(seed).permutation(len(rows))[:REFERENCE])
+    _, similarity = neighbours.nearest(rows[drawn], rows, 2)
+    return np.sort(1 - similarity[:, 1].astype(np.float64))
+
+
+def distances(images: Floats, train: Floats) -> npt.NDArray[np.float64]:
+    """Return cosine distances, 0 to 2, of images (n, D) to the nearest training image (m, D): (n,)."""
+    _, similarity = neighbours.nearest(neighbours.of_length_one(images), neighbours.of_length_one(train), 1)
+    return 1 - similarity[:, 0].astype(np.float64)
+
+
+def percentiles(distance: npt.NDArray[np.float64], usual: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Return the percentage of usual distances (r,) that each distance (n,) is larger than: (n,), 0 to 100."""
+    return np.asarray(100 * np.searchsorted(usual, distance, side="left") / len(usual))
