@@ -51,20 +51,62 @@ class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+STORE = Path(".headswap/images")
+"""Images that were read out of an archive or a remote root, each under the sha256 of its bytes."""
+ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
+
+
+class Columns(_Section):
+    """What the user's table calls its columns; `group` and `split` may be missing there."""
+
+    path: str = "path"
+    label: str = "label"
+    group: str = "group"
+    split: str = "split"
+
+    @model_validator(mode="after")
+    def _are_four(self) -> "Columns":
+        if len(names := {self.path, self.label, self.group, self.split}) < 4:
+            raise ValueError(f"got {sorted(names)}, expected four different names")
+        return self
+
+
+def _root(url: str) -> str:
+    if not re.fullmatch(r"[a-z][a-z0-9+.-]*://[^\s]*", url) or "::" in url:
+        raise ValueError("expected the root of a remote place, such as s3://bucket/photos")
+    return url.rstrip("/")
+
+
 class Data(_Section):
-    """Where the images are and how they are labelled, and what to make of those that leak from split to split."""
+    """Where the images are and how they are labelled, and what to make of those that leak from split to split.
+
+    `path` is a folder, an archive, or a table of what lies under `remote`.
+    """
 
     source: str
     path: Path
+    columns: Columns = Columns()
+    remote: Annotated[str, AfterValidator(_root)] | None = None
+    """URL of the root under which the table's paths lie."""
     on_leak: Literal["warn", "fail"] = "warn"
-    near_duplicate: Annotated[float, Field(gt=0, le=1)] = 0.55
-    """The least similarity of two images' embeddings (`pipeline.evaluation.twins` says which) to call them that."""
+    near_duplicate: Annotated[float, Field(ge=0.5, le=1)] = 0.96
+    """The least correlation of two images' pixels (`pipeline.quality.copies` says which) to call them that."""
+
+    @property
+    def is_archive(self) -> bool:
+        """Whether `path` names one file that holds the images."""
+        return self.path.name.lower().endswith(ARCHIVES) and not self.path.is_dir()
+
+    @property
+    def folder(self) -> Path:
+        """The folder in which the images lie, once `prepare` has read them."""
+        return STORE if self.is_archive or self.remote else self.path
 
 
 class Split(_Section):
     """How records are dealt to train, validation and test; `val` and `test` are fractions of the whole."""
 
-    method: Literal["hash", "stratified", "predefined"] = "hash"
+    method: Literal["hash", "stratified", "grouped", "predefined"] = "hash"
     val: Fraction = 0.15
     test: Fraction = 0.25
 

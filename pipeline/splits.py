@@ -2,7 +2,7 @@
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from pipeline.errors import InputError, first_five, unknown
 from pipeline.manifest import SPLITS, Record
@@ -41,6 +41,8 @@ def _units(records: Sequence[Record], contents: Sequence[str]) -> list[str]:
     Where equal bytes stand in several groups, the groups are one unit under the smallest of their names, so that
     duplicates never straddle.
     """
+    if not any(record.group for record in records):
+        return list(contents)
     parent: dict[str, str] = {}
 
     def root(name: str) -> str:
@@ -57,14 +59,49 @@ def _units(records: Sequence[Record], contents: Sequence[str]) -> list[str]:
 
 
 def _by_hash(records: Sequence[Record], contents: Sequence[str], settings: Split, seed: int) -> list[str]:
-    """Stateless: adding images never moves an old one; the fractions hold on average."""
+    """Stateless: adding images never moves an old one; the fractions hold on average.
+
+    Equal bytes in two units that are dealt apart would straddle, or else an old image would have to move: an
+    InputError.
+    """
 
     def split_of(u: float) -> str:
         if u < settings.test:
             return "test"
         return "val" if u < settings.test + settings.val else "train"
 
-    return [split_of(position(seed, unit)) for unit in _units(records, contents)]
+    units = [record.group or content for record, content in zip(records, contents, strict=True)]
+    of_unit = {unit: split_of(position(seed, unit)) for unit in set(units)}
+    dealt = [of_unit[unit] for unit in units]
+    _require_together(records, contents, dealt)
+    return dealt
+
+
+def _require_together(records: Sequence[Record], contents: Sequence[str], dealt: Sequence[str]) -> None:
+    first: dict[str, int] = {}
+    problems = []
+    for row, content in enumerate(contents):
+        other = first.setdefault(content, row)
+        if dealt[other] != dealt[row]:
+            here, there = (
+                f"{records[at].path} ({f'group {records[at].group!r}' if records[at].group else 'no group'})"
+                for at in (row, other)
+            )
+            problems.append(
+                f"{there} and {here} have the same bytes, but would be in {dealt[other]} and {dealt[row]}: give both "
+                "one group, or remove one"
+            )
+    if problems:
+        raise InputError(*first_five(problems, "such images"))
+
+
+def _grouped(records: Sequence[Record], contents: Sequence[str], settings: Split, seed: int) -> list[str]:
+    """Deal groups as hash does; every image has one."""
+    if without := [
+        f"{record.path}: no group, which split.method: grouped needs" for record in records if not record.group
+    ]:
+        raise InputError(*first_five(without, "images"))
+    return _by_hash(records, contents, settings, seed)
 
 
 def _stratified(records: Sequence[Record], contents: Sequence[str], settings: Split, seed: int) -> list[str]:
@@ -86,25 +123,41 @@ def _stratified(records: Sequence[Record], contents: Sequence[str], settings: Sp
     return [split_of[unit] for unit in units]
 
 
-def _predefined(records: Sequence[Record], contents: Sequence[str], settings: Split, seed: int) -> list[str]:  # noqa: ARG001
-    """Take what the source says."""
-    split_of = {content: record.split for record, content in zip(records, contents, strict=True)}
-    problems = [
-        f"{record.path}: the same bytes are also in split {split_of[content]!r}, here in {record.split!r}"
-        for record, content in zip(records, contents, strict=True)
-        if record.split != split_of[content]
-    ]
-    problems += [
-        unknown(f"{record.path}: split", record.split or "(none)", SPLITS)
-        for record in records
-        if record.split not in SPLITS
-    ]
-    if problems:
+def _predefined(records: Sequence[Record], contents: Sequence[str], settings: Split, seed: int) -> list[str]:
+    """Take what the source says; where it names no validation images, `val` of train is taken as hash would."""
+    if problems := list(_undealt(records, contents)):
         raise InputError(*first_five(problems, "images"))
-    return [record.split or "" for record in records]
+    said = [record.split or "" for record in records]
+    if "test" not in said:
+        raise InputError(
+            "split.method: predefined: got no image in test; call the images that are to judge test, or have all "
+            "images dealt anew by hash, grouped or stratified"
+        )
+    if "val" in said:
+        return said
+    units = _units(records, contents)
+    return [
+        "val" if split == "train" and position(seed, unit) < settings.val else split
+        for split, unit in zip(said, units, strict=True)
+    ]
 
 
-METHODS: Mapping[str, Deal] = {"hash": _by_hash, "stratified": _stratified, "predefined": _predefined}
+def _undealt(records: Sequence[Record], contents: Sequence[str]) -> Iterator[str]:
+    """Say which images have no split, or another than those with their bytes."""
+    split_of = {content: record.split for record, content in zip(records, contents, strict=True)}
+    for record, content in zip(records, contents, strict=True):
+        if record.split not in SPLITS:
+            yield unknown(f"{record.path}: split", record.split or "(none)", SPLITS)
+        elif record.split != split_of[content]:
+            yield f"{record.path}: the same bytes are also in split {split_of[content]!r}, here in {record.split!r}"
+
+
+METHODS: Mapping[str, Deal] = {
+    "hash": _by_hash,
+    "stratified": _stratified,
+    "grouped": _grouped,
+    "predefined": _predefined,
+}
 
 
 def require_every_class(labels: Sequence[str], splits: Sequence[str]) -> None:
@@ -113,10 +166,11 @@ def require_every_class(labels: Sequence[str], splits: Sequence[str]) -> None:
     cells = Counter(zip(labels, splits, strict=True))
     problems = [
         f"class {label!r}: got {total} images, {', '.join(f'{cells[label, split]} in {split}' for split in SPLITS)}; "
-        "expected at least 1 in each: add images, or try split.method: stratified"
+        "expected at least 1 in each: add images, or change split.method or its fractions"
         for label, total in sorted(totals.items())
         if any(cells[label, split] == 0 for split in SPLITS)
     ]
+    problems = first_five(problems, "classes")
     if len(totals) == 1:
         problems.append(f"data: got 1 class ({next(iter(totals))!r}), expected at least 2")
     if problems:

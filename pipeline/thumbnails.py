@@ -75,9 +75,7 @@ def make(table: Manifest, progress: Callable[[], object]) -> Thumbnails:
 
 def _drawn(table: Manifest, row: int) -> tuple[bytes, Image.Image] | None:
     """Return an image's picture, and what stands in its cell; None if it cannot be decoded."""
-    content = stamps.read_bytes(Path(table.path[row]))
-    if stamps.sha256_bytes(content) != table.sha256[row]:
-        raise StateError(f"{table.path[row]}: changed since `prepare` hashed it; run `dvc repro`")
+    content = manifest.image_bytes(Path(table.path[row]), table.sha256[row])
     try:
         image = images.decode(content, needed=SIDE)
     except BadImageError:

@@ -1,3 +1,4 @@
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -70,7 +71,12 @@ def test_a_write_that_fails_leaves_the_old_list(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_the_repository_keeps_the_list_in_git() -> None:
-    assert "!/data/excluded.csv" in (REPOSITORY / ".gitignore").read_text().splitlines()
+    kept = [EXCLUDED.as_posix(), "data/README.md", "data/raw/mine.dvc"]
+    ignored = ["data/manifest.parquet", "data/embeddings/a.h5", "data/raw/mine/a.png", "data/raw/mine.zip"]
+    asked = subprocess.run(
+        ["git", "check-ignore", "--no-index", *kept, *ignored], cwd=REPOSITORY, capture_output=True, text=True, check=True
+    )
+    assert asked.stdout.split() == ignored
     assert (REPOSITORY / EXCLUDED).is_file()
 
 

@@ -1,17 +1,21 @@
 import os
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
-from pipeline import sources
-from pipeline.errors import InputError
+from pipeline import manifest, sources
+from pipeline.cli import main
+from pipeline.errors import InputError, StateError
 from pipeline.sources import SOURCES, records_of
+from pipeline.stages import prepare
 from tests.conftest import Project
+from tests.faults import fail_the_nth
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    for name in ("a/1.png", "a/deep/2.JPG", "b/3.png", "b/notes.txt", ".hidden/4.png", "loose.png"):
+    for name in ("a/1.png", "a/deep/2.JPG", "b/3.png", "b/notes.txt", ".hidden/4.png", "notes.txt"):
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"x")
@@ -31,6 +35,7 @@ def test_a_csv_may_state_groups_and_splits(folder: Path) -> None:
 
 
 def test_elpv_is_defective_above_one_half_and_stratified_by_cell_type(folder: Path) -> None:
+    (folder / "loose.png").write_bytes(b"x")
     (folder / "labels.csv").write_text("a/1.png  0.6666666 mono\nb/3.png 0.3333333 poly\nloose.png 0.5 poly\n")
     found = [(record.label, record.stratum) for record in records_of("elpv", folder)]
     assert found == [("defective", "mono"), ("functional", "poly"), ("functional", "poly")]
@@ -137,3 +142,44 @@ def test_a_linked_class_folder_is_named_and_not_passed_over(folder: Path) -> Non
 def test_records_come_sorted_whatever_the_file_system_does(project: Project) -> None:
     paths = [str(record.path) for record in sources.records_of("image_folder", Path("data/raw"))]
     assert paths == sorted(paths)
+
+
+def test_the_projects_own_folder_may_be_the_data_folder(project: Project) -> None:
+    for name in ("blue", "green", "red"):
+        Path("data/raw", name).rename(name)
+    params = project.write(data={"path": "."})
+    Path("data").rename(".data")
+    prepare.main(params)
+    table = manifest.read()
+    table.require_folder(Path())
+    assert table.path == table.image_id
+
+
+@pytest.mark.parametrize("error", [5, 28])
+def test_whatever_write_fails_the_manifest_is_the_old_one_or_the_new(
+    project: Project, error: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepare.main(project.write())
+    before = manifest.MANIFEST.read_bytes()
+    project.images[0].unlink()
+    for number in range(1, 20):
+        with monkeypatch.context() as patch:
+            failed = fail_the_nth(number, patch, error)
+            status = main(["prepare"])
+        assert status == (2 if failed else 0)
+        assert not list(Path().rglob("*.tmp"))
+        if not failed:
+            break
+        assert manifest.MANIFEST.read_bytes() == before or len(pq.read_table(manifest.MANIFEST)) == 35
+    assert len(manifest.read()) == 35
+
+
+@pytest.mark.parametrize("altered", ["/etc/passwd", "a//b.png", "./a.png", "a/../b.png", "", "a\tb.png"])
+def test_a_row_with_another_id_is_named_by_its_number(project: Project, altered: str) -> None:
+    prepare.main(project.write())
+    table = manifest.read()
+    ids = [altered if row == 7 else name for row, name in enumerate(table.image_id)]
+    paths = [f"data/raw/{name}" for name in ids]
+    manifest.write(manifest.Manifest(**{**vars(table), "image_id": ids, "path": paths}), {})
+    with pytest.raises(StateError, match="row 7: image_id: got"):
+        manifest.read()

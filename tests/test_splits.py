@@ -1,6 +1,6 @@
 import hashlib
 from collections import Counter
-from pathlib import PurePosixPath
+from typing import Literal
 
 import pytest
 from hypothesis import given
@@ -14,7 +14,7 @@ from pipeline.params import Split
 
 def records(*labels: str, **columns: list[str | None]) -> list[Record]:
     return [
-        Record(PurePosixPath(f"{n}.png"), label, **{name: values[n] for name, values in columns.items()})  # type: ignore[arg-type]
+        Record(f"{n}.png", label, **{name: values[n] for name, values in columns.items()})  # type: ignore[arg-type]
         for n, label in enumerate(labels)
     ]
 
@@ -30,14 +30,17 @@ def test_the_hash_split_follows_the_published_formula() -> None:
         assert split == ("test" if u < 0.3 else "val" if u < 0.5 else "train")
 
 
-@given(st.permutations(range(40)), st.integers(30, 40))
-def test_with_hash_adding_or_reordering_images_never_moves_one(order: list[int], keep: int) -> None:
-    keys = contents(40)
-    everything = splits.METHODS["hash"](records(*"a" * 40), keys, Split(), 0)
-    some = order[:keep]
-    assert splits.METHODS["hash"](records(*"a" * keep), [keys[n] for n in some], Split(), 0) == [
-        everything[n] for n in some
-    ]
+@pytest.mark.parametrize("method", ["hash", "grouped"])
+@given(st.permutations(range(40)), st.integers(1, 40), st.lists(st.integers(0, 9), min_size=40, max_size=40))
+def test_adding_or_reordering_images_never_moves_one(method: str, order: list[int], keep: int, of: list[int]) -> None:
+    keys, groups = contents(40), [f"g{n}" if method == "grouped" or n % 2 else None for n in of]
+
+    def dealt(rows: list[int]) -> list[str]:
+        given_records = records(*"a" * len(rows), group=[groups[row] for row in rows])
+        return splits.METHODS[method](given_records, [keys[row] for row in rows], Split(), 0)
+
+    everything, some = dealt(list(range(40))), order[:keep]
+    assert dealt(some) == [everything[n] for n in some]
 
 
 @pytest.mark.parametrize("method", ["hash", "stratified"])
@@ -51,15 +54,62 @@ def test_exact_duplicates_and_groups_never_straddle(method: str, repeats: list[i
     assert all(len({s for g, s in zip(groups, by_group, strict=True) if g == group}) == 1 for group in groups)
 
 
-@pytest.mark.parametrize("method", ["hash", "stratified"])
-@given(copies=st.lists(st.integers(0, 6), min_size=20, max_size=40), seed=st.integers(0, 99))
-def test_equal_bytes_in_different_groups_never_straddle(method: str, copies: list[int], seed: int) -> None:
-    keys = [contents(7)[n] for n in copies]
-    groups: list[str | None] = [f"g{row % 11}" if row % 3 else None for row in range(len(keys))]
-    dealt = splits.METHODS[method](records(*"a" * len(keys), group=groups), keys, Split(), seed)
+@pytest.mark.parametrize("method", ["hash", "grouped", "stratified"])
+@given(
+    rows=st.lists(st.tuples(st.integers(0, 30), st.integers(0, 30)), min_size=5, max_size=30), seed=st.integers(0, 99)
+)
+def test_equal_bytes_and_groups_never_straddle_or_else_it_is_refused(
+    method: str, rows: list[tuple[int, int]], seed: int
+) -> None:
+    keys = [contents(31)[copy] for copy, _ in rows]
+    groups: list[str | None] = [f"g{group}" if group % 3 or method == "grouped" else None for _, group in rows]
+    try:
+        dealt = splits.METHODS[method](records(*"a" * len(keys), group=groups), keys, Split(), seed)
+    except InputError as error:
+        assert method != "stratified"
+        assert "same bytes" in str(error)  # noqa: PT017
+        return
     for same in (keys, groups):
         for one in set(same) - {None}:
             assert len({split for name, split in zip(same, dealt, strict=True) if name == one}) == 1
+
+
+@pytest.mark.parametrize("method", ["hash", "grouped"])
+def test_equal_bytes_in_groups_that_are_dealt_apart_are_named(method: Literal["hash", "grouped"]) -> None:
+    groups: list[str | None] = [f"g{n}" for n in range(40)]
+    with pytest.raises(InputError) as caught:
+        splits.assign(records(*"ab" * 20, group=groups), ["k"] * 40, Split(method=method), 0)
+    first, *_, last = caught.value.problems
+    assert first.startswith("0.png (group 'g0') and ")
+    assert first.endswith("give both one group, or remove one")
+    assert last.endswith("such images in all")
+    assert len(caught.value.problems) == 6
+
+
+def test_equal_bytes_with_and_without_a_group_follow_the_same_rule() -> None:
+    groups: list[str | None] = [None, *(f"g{n}" for n in range(20))]
+    with pytest.raises(InputError, match=r"0.png \(no group\) and \d+.png \(group 'g"):
+        splits.assign(records(*"a" * 21, group=groups), contents(1) * 21, Split(), 0)
+
+
+def test_grouped_needs_a_group_of_every_image() -> None:
+    with pytest.raises(InputError, match=r"1.png: no group, which split.method: grouped needs"):
+        splits.assign(records(*"ab", group=["g", None]), contents(2), Split(method="grouped"), 0)
+
+
+def test_a_split_that_is_missing_as_a_whole_is_one_line() -> None:
+    with pytest.raises(InputError) as caught:
+        splits.assign(records(*"ab" * 9, split=["train"] * 18), contents(18), Split(method="predefined"), 0)
+    (problem,) = caught.value.problems
+    assert "got no image in test" in problem
+
+
+def test_a_hundred_thousand_classes_are_refused_in_six_lines() -> None:
+    labels = [str(n) for n in range(100_000)]
+    with pytest.raises(InputError) as caught:
+        splits.require_every_class(labels, ["train"] * len(labels))
+    assert len(caught.value.problems) == 6
+    assert caught.value.problems[-1] == "... 100000 classes in all"
 
 
 def test_predefined_refuses_the_same_bytes_in_two_splits() -> None:
@@ -101,3 +151,15 @@ def test_a_single_class_is_refused() -> None:
 def test_another_seed_is_another_split() -> None:
     args = records(*"ab" * 50), contents(100), Split(method="stratified")
     assert splits.assign(*args, 0) != splits.assign(*args, 1)
+
+
+def test_without_validation_images_some_are_taken_of_train_and_test_stays() -> None:
+    given_records = records(*"ab" * 100, split=["train", "train", "test", "test"] * 50)
+    dealt = splits.assign(given_records, contents(200), Split(method="predefined", val=0.2), seed=0)
+    assert [split == "test" for split in dealt] == [record.split == "test" for record in given_records]
+    assert 10 < dealt.count("val") < 30
+
+
+def test_without_test_images_a_predefined_split_is_refused() -> None:
+    with pytest.raises(InputError, match="got no image in test"):
+        splits.assign(records(*"ab", split=["train", "val"]), contents(2), Split(method="predefined"), seed=0)

@@ -109,6 +109,6 @@ def _data(params: Params) -> Iterator[str]:
     from pipeline import sources  # noqa: PLC0415
 
     try:
-        sources.records_of(params.data.source, params.data.path)
+        sources.listed(sources.place_of(params.data))
     except PipelineError as error:
         yield from error.problems

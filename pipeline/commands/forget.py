@@ -23,8 +23,9 @@ from pipeline.exclusions import EXCLUDED, FORGOTTEN
 from pipeline.lineage.auditing import carriers, objects
 from pipeline.lineage.auditing.forgotten import caches, checkpoints, hashes
 from pipeline.manifest import MANIFEST, Manifest
-from pipeline.params import Params
+from pipeline.params import STORE, Params
 from pipeline.processes import EMBED_LOCK
+from pipeline.sources import memo, store
 from pipeline.tables import aligned
 
 Names = dict[str, set[str]]
@@ -170,6 +171,10 @@ def _removed(params: Params, gone: Sequence[str], *, dry: bool) -> Iterator[tupl
         for recipe in recipes:
             change += upkeep.forget(recipe, images, dry=dry)
         yield str(root), f"{change.rows} rows in {change.shards} shards, or what of these cannot be read"
+    yield (
+        str(STORE),
+        f"{len(store.remove(gone, dry=dry))} images, and {memo.forget(gone, dry=dry)} names in {memo.MEMO}",
+    )
     for path in sorted(matrix.matrix_path("x").parent.glob("*.h5")):
         rows = matrix.forget(path.stem, images, dry=dry)
         yield str(path), f"{rows} rows" if rows or path.exists() else "the file, for it is not what its stamp says"

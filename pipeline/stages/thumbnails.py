@@ -9,7 +9,7 @@ from pipeline.params import Params
 def main(params: Params) -> str:
     """Draw the chosen images and write them; return the summary line."""
     table = manifest.read()
-    table.require_folder(params.data.path)
+    table.require_folder(params.data.folder)
     with tqdm(total=len(thumbnails.chosen(table)), desc="draw", unit="image", disable=None) as bar:
         made = thumbnails.make(table, bar.update)
     written = thumbnails.write(made)

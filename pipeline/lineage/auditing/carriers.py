@@ -13,7 +13,8 @@ from pipeline.errors import StateError
 from pipeline.evaluation import surveys
 from pipeline.lineage.auditing import forgotten, objects
 from pipeline.manifest import MANIFEST, Manifest
-from pipeline.params import Params
+from pipeline.params import Data, Params
+from pipeline.quality import files
 
 Carrier = tuple[str, str]
 """Where, and how it carries the images."""
@@ -25,6 +26,7 @@ _TABLES: tuple[tuple[str, str, Callable[[str], Sequence[str]]], ...] = (
     ("curves/*.json", "models trained on it, or decisions on it", lambda _: manifest.read().image_id),
 )
 """Stamps of what stages make, how it carries an image, and which images it carries."""
+_REPORTS = (files.FINDINGS, files.LIST, verdict.VERDICT, verdict.PAGE)
 
 
 @dataclass(frozen=True)
@@ -39,16 +41,19 @@ class _Images:
 
 def find(params: Params, table: Manifest | None, gone: Sequence[str]) -> Iterator[Carrier]:
     """Yield what carries the images, by sha256: raw files, then what was made of them, then DVC's objects."""
-    for path, _ in forgotten.raw_files(params.data.path, set(gone), {}):
-        yield path, "the image itself: yours to delete"
+    where = ", in an archive" if params.data.is_archive else ""
+    for path, _ in forgotten.raw_files(params.data, set(gone), {}):
+        yield path, f"the image itself{where}: yours to delete"
     images = _images(table, set(gone))
+    for image_id in sorted(images.ids) if params.data.remote else ():
+        yield f"{params.data.remote}/{image_id}", "the image itself: yours to delete"
     if images.ids:
         yield str(MANIFEST), "its row"
     yield from _tables(images)
     yield from _models(images)
     if images.ids:
-        yield from ((str(path), "made of it among others") for path in (verdict.VERDICT, verdict.PAGE) if path.exists())
-    yield from _objects(params.data.path, gone)
+        yield from ((str(path), "made of it among others") for path in _REPORTS if path.exists())
+    yield from _objects(params.data, gone)
 
 
 def _images(table: Manifest | None, gone: set[str]) -> _Images:
@@ -93,7 +98,7 @@ def _made(images: _Images, stamp: Path, image_ids: Callable[[], Sequence[str]]) 
         return None
 
 
-def _objects(folder: Path, gone: Sequence[str]) -> Iterator[Carrier]:
+def _objects(data: Data, gone: Sequence[str]) -> Iterator[Carrier]:
     known = objects.outputs(gone)
     for where in known.unreadable:
         yield f"{where}: {locks.LOCK}", "not known, for it is not what DVC writes"
@@ -102,9 +107,9 @@ def _objects(folder: Path, gone: Sequence[str]) -> Iterator[Carrier]:
     for one in known.unknown:
         yield f"{one.where}: {one.path}", f"not known, for its manifest is gone; in DVC's cache: {_size(one.objects)}"
     listed = {md5 for one in (*known.carrying, *known.unknown) for md5 in one.objects}
-    raw = objects.of_raw_data(folder, gone)
+    raw = objects.of_raw_data(data, gone)
     if itself := [md5 for md5, is_image in raw.items() if is_image]:
-        yield f"{folder}.dvc", f"all its bytes, in DVC's cache: {_size(itself)}"
+        yield f"{data.path}.dvc", f"all its bytes, in DVC's cache: {_size(itself)}"
     listed |= known.free | set(raw)
     others = 0 if objects.are_shared() else sum(md5 not in listed for md5, _ in objects.all_of())
     if others:

@@ -9,20 +9,22 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from pipeline import exclusions, locks, manifest, runs, stamps
+from pipeline import exclusions, locks, manifest, runs, sources, stamps
 from pipeline.embeddings import matrix, upkeep
 from pipeline.errors import StateError
 from pipeline.lineage.auditing import objects
 from pipeline.lineage.findings import Finding
 from pipeline.locks import Lock, shown
 from pipeline.manifest import MANIFEST
-from pipeline.params import PARAMS, Embed, Params
+from pipeline.params import PARAMS, STORE, Data, Embed, Params
+from pipeline.quality import signatures
+from pipeline.sources import memo, store
 
 USUAL_CACHE: Path = Embed.model_fields["cache"].default
 NOTHING = "nothing of a forgotten image"
 SHARED = "run `dvc gc --workspace --projects ...` with all projects that share this cache, or ask them"
 """Without its last option it takes what only the others need."""
-STAMPS = ("models/*/*/run.json", "curves/*.json", "survey/*.json", "data/thumbnails.json")
+STAMPS = ("models/*/*/run.json", "curves/*.json", "survey/*.json", "data/thumbnails.json", "reports/quality-stamp.json")
 """Of what stages make from the images' manifest, whether or not it is still listed in params."""
 
 
@@ -43,13 +45,14 @@ def find(params: Params, hashed: Mapping[str, str] | None = None) -> list[Findin
         return []
     images = hashes(gone)
     checks: list[Callable[[], Iterator[Finding]]] = [
-        partial(_raw, params.data.path, set(gone), hashed or {}),
+        partial(_raw, params.data, set(gone), hashed or {}),
+        partial(_stored, set(gone)),
         partial(_listed, set(gone)),
         partial(_matrices, images),
         *(partial(_shards, root, images) for root in caches(params)),
         _made_before,
         _old_checkpoints,
-        partial(_objects, params.data.path, set(gone)),
+        partial(_objects, params.data, set(gone)),
     ]
     return sorted({finding for check in checks for finding in check()})
 
@@ -64,7 +67,7 @@ def caches(params: Params) -> list[Path]:
 
     Rows stay in an earlier folder when params.yaml comes to name another.
     """
-    earlier = {USUAL_CACHE}.union(*(_caches_of(lock) for _, lock in locks.history() if lock))
+    earlier = {USUAL_CACHE, signatures.CACHE}.union(*(_caches_of(lock) for _, lock in locks.history() if lock))
     found = {params.embed.cache.resolve(): params.embed.cache}
     for folder in sorted(earlier):
         if os.path.isdir(folder):  # noqa: PTH112  # where this user may not look, as on another machine, it is not
@@ -84,9 +87,12 @@ def checkpoints() -> list[Path]:
     return sorted(path for path in runs.CHECKPOINTS.glob("*") if path.is_dir() and not path.is_symlink())
 
 
-def raw_files(folder: Path, gone: set[str], hashed: Mapping[str, str]) -> Iterator[tuple[str, str]]:
-    """Yield path and sha256 of the files in the data folder that have an image's bytes."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
+def raw_files(data: Data, gone: set[str], hashed: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    """Yield path and sha256 of the files in the data folder, or in the archive, that have an image's bytes."""
+    if data.is_archive:
+        yield from sources.carried(data, data.path, gone).items() if data.path.exists() else ()
+        return
+    files = sorted(path for path in data.path.rglob("*") if path.is_file())
     with ThreadPoolExecutor() as pool:  # hashlib releases the interpreter's lock
         found = pool.map(lambda path: hashed.get(path.as_posix()) or _hash(path), files)
         yield from ((path.as_posix(), sha) for path, sha in zip(files, found, strict=True) if sha in gone)
@@ -99,9 +105,20 @@ def _hash(path: Path) -> str:
         return ""
 
 
-def _raw(folder: Path, gone: set[str], hashed: Mapping[str, str]) -> Iterator[Finding]:
-    for path, sha256 in raw_files(folder, gone, hashed):
-        yield Finding(path, NOTHING, f"all its bytes (sha256 {sha256[:10]}...); delete the file")
+def _raw(data: Data, gone: set[str], hashed: Mapping[str, str]) -> Iterator[Finding]:
+    remedy = "make the archive anew without it" if data.is_archive else "delete the file"
+    for path, sha256 in raw_files(data, gone, hashed):
+        yield Finding(path, NOTHING, f"all its bytes (sha256 {sha256[:10]}...); {remedy}")
+
+
+def _stored(gone: set[str]) -> Iterator[Finding]:
+    """Look into the store of images, and the memo of their names; what a killed `prepare` left may hold one."""
+    for path in store.remove(gone, dry=True):
+        yield Finding(path.as_posix(), NOTHING, "all its bytes; run `headswap forget` again")
+    if rows := memo.forget(gone, dry=True):
+        yield Finding(memo.MEMO.as_posix(), NOTHING, f"{rows} names; run `headswap forget` again")
+    for path in sorted(STORE.glob(".*.tmp")):
+        yield Finding(path.as_posix(), NOTHING, "what a killed writer left; delete it")
 
 
 def _listed(gone: set[str]) -> Iterator[Finding]:
@@ -166,12 +183,12 @@ def _old_checkpoints() -> Iterator[Finding]:
             yield Finding(folder.as_posix(), NOTHING, f"a training older than {MANIFEST}; delete it")
 
 
-def _objects(folder: Path, gone: set[str]) -> Iterator[Finding]:
+def _objects(data: Data, gone: set[str]) -> Iterator[Finding]:
     """Yield the objects in DVC's cache that are no output of a stage whose manifest is free of the images.
 
     Where the cache is shared, most objects are other projects': only what is known to come of an image counts there.
     """
-    known, raw = objects.outputs(gone), objects.of_raw_data(folder, gone)
+    known, raw = objects.outputs(gone), objects.of_raw_data(data, gone)
     described = {md5: f"{one.path} of {one.where}, made from it" for one in known.carrying for md5 in one.objects}
     described |= {md5: "all its bytes" for md5, is_image in raw.items() if is_image}
     free, shared = known.free | {md5 for md5, is_image in raw.items() if not is_image}, objects.are_shared()

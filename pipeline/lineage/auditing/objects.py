@@ -15,10 +15,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline import locks, stamps
-from pipeline.errors import StateError
+from pipeline import locks, sources, stamps
+from pipeline.errors import InputError, StateError
 from pipeline.locks import FOLDER_SUFFIX, Locked
 from pipeline.manifest import MANIFEST
+from pipeline.params import Data
 
 
 class Standing(Enum):
@@ -136,20 +137,29 @@ def all_of() -> Iterator[tuple[str, Path]]:
             yield path.parent.name + path.name, path
 
 
-def of_raw_data(folder: Path, images: Collection[str]) -> dict[str, bool]:
-    """Return the objects of a data folder that DVC tracks itself, or one around it: md5 -> whether it is an image.
+def of_raw_data(data: Data, images: Collection[str]) -> dict[str, bool]:
+    """Return the objects of raw data that DVC tracks itself, or a folder around it: md5 -> whether it is an image.
 
-    A raw file holds no image but itself, so that its own bytes decide.
+    A raw file holds no image but itself, so that its own bytes decide, or those of an archive's members.
     """
     found: dict[str, bool] = {}
-    places = [place for place in (folder, *folder.parents) if place.name]
+    places = [place for place in (data.path, *data.path.parents) if place.name]
     for note in (place.with_name(f"{place.name}.dvc") for place in places):
         for out in _outs(note) if note.is_file() else ():
             for md5 in of(str(out.get("md5"))):
                 path = locks.object_path(md5)
                 if path and md5 not in found:
-                    found[md5] = not md5.endswith(FOLDER_SUFFIX) and stamps.sha256_file(path) in images
+                    found[md5] = not md5.endswith(FOLDER_SUFFIX) and _carries(data, path, images)
     return found
+
+
+def _carries(data: Data, path: Path, images: Collection[str]) -> bool:
+    if stamps.sha256_file(path) in images:
+        return True
+    try:
+        return data.is_archive and bool(sources.carried(data, path, images))
+    except InputError:  # a file beside the archive
+        return False
 
 
 def _outs(note: Path) -> list[dict[str, Any]]:

@@ -87,7 +87,7 @@ def _drawn(params: Params, embedded: Embeddings, number: int) -> Mapping["Item",
     from pipeline.nn.embedding import Item  # noqa: PLC0415
 
     table = manifest.read()
-    table.require_folder(params.data.path)
+    table.require_folder(params.data.folder)
     path_of = dict(zip(table.image_id, table.path, strict=True))
     further = embedded.augmented
     total = len(embedded.image_id) + (len(further.row) if further else 0)

@@ -4,7 +4,6 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import zip_longest
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +17,7 @@ from pipeline.lineage.findings import Finding
 from pipeline.manifest import Manifest, Record
 from pipeline.params import Params
 from pipeline.runs import Run
+from pipeline.sources import Place
 
 CLOSE = 1e-9
 """Relative: numbers computed again elsewhere differ in their last bits."""
@@ -26,50 +26,62 @@ WRONG_CONTENT = (KeyError, TypeError, ValueError, IndexError, AttributeError, Re
 
 
 def images(params: Params, table: Manifest) -> Iterator[Finding]:
-    """Compare the manifest with what the data folder and params.yaml say now; the images' bytes are checked apart."""
-    listed = {
-        (params.data.path / record.path).as_posix(): record
-        for record in sources.records_of(params.data.source, params.data.path)
-    }
-    found = [*_stated(params), *_listed(table, listed)]
+    """Compare the manifest with what the data and params.yaml say now; the images' files are checked apart."""
+    place = sources.place_of(params.data)
+    listed = {record.path: record for record in sources.listed(place)}
+    found = [*_stated(params), *_listed(table, listed, place)]
     yield from found or _dealt(params, table, list(listed.values()))
 
 
 def _stated(params: Params) -> Iterator[Finding]:
     """Compare what `prepare` was told with params.yaml."""
     facts = stamps.read(manifest.STAMP).facts
-    stated = {"source": params.data.source, "seed": params.seed, "split": params.split.model_dump()}
-    for name, value in stated.items():
+    for name, value in manifest.told(params).items():
         if facts.get(name) != value:
             yield Finding(
                 manifest.MANIFEST.as_posix(), f"{value!r}, as in params.yaml", repr(facts.get(name)), f"{name}"
             )
 
 
-def _listed(table: Manifest, listed: Mapping[str, Record]) -> Iterator[Finding]:
-    """Compare the manifest's rows with the images that the data folder lists, by their paths."""
+def _listed(table: Manifest, listed: Mapping[str, Record], place: Place) -> Iterator[Finding]:
+    """Compare the manifest's rows with the images that the data folder lists, and with the members of an archive."""
     path = manifest.MANIFEST.as_posix()
-    rows = {name: row for row, name in enumerate(table.path)}
+    rows = table.row_of()
     if doubled := len(table) - len(rows):
         yield Finding(path, "every image once", f"{doubled} rows more")
-    excluded = exclusions.read()
-    for name in sorted(listed.keys() - rows.keys()):
-        if stamps.sha256_file(Path(name)) not in excluded:
-            yield Finding(name, f"an image of {path}, or none", "one that is not in it")
+    for name in _not_excluded(place, sorted(listed.keys() - rows.keys())):
+        yield Finding(place.shown(name), f"an image of {path}, or none", "one that is not in it")
     for name in sorted(rows.keys() - listed.keys()):
-        yield Finding(name, f"an image that the data folder lists, as {path} does", "one that it does not list")
-    for name in sorted(rows.keys() & listed.keys()):
+        yield Finding(
+            place.shown(name), f"an image that the data folder lists, as {path} does", "one that it does not list"
+        )
+    both = sorted(rows.keys() & listed.keys())
+    for name, found in sources.read_again(place, both).items() if place.data.is_archive else ():
+        if found != (expected := table.sha256[rows[name]]):
+            yield Finding(place.shown(name), f"sha256 {expected} ({path})", f"sha256 {found}")
+    for name in both:
         record, row = listed[name], rows[name]
         if (record.label, record.group) != (table.label[row], table.group[row]):
             expected = f"label {record.label!r} and group {record.group!r}, as the data folder says"
             yield Finding(path, expected, f"{table.label[row]!r} and {table.group[row]!r}", f"{name}")
 
 
+def _not_excluded(place: Place, names: Sequence[str]) -> list[str]:
+    """Return the images that are not listed though none of the excluded ones has their bytes.
+
+    A remote root is not read again: there, the number of those that are left out has to be the recorded one.
+    """
+    if place.data.remote:
+        return [] if len(names) == stamps.read(manifest.STAMP).facts.get("excluded") else list(names)
+    excluded = exclusions.read()
+    return sorted(name for name, sha256 in sources.read_again(place, names).items() if sha256 not in excluded)
+
+
 def _dealt(params: Params, table: Manifest, listed: Sequence[Record]) -> Iterator[Finding]:
     """Deal the splits again, of the images that are in the manifest: the others are excluded ones."""
     path, inside = manifest.MANIFEST.as_posix(), set(table.image_id)
-    records = [record for record in listed if str(record.path) in inside]
-    names = [str(record.path) for record in records]
+    records = [record for record in listed if record.path in inside]
+    names = [record.path for record in records]
     if names != list(table.image_id):
         yield from _unlike(path, names, list(table.image_id))
         return

@@ -7,7 +7,7 @@ from pipeline import environment, git, runs, stamps
 from pipeline.embeddings import matrix
 from pipeline.errors import StateError
 from pipeline.locks import LOCK
-from pipeline.params import Params
+from pipeline.params import STORE, Params
 
 DIGITS = 64
 """Of a whole sha256."""
@@ -17,6 +17,8 @@ KEPT_BY_GIT = (*environment.CODE, LOCK.as_posix(), "metrics", "reports")
 def notes(params: Params) -> Iterator[str]:
     """Yield one line for everything that could be altered unnoticed."""
     yield from _git()
+    if params.data.remote:
+        yield f"{params.data.remote}: not read; of its images, those in {STORE} were checked"
     yield from _weights(params)
     yield from _runs(params)
     yield from _libraries(params)

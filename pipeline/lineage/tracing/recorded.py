@@ -43,7 +43,7 @@ class Recorded:
         """Read the list of images."""
         self.unaltered(manifest.STAMP)
         table = manifest.read()
-        table.require_folder(self.params.data.path)
+        table.require_folder(self.params.data.folder)
         return table
 
     def run(self, backbone: str, name: str) -> Run:
