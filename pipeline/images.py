@@ -2,6 +2,8 @@
 
 import math
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from io import BytesIO
 from typing import NamedTuple
@@ -91,10 +93,22 @@ def decode(content: bytes, needed: int | None = None) -> Image.Image:
         needed: pixels of the shorter side that a JPEG may be scaled down to while it is decoded, but not below.
 
     """
+    with _worded():
+        return _to_eight_bits(_loaded(content, needed))
+
+
+def dimensions(content: bytes) -> tuple[int, int]:
+    """Return width and height as the beginning of a file's bytes states them; BadImageError if it states none."""
+    with _worded():
+        return _opened(content).size
+
+
+@contextmanager
+def _worded() -> Iterator[None]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow warns of much that the checks here refuse or define
-            return _to_eight_bits(_open(content, needed))
+            yield
     except BadImageError:
         raise
     except UnidentifiedImageError as error:
@@ -103,12 +117,17 @@ def decode(content: bytes, needed: int | None = None) -> Image.Image:
         raise BadImageError(f"cannot be decoded ({' '.join(str(error).split())})") from error
 
 
-def _open(content: bytes, needed: int | None) -> Image.Image:
+def _opened(content: bytes) -> Image.Image:
     if not content:
         raise BadImageError("0 bytes")
     image = Image.open(BytesIO(content), formats=FORMATS)
     if image.width * image.height > MAX_PIXELS:
         raise BadImageError(f"{image.width} x {image.height} pixels, expected at most {MAX_PIXELS:,} in all")
+    return image
+
+
+def _loaded(content: bytes, needed: int | None) -> Image.Image:
+    image = _opened(content)
     if needed is not None:
         image.draft(None, (needed, needed))  # only JPEGs take heed
     image.load()

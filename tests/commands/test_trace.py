@@ -86,6 +86,15 @@ class TestBack:
         ):
             assert part in found
 
+    def test_what_dvc_knows_of_the_images_is_told(self, finished: Project) -> None:
+        Path("data/raw.dvc").write_text(
+            "deps:\n- path: s3://bucket/photos\nouts:\n- md5: 12ab.dir\n  nfiles: 36\n  path: raw\n"
+        )
+        told = lines("logreg")
+        at = next(number for number, line in enumerate(told) if line.startswith("tracked by data/raw.dvc"))
+        assert told[at] == "tracked by data/raw.dvc: md5 12ab.dir, 36 files"
+        assert told[at + 1] == "imported from s3://bucket/photos"
+
     def test_a_metric_has_its_validation_value_and_its_test_value_with_interval(self, finished: Project) -> None:
         (result,) = [one for one in verdict.read()["results"] if one["name"] == "last"]
         value, low, high = (result["test"]["brier"][name] for name in ("value", "low", "high"))

@@ -13,6 +13,7 @@ from pipeline.errors import PipelineError
 from pipeline.lineage import chain
 from pipeline.lineage.tracing.branch import Branch, Once
 from pipeline.lineage.tracing.recorded import Recorded, maker_of, unaltered
+from pipeline.lineage.tracing.tracked import tracked
 from pipeline.manifest import Manifest
 from pipeline.runs import Run
 from pipeline.stamps import Stamp
@@ -74,9 +75,10 @@ class Origins:
     def _of_manifest(self) -> list[Branch]:
         facts, counts = self.recorded.stamp(manifest.STAMP).facts, Counter(self.table.split)
         dealt = ", ".join(f"{counts[split]} {split}" for split in manifest.SPLITS)
-        split = _listed(facts.get("split", {}))
+        split, data = _listed(facts.get("split", {})), self.recorded.params.data
+        kept = tracked(data.path)
         return [
-            Branch(f"{len(self.table)} images in {self.recorded.params.data.path}: {dealt}"),
+            Branch(f"{len(self.table)} images in {data.remote or data.path}: {dealt}", [kept] if kept else []),
             Branch(f"read by source {facts.get('source')}; dealt by {split}, seed {facts.get('seed')}"),
         ]
 

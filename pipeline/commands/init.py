@@ -1,0 +1,78 @@
+"""init: look at somebody's images, say what is in them, and write the sections of params.yaml that are about them."""
+
+import sys
+from collections.abc import Sequence
+from difflib import unified_diff
+from itertools import islice
+from pathlib import Path
+
+from pipeline import params as params_module
+from pipeline import sources, splits
+from pipeline.atomic import replacing
+from pipeline.cost import duration
+from pipeline.errors import InputError
+from pipeline.manifest import stored_path
+from pipeline.nn.embedding import Item
+from pipeline.onboarding import arrival, choices, glance, sections
+from pipeline.params import PARAMS, Data, Params
+
+TIMED = 32
+"""Images that are pushed through the CNN to say what all of them will take."""
+
+
+def main(params: Params, *, data: str, yes: bool = False) -> str:
+    """Recognise, look, choose, ask, write; return what comes next and what it will cost.
+
+    Raises:
+        InputError: if the images cannot be used, or nobody is there to be asked.
+
+    """
+    found = arrival.recognise(data)
+    settings = Data(**{**params.data.model_dump(), **found.settings()})
+    place = sources.place_of(settings)
+    records = sources.listed(place)
+    contents = sources.hashed(place, [str(record.path) for record in records])
+    paths = [
+        Path(stored_path(sha256)) if place.in_store else Path(place.shown(str(record.path)))
+        for record, sha256 in zip(records, contents, strict=True)
+    ]
+    seen = glance.look(records, contents, paths)
+    print(f"{data}: {found.why}\n{glance.described(seen)}\n")  # noqa: T201  # before anything is refused or asked
+    before = PARAMS.read_text(encoding="utf-8")
+    after = sections.rewritten(before, choices.sections(found, seen, params))
+    with replacing(PARAMS) as temporary:
+        temporary.write_text(after, encoding="utf-8")
+        splits.assign(records, contents, params_module.load(temporary).split, params.seed)
+        if after != before:
+            _ask(before, after, yes=yes)
+    price = _price(params, [Item(path, sha256) for path, sha256 in zip(paths, contents, strict=True)])
+    return f"{PARAMS}: {'written' if after != before else 'says all that already'}; {price}; next: dvc repro"
+
+
+def _price(params: Params, items: Sequence[Item]) -> str:
+    """Push a few images through the CNN, and say what all of them will take, in time and on disk."""
+    from pipeline.nn import backbones, embedding, runtime  # noqa: PLC0415  # after the question: torch takes seconds
+
+    name, size = params.run.backbones[0], params.embed.batch_size
+    loaded = backbones.load(name, params.backbone(name))
+    forward = runtime.lazy(loaded.network, params.embed.runtime)
+    chosen = items[:: max(1, len(items) // TIMED)][:TIMED]
+    first = embedding.seconds(chosen, forward, loaded.framing, size)  # prepares the runtime, too
+    taken = embedding.seconds(chosen, forward, loaded.framing, size) / len(chosen)
+    each, total = 1000 * taken, taken * len(items) + first
+    return (
+        f"{name} takes {each:.0f} ms per image here, timed on {len(chosen)}: about {duration(total)} once for all "
+        f"{len(items):,}, then heads and report"
+    )
+
+
+def _ask(before: str, after: str, *, yes: bool) -> None:
+    """Show what would change, and go on only with a yes; InputError otherwise."""
+    changes = unified_diff(before.splitlines(), after.splitlines(), lineterm="", n=0)
+    print("\n".join(line for line in islice(changes, 2, None) if not line.startswith("@@")))  # noqa: T201
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise InputError(f"{PARAMS}: nobody is here to be asked whether to write this; nothing was written: add --yes")
+    if input(f"Write this to {PARAMS}? [y/N] ").strip().lower() not in ("y", "yes"):
+        raise InputError(f"{PARAMS}: nothing was written")
