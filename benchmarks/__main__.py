@@ -8,7 +8,7 @@ from pathlib import Path
 
 from benchmarks.figures import remove_clones
 
-GROUPS = ("run", "heads", "sweep", "streaming", "embed", "finetune", "report", "audit", "leaks")
+GROUPS = ("run", "prepare", "heads", "sweep", "streaming", "embed", "finetune", "report", "audit", "quality")
 RESULTS = Path(__file__).parent / "results.json"
 
 

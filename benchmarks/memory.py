@@ -1,16 +1,23 @@
 """Peak memory of one piece of work in a process of its own: prints megabytes."""
 
+import json
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
-from pipeline import cli, heads
+from pipeline import cli, heads, manifest
 from pipeline.embeddings import matrix
 from pipeline.embeddings.cache import EmbeddingCache, Keys, sha256_of
 from pipeline.embeddings.matrix import Rows
 from pipeline.embeddings.stored import Stored
+from pipeline.manifest import Manifest
+from pipeline.quality import signatures
+from pipeline.quality.checks import CHECKS
+from pipeline.quality.findings import Material
 
 
 def keys(number: int) -> Keys:
@@ -44,6 +51,40 @@ def stream(kind: str, folder: str, rows: str, judged: str) -> None:
     sys.stdout.write(f"{(head.predict(Stored([mapped], last)) == y[last]).mean()}\n")
 
 
+def quality(number: str) -> None:
+    """Run every check on synthetic images: clouds of 20 classes, and pictures like clouds; print seconds by check."""
+    drawing, images = np.random.default_rng(0), int(number)
+    target = np.sort(drawing.integers(0, 20, images))
+    centres = drawing.normal(size=(20, 1280)).astype(np.float16)
+    X = np.empty((images, 1280), np.float16)
+    for start in range(0, images, 5000):
+        noise = drawing.standard_normal((min(5000, images - start), 1280), np.float32)
+        X[start : start + 5000] = centres[target[start : start + 5000]] + noise.astype(np.float16)
+    names = [f"{place:08}.png" for place in range(images)]
+    label, split = [f"class {one:02}" for one in target], drawing.choice(manifest.SPLITS, images).tolist()
+    table = Manifest(names, names, [f"{place:064x}" for place in range(images)], label, [None] * images, split)
+    material = Material(table, np.arange(images), X, signatures.parts(_clouds(drawing, images)), 0.96, 0)
+    seconds = dict[str, float]()
+    for name, check in CHECKS.items():
+        begun = time.perf_counter()
+        check.run(material)
+        seconds[name] = round(time.perf_counter() - begun, 1)
+    sys.stdout.write(json.dumps(seconds))
+
+
+def _clouds(drawing: np.random.Generator, images: int) -> npt.NDArray[np.uint8]:
+    """Return signatures of random pictures whose amplitudes fall with frequency as photographs' do."""
+    side = signatures.SIDE
+    frequency = np.hypot(np.fft.fftfreq(side)[:, None], np.fft.rfftfreq(side)) + 1 / side
+    found = np.full((images, side * side + 2 * signatures.COLOURS**2 + 1), 128, np.uint8)
+    for start in range(0, images, 5000):
+        white = np.fft.rfft2(drawing.standard_normal((min(5000, images - start), side, side), np.float32))
+        cloud = np.fft.irfft2(white / frequency, (side, side))
+        cloud = cloud / cloud.std(axis=(1, 2), keepdims=True) * 50 + 128
+        found[start : start + 5000, : side * side] = np.clip(cloud, 0, 255).reshape(len(cloud), -1)
+    return found
+
+
 def peak() -> float:
     """Return this process's peak in MB; `ru_maxrss` would tell that of the process it was forked from, if larger."""
     lines = Path("/proc/self/status").read_text().splitlines()
@@ -51,6 +92,11 @@ def peak() -> float:
 
 
 if __name__ == "__main__":
-    work: dict[str, Callable[..., None]] = {"embed": embed, "materialise": materialise, "stream": stream}
+    work: dict[str, Callable[..., None]] = {
+        "embed": embed,
+        "materialise": materialise,
+        "stream": stream,
+        "quality": quality,
+    }
     work[sys.argv[1]](*sys.argv[2:])
     sys.stdout.write(f"\n{peak():.1f}")

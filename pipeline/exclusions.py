@@ -2,7 +2,7 @@
 
 import csv
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from io import StringIO
 from pathlib import Path
 
@@ -53,7 +53,12 @@ def _malformed(rows: Sequence[Sequence[str]]) -> Iterator[str]:
 
 def add(sha256: Iterable[str], reason: str) -> None:
     """Add images, the whole file anew or not at all; nothing is written if all are in it for that reason."""
+    add_all(dict.fromkeys(sha256, reason))
+
+
+def add_all(reasons: Mapping[str, str]) -> None:
+    """Add images by sha256, each with its reason; otherwise as `add`."""
     known = read()
-    wanted = {**known, **dict.fromkeys(sha256, reason)}
+    wanted = {**known, **reasons}
     if wanted != known:
         write_csv(EXCLUDED, [COLUMNS, *wanted.items()])

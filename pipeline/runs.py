@@ -1,6 +1,7 @@
 """A run is one trained head or one fine-tuned plan on one backbone: what it leaves, and where."""
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 from pipeline import environment, stamps
 from pipeline.atomic import write_json
 from pipeline.cost import Cost
-from pipeline.errors import StateError
+from pipeline.errors import InputError, StateError, unknown
 from pipeline.evaluation import metrics, predictions
 from pipeline.evaluation.predictions import Predictions
 from pipeline.tables import Table, write_csv
@@ -50,9 +51,12 @@ class Made:
     """For DVC to draw, beside those that every run has."""
 
 
+MODELS = Path("models")
+
+
 def folder(backbone: str, name: str) -> Path:
     """Return the folder of a run's model."""
-    return Path("models") / backbone / name
+    return MODELS / backbone / name
 
 
 def stamp_path(backbone: str, name: str) -> Path:
@@ -121,6 +125,33 @@ def read(backbone: str, name: str) -> Run:
         return Run(backbone, name, stamp.facts["kind"], found, Cost(**stamp.facts["cost"]), stamp)
     except (KeyError, TypeError) as error:
         raise StateError(f"{stamp_path(backbone, name)}: lacks {error}; run `dvc repro --force`") from error
+
+
+def find(what: str, backbones: Sequence[str], where: str) -> Run:
+    """Read the run that a person means.
+
+    Args:
+        what: <backbone>/<name>, its folder, or just the name where a single one of `backbones` has a run of it, or a
+            single one at all.
+        backbones: that count first.
+        where: what the person was asked for, to begin a complaint with.
+
+    Raises:
+        InputError: if there is no such run, or several.
+        StateError: as `read`.
+
+    """
+    folder = Path(os.path.abspath(what))  # noqa: PTH100  # a link may lead anywhere: the words count
+    name = "/".join(folder.parts[-2:]) if folder.parent.parent == MODELS.absolute() else what
+    present = [path.parent.relative_to(MODELS).as_posix() for path in sorted(MODELS.glob("*/*/run.json"))]
+    meant = [one for one in present if name in (one, one.partition("/")[2])]
+    listed = [one for one in meant if one.partition("/")[0] in backbones]
+    if len(listed or meant) > 1:
+        raise InputError(f"{where}: got {what!r}, which is on several backbones; expected one of: {', '.join(meant)}")
+    if not meant:
+        raise InputError(unknown(where, what, present or ["(no run is finished; run `dvc repro`)"]))
+    backbone, _, run = (listed or meant)[0].partition("/")
+    return read(backbone, run)
 
 
 def read_metrics(run: Run) -> dict[str, float]:

@@ -20,8 +20,8 @@ def import_closure(stage: str) -> set[str]:
     files = {module.replace(".", "/") + ".py" for module in modules - above}
     files |= {module.replace(".", "/") + "/__init__.py" for module in above}  # a package runs before its modules
     # imported whole, or with templates beside the code
-    folders = ("pipeline/heads", "pipeline/lineage/auditing", "pipeline/report", "pipeline/nn/finetuning")
-    return {next((folder for folder in folders if file.startswith(f"{folder}/")), file) for file in files}
+    folders = ("heads", "lineage/auditing", "nn/finetuning", "quality", "report", "sources")
+    return {next((f"pipeline/{folder}" for folder in folders if file.startswith(f"pipeline/{folder}/")), file) for file in files}
 
 
 @pytest.mark.parametrize("stage", list(STAGES))

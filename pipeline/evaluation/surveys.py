@@ -1,6 +1,6 @@
 """Survey: what the embeddings alone say, a map of all images and how well they fit the task, and its files."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from io import BytesIO
 from pathlib import Path
@@ -15,7 +15,6 @@ from pipeline import stamps
 from pipeline.atomic import replacing
 from pipeline.errors import StateError
 from pipeline.evaluation.transferability import Transferability
-from pipeline.evaluation.twins import Twins
 
 Floats = npt.NDArray[np.floating[Any]]
 
@@ -30,14 +29,6 @@ class Survey:
     """(N, 2) of each on the map, within the unit square."""
     scores: Transferability
     """Of the training images."""
-    twins: Twins | None = None
-    """Of all images; None where nobody looked for them."""
-
-    def near_duplicates(self, least: float) -> Iterator[tuple[str, str, float]]:
-        """Yield the images that have a twin at least so similar, with the twin and the similarity."""
-        if self.twins is not None:
-            found = zip(self.image_id, self.twins.row.tolist(), self.twins.similarity.tolist(), strict=True)
-            yield from ((name, self.image_id[row], value) for name, row, value in found if row >= 0 and value >= least)
 
 
 def path_of(backbone: str) -> Path:
@@ -53,17 +44,10 @@ def stamp_path(backbone: str) -> Path:
 def write(backbone: str, survey: Survey, inputs: Mapping[str, str]) -> None:
     """Write a survey and its stamp: a row per image in the one, the scores in the other."""
     path, position = path_of(backbone), survey.position.astype(np.float64)
-    twins = survey.twins or Twins.unsought(len(survey.image_id))
-    columns = {
-        "image_id": pa.array(survey.image_id, pa.string()),
-        "x": position[:, 0],
-        "y": position[:, 1],
-        "twin": pa.array([survey.image_id[row] if row >= 0 else None for row in twins.row], pa.string()),
-        "similarity": twins.similarity,
-    }
+    columns = {"image_id": pa.array(survey.image_id, pa.string()), "x": position[:, 0], "y": position[:, 1]}
     with replacing(path) as temporary:
         pq.write_table(pa.table(columns), temporary, compression="zstd")
-    facts = {"scores": asdict(survey.scores), "twins": {"sought": twins.sought, "judged": twins.judged}}
+    facts = {"scores": asdict(survey.scores)}
     stamps.write(stamp_path(backbone), stamps.Stamp(f"survey@{backbone}", stamps.hashes([path]), inputs, facts))
 
 
@@ -73,13 +57,6 @@ def read(backbone: str) -> Survey:
     table = pq.read_table(BytesIO(stamps.check(path, stamp)))
     try:
         position = np.column_stack([table[axis].to_numpy() for axis in ("x", "y")])
-        image_id = table["image_id"].to_pylist()
-        return Survey(image_id, position, Transferability(**stamp.facts["scores"]), _twins(image_id, table, stamp))
+        return Survey(table["image_id"].to_pylist(), position, Transferability(**stamp.facts["scores"]))
     except (KeyError, TypeError) as error:
         raise StateError(f"{stamp_path(backbone)}: lacks {error}; run `dvc repro --force`") from error
-
-
-def _twins(image_id: Sequence[str], table: pa.Table, stamp: stamps.Stamp) -> Twins:
-    row_of = {name: row for row, name in enumerate(image_id)}
-    row = np.array([row_of.get(name, -1) for name in table["twin"].to_pylist()], np.intp)
-    return Twins(row, table["similarity"].to_numpy(), **stamp.facts["twins"])

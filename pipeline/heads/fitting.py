@@ -15,13 +15,17 @@ from pipeline.errors import InputError
 from pipeline.heads import calibration, entries, search
 from pipeline.heads.calibration import Calibrated
 from pipeline.heads.search import Built, Candidate, Fold, Judging
-from pipeline.heads.types import Classifier, Features, Labels, Rows
+from pipeline.heads.types import Classifier, Features, Floats, Labels, Rows
 from pipeline.params import HeadEntry, Selection
 
 Probabilities = npt.NDArray[np.float64]
 
 REPEATED = ("accuracy", "balanced_accuracy", "macro_f1")
 """What repeated k-fold reports: what decisions alone can tell, for calibration would multiply its price."""
+
+BLOCK = 256
+"""Rows that are predicted at a time, always as many and on one thread: the last bits of a matrix product depend on how
+many rows it has, and what is said of an image must not depend on what else is asked."""
 
 
 @dataclass(frozen=True)
@@ -204,11 +208,25 @@ def _repeated(
 def predict(model: Classifier, X: Features) -> Probabilities:
     """Return class probabilities (n, K) of X (n, D), columns in the order of the model's `classes_`.
 
+    A row's probabilities are the same bits whatever the other rows are, and however many.
+
     Raises:
         InputError: if the head gives something that is not a probability.
 
     """
-    probability = np.asarray(model.predict_proba(X), dtype=np.float64)
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # noqa: PLC0415
+
+    with threadpool_limits(1, user_api="blas"):
+        parts = [_predicted(model, X[start : start + BLOCK]) for start in range(0, len(X), BLOCK)]
+    probability = np.concatenate([np.empty((0, len(model.classes_))), *parts])
     if not np.isfinite(probability).all():
         raise InputError("gives probabilities that are not numbers; do the features differ from one another at all?")
     return np.asarray(probability / probability.sum(axis=1, keepdims=True))  # of float32 rows the sum is only near one
+
+
+def _predicted(model: Classifier, rows: Floats) -> Probabilities:
+    """Predict a block of rows (n, D), filled up with its last one: (n, K)."""
+    filled = np.concatenate([rows, np.repeat(rows[-1:], BLOCK - len(rows), axis=0)])
+    if filled.dtype == np.float16:  # how rows are stored, and what heads are trained on in float32
+        filled = filled.astype(np.float32)
+    return np.asarray(model.predict_proba(filled), dtype=np.float64)[: len(rows)]

@@ -50,7 +50,7 @@ def read(params: Params, backbone: str, *, streams: bool) -> Inputs:
     """
     table, embedded = manifest.read(), matrix.read(backbone)
     matrix.require_recipe(embedded, backbone, params)
-    row = _aligned(table, embedded)
+    row = aligned(table, embedded)
     splits = np.array([table.split[at] for at in row])
     train, val, test = (np.flatnonzero(splits == split) for split in manifest.SPLITS)
     images = Rows(
@@ -71,7 +71,7 @@ def _features(embedded: Embeddings, *, streams: bool) -> Features:
     return np.concatenate([part.astype(np.float32) for part in parts])
 
 
-def _aligned(table: Manifest, embedded: Embeddings) -> list[int]:
+def aligned(table: Manifest, embedded: Embeddings) -> list[int]:
     """Return the manifest row of every matrix row; StateError if the two do not belong together."""
     if embedded.manifest_sha256 != stamps.sha256_file(manifest.MANIFEST):
         raise StateError("the embeddings were made for another manifest; run `dvc repro`")

@@ -13,13 +13,14 @@ from pipeline.errors import StateError
 from pipeline.evaluation import curves, surveys
 from pipeline.lineage.findings import Finding
 from pipeline.params import Params
+from pipeline.quality import files
 
 LINEAGE = Path("reports/lineage.json")
 
 # Roles of files that may be made from a backbone's weights, the one thing in the chain that no stage wrote.
 WITH_WEIGHTS = ("embeddings", "run")
 
-SHOWN = (manifest.MANIFEST, thumbnails.PATH, thumbnails.SPRITE)
+SHOWN = (manifest.MANIFEST, thumbnails.PATH, thumbnails.SPRITE, files.FINDINGS)
 """What the page shows besides the verdict."""
 
 # To change the layout of lineage.json: raise this number; `read` then asks for a rerun of the audit stage.
@@ -112,6 +113,7 @@ def record(params: Params) -> Lineage:
         chain.add_stamped("curve", curves.stamp_path(backbone))
         chain.add_stamped("survey", surveys.stamp_path(backbone))
     chain.add_stamped("thumbnails", thumbnails.STAMP)
+    chain.add_stamped("quality", files.STAMP)
     for backbone, name in params.runs():
         chain.add_stamped("run", runs.stamp_path(backbone, name))
     chain.add_report()

@@ -18,13 +18,15 @@ import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
-from pipeline import stamps
+from pipeline import manifest, stamps
 from pipeline.cost import Clock, measured
+from pipeline.embeddings import matrix
 from pipeline.embeddings.cache import SCHEMA_VERSION, EmbeddingCache, keys_of
 from pipeline.errors import InputError, StateError
 from pipeline.images import BadImageError, Framing
 from pipeline.interrupts import deferred
 from pipeline.nn import views
+from pipeline.nn.backbones import Loaded
 from pipeline.nn.runtime import Forward
 from pipeline.params import Augment, Embed
 
@@ -39,6 +41,8 @@ SHARD_BYTES = 64_000_000
 AHEAD = 4
 
 Pixels = npt.NDArray[np.uint8]
+Load = Callable[..., Pixels]
+"""As `load`: an item, with `framing` and `augment`."""
 
 
 class TooNarrowError(InputError):
@@ -65,9 +69,27 @@ def recipe_of(identity: Mapping[str, Any], settings: Embed) -> dict[str, Any]:
     }
 
 
+def require_recipe(recipe: Mapping[str, Any], loaded: Loaded, settings: Embed, backbone: str) -> None:
+    """Raise StateError unless a backbone, as it is loaded and used now, makes rows of a recipe."""
+    if stamps.sha256_json(recipe_of(loaded.identity, settings)) != stamps.sha256_json(recipe):
+        raise StateError(f"{matrix.matrix_path(backbone)}: made by another recipe than this one; run `dvc repro`")
+
+
 def augmented(recipe: Mapping[str, Any], settings: Embed) -> dict[str, Any]:
     """Return all that decides the rows of further views."""
     return {**recipe, "augment": {**settings.augment.model_dump(), "code_version": views.CODE_VERSION}}
+
+
+def load(item: Item, framing: Framing, augment: Augment | None = None) -> Pixels:
+    """Read an image whose bytes must be the manifest's, in the item's view: (3, S, S) uint8.
+
+    Raises:
+        StateError: if the file is gone or has changed since `prepare`.
+        BadImageError: if it cannot be decoded.
+
+    """
+    content = manifest.image_bytes(item.path, item.sha256)
+    return views.pixels(content, item.sha256, item.view, framing, augment or Augment())
 
 
 def run(
@@ -78,6 +100,7 @@ def run(
     batch_size: int,
     dtype: str,
     augment: Augment | None = None,
+    load: Load = load,
 ) -> dict[str, str]:
     """Embed the items and append their rows to the cache, a shard at a time.
 
@@ -92,6 +115,7 @@ def run(
         batch_size: images per forward pass; the last batch is padded, for a row must not depend on its neighbours.
         dtype: of the stored rows.
         augment: what the views other than 0 are.
+        load: how an item's file becomes pixels.
 
     Returns:
         sha256 -> reason, of the images that could not be decoded.
@@ -121,7 +145,12 @@ def seconds(items: Sequence[Item], forward: Forward, framing: Framing, batch_siz
 
 
 def rows(
-    items: Sequence[Item], forward: Forward, framing: Framing, batch_size: int, augment: Augment | None = None
+    items: Sequence[Item],
+    forward: Forward,
+    framing: Framing,
+    batch_size: int,
+    augment: Augment | None = None,
+    load: Load = load,
 ) -> Iterator[tuple[list[Item], npt.NDArray[np.float32]]]:
     """Yield batches of items with their rows (n, D), decoded ahead as in `run`; what cannot be decoded is left out.
 
@@ -133,20 +162,6 @@ def rows(
         decoded = _decoded(pool, items, partial(load, framing=framing, augment=augment), batch_size * AHEAD)
         for batch, pixels in _filled(_usable(decoded, {}, lambda: None), batch_size):
             yield batch, forward(pixels)[: len(batch)]
-
-
-def load(item: Item, framing: Framing, augment: Augment | None = None) -> Pixels:
-    """Read an image whose bytes must be the manifest's, in the item's view: (3, S, S) uint8.
-
-    Raises:
-        StateError: if the file is gone or has changed since `prepare`.
-        BadImageError: if it cannot be decoded.
-
-    """
-    content = stamps.read_bytes(item.path)
-    if stamps.sha256_bytes(content) != item.sha256:
-        raise StateError(f"{item.path}: changed since `prepare` hashed it; run `dvc repro`")
-    return views.pixels(content, item.sha256, item.view, framing, augment or Augment())
 
 
 def _decoded(

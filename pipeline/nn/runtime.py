@@ -4,16 +4,12 @@ To add a runtime: write a function from a module and an example batch to a Forwa
 `auto` times those in AUTO on the network itself, keeps the fastest, and records the choice.
 """
 
-import contextlib
 import copy
 import hashlib
 import importlib
-import io
 import itertools
 import json
-import logging
 import time
-import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import ModuleType
@@ -29,6 +25,7 @@ from pipeline.atomic import replacing, write_json
 from pipeline.errors import InputError, PipelineError, StateError, unknown
 from pipeline.imports import import_without
 from pipeline.nn import network as network_module
+from pipeline.nn import onnx_export
 
 Batch = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
@@ -221,26 +218,13 @@ def _onnx(network: nn.Module, shape: tuple[int, ...]) -> bytes:
         content = stamps.read_bytes(path)
         if path.stem == f"{key}-{stamps.sha256_bytes(content)}":
             return content
-    content = _export(network, shape)
+    _module("onnxscript")
+    content = onnx_export.content(network, shape)
     with replacing(EXPORTS / f"{key}-{stamps.sha256_bytes(content)}.onnx") as temporary:
         temporary.write_bytes(content)
     for path in sorted(EXPORTS.glob("*.onnx"), key=lambda path: path.stat().st_mtime)[:-EXPORTS_KEPT]:
         path.unlink(missing_ok=True)
     return content
-
-
-def _export(network: nn.Module, shape: tuple[int, ...]) -> bytes:
-    _module("onnxscript")
-    buffer = io.BytesIO()
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), torch.inference_mode():
-        warnings.simplefilter("ignore")  # the exporter's own use of deprecated calls
-        example = (torch.zeros(shape, dtype=torch.uint8),)
-        program = torch.onnx.export(network.cpu(), example, dynamo=True, verbose=False)
-    if program is None:
-        raise StateError("the network cannot be exported to ONNX; set embed.runtime: torch")
-    program.save(buffer)  # type: ignore[arg-type]  # takes any binary stream, says its documentation
-    return buffer.getvalue()
 
 
 def _module(name: str, without: str = "") -> ModuleType:

@@ -1,11 +1,12 @@
 """What the page shows: the verdict, and the images and decisions behind it."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from pipeline.evaluation.predictions import Predictions
 from pipeline.evaluation.surveys import Survey
 from pipeline.manifest import Manifest
+from pipeline.quality.files import Findings
 from pipeline.runs import Run
 from pipeline.stamps import Stamp
 from pipeline.thumbnails import Thumbnails
@@ -27,6 +28,8 @@ class Evidence:
     embedded: Mapping[str, Stamp]
     """backbone -> the stamp of its embeddings."""
     thumbnails: Thumbnails
+    quality: Findings = field(default_factory=dict)
+    """check -> what it found, as reports/quality.json has it."""
 
     def decided_by(self, run: str) -> Predictions:
         """Return what a run decides."""

@@ -87,7 +87,7 @@ def _gallery(
 def _picture(row: int, evidence: Evidence, place: dict[str, int], asked: Sequence[tuple[str, Predictions]]) -> Picture:
     _, first = asked[0]
     image_id = first.image_id[row]
-    source = _data_uri(evidence.thumbnails.pictures[place[image_id]]) if image_id in place else None
+    source = data_uri(evidence.thumbnails.pictures[place[image_id]]) if image_id in place else None
     opinions = []
     for title, one in asked:
         decided = int(one.decision()[row])
@@ -96,5 +96,6 @@ def _picture(row: int, evidence: Evidence, place: dict[str, int], asked: Sequenc
     return Picture(image_id, first.label[row], source, opinions)
 
 
-def _data_uri(webp: bytes) -> str:
+def data_uri(webp: bytes) -> str:
+    """Return a picture as a page shows it without another file."""
     return f"data:image/webp;base64,{base64.b64encode(webp).decode()}"

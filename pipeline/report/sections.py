@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from pipeline.evaluation import efficiency
-from pipeline.report import charts
+from pipeline.quality import files
+from pipeline.report import charts, findings
 from pipeline.report.evidence import Evidence
 from pipeline.report.galleries import galleries
 from pipeline.report.provenance import origins
@@ -152,11 +153,12 @@ def worst(evidence: Evidence) -> Section:
 
 @_section
 def quality(evidence: Evidence) -> Section | None:
-    """List images that no run saw, and what a reader must know of data and runs."""
-    verdict = evidence.verdict
-    if not verdict.notes and not any(verdict.skipped.values()):
+    """List what is wrong with images and labels, images that no run saw, and what a reader must know of the runs."""
+    verdict, kinds = evidence.verdict, findings.kinds(evidence)
+    if not kinds and not verdict.notes and not any(verdict.skipped.values()):
         return None
-    return Section("quality", "Quality of the data", render("quality.html.j2", verdict=verdict))
+    body = render("quality.html.j2", verdict=verdict, kinds=kinds, list=files.LIST.as_posix())
+    return Section("quality", "Quality of the data", body)
 
 
 @_section

@@ -4,17 +4,16 @@ With two runs named it compares just these, in the terminal, and writes nothing.
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from pipeline import judging, manifest, runs, stamps, thumbnails, verdict
 from pipeline.embeddings import matrix
-from pipeline.errors import InputError, unknown
+from pipeline.errors import InputError
 from pipeline.evaluation import curves, surveys
 from pipeline.judging import Background
 from pipeline.params import Params
+from pipeline.quality import files
 from pipeline.report import page, plots, terminal
 from pipeline.report.evidence import Evidence
-from pipeline.runs import Run
 
 
 def main(params: Params, run: Sequence[str] = ()) -> str:
@@ -33,13 +32,14 @@ def main(params: Params, run: Sequence[str] = ()) -> str:
     scored = judging.score(finished, params)
     judged = judging.judge(scored, background, params)
     evidence = Evidence(
-        judged, finished, scored.decided, manifest.read(), background.surveys, embedded, thumbnails.read()
+        judged, finished, scored.decided, manifest.read(), background.surveys, embedded, thumbnails.read(), files.read()
     )
     verdict.write(judged)
     tables = plots.write(judged)
     page.write(evidence)
     made = stamps.hashes([verdict.VERDICT, verdict.SCORES, verdict.PAGE, *tables])
     shown = {**stamps.read(manifest.STAMP).outputs, **stamps.read(thumbnails.STAMP).outputs}
+    shown |= stamps.hashes([files.FINDINGS])
     stamps.write(verdict.STAMP, stamps.Stamp("compare", made, {**judged.inputs, **shown}))
     return f"{judged.sentence} See {verdict.PAGE}"
 
@@ -48,21 +48,8 @@ def _two(params: Params, named: Sequence[str]) -> str:
     if len(named) != 2:
         got = "1 run" if len(named) == 1 else f"{len(named)} runs"
         raise InputError(f"compare: got {got}, expected two, or none to write the report")
-    first, second = (_read(name, params) for name in named)
+    first, second = (runs.find(name, params.run.backbones, "compare") for name in named)
     if first.id == second.id:
         raise InputError(f"compare: got {first.id} twice, expected two different runs")
     frozen = matrix.read_cost(first.backbone), matrix.read_cost(second.backbone)
     return terminal.compared(judging.score([first, second], params), frozen)
-
-
-def _read(name: str, params: Params) -> Run:
-    """Read a run by <backbone>/<name>, or by its name where a single backbone has one of that name."""
-    present = [path.parent.relative_to("models").as_posix() for path in sorted(Path("models").glob("*/*/run.json"))]
-    meant = [one for one in present if name in (one, one.partition("/")[2])]
-    listed = [one for one in meant if one.partition("/")[0] in params.run.backbones]
-    if len(listed or meant) > 1:
-        raise InputError(f"compare: got {name!r}, which is on several backbones; expected one of: {', '.join(meant)}")
-    if not meant:
-        raise InputError(unknown("compare", name, present or ["(no run is finished; run `dvc repro`)"]))
-    backbone, _, run = (listed or meant)[0].partition("/")
-    return runs.read(backbone, run)

@@ -29,7 +29,7 @@ def main(params: Params, backbone: str, *, dry_run: bool = False) -> str:
 
     """
     settings, entry, table = params.embed, params.backbone(backbone), manifest.read()
-    table.require_folder(params.data.path)
+    table.require_folder(params.data.folder)
     loaded = backbones.load(backbone, entry)
     recipe = embedding.recipe_of(loaded.identity, settings)
     if dry_run:
@@ -112,9 +112,7 @@ def _forecast(images: _Part, table: Manifest, settings: Embed) -> str:
 
 
 def _report_bad_images(table: Manifest, skipped: dict[str, str], on_bad_image: str) -> None:
-    bad = [
-        f"{path}: {skipped[sha256]}" for path, sha256 in zip(table.path, table.sha256, strict=True) if sha256 in skipped
-    ]
+    bad = [f"{table.shown(row)}: {skipped[one]}" for row, one in enumerate(table.sha256) if one in skipped]
     if bad and on_bad_image == "fail":
         listed = first_five(bad, "bad images")
         raise InputError(*listed, "remove or replace them, or set embed.on_bad_image: skip in params.yaml")

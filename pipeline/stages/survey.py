@@ -5,13 +5,12 @@ from tqdm import tqdm
 
 from pipeline import manifest, stamps
 from pipeline.embeddings import matrix
-from pipeline.evaluation import projection, surveys, transferability, twins
+from pipeline.evaluation import projection, surveys, transferability
 from pipeline.evaluation.surveys import Survey
 from pipeline.evaluation.transferability import Transferability
-from pipeline.evaluation.twins import Twins
 from pipeline.heads import inputs
 from pipeline.heads.inputs import Inputs
-from pipeline.heads.types import Features, chosen_rows
+from pipeline.heads.types import chosen_rows
 from pipeline.params import Params
 
 MOST = 20_000
@@ -19,9 +18,9 @@ MOST = 20_000
 
 
 def main(params: Params, backbone: str) -> str:
-    """Score how well the embeddings fit the task, draw their map, find twins across splits; return the summary line."""
+    """Score how well the embeddings fit the task and draw their map; return the summary line."""
     given = inputs.read(params, backbone, streams=True)
-    with tqdm(total=3, desc="survey", unit="step", disable=None) as bar:
+    with tqdm(total=2, desc="survey", unit="step", disable=None) as bar:
         bar.set_postfix_str("scores")
         scores = _scores(given, params.seed)
         bar.update()
@@ -29,28 +28,14 @@ def main(params: Params, backbone: str) -> str:
         images = chosen_rows(given.images.X, np.arange(len(given.row)))
         position = projection.project(images, params.seed)
         bar.update()
-        bar.set_postfix_str("twins")
-        found = _twins(given, images, params.seed)
-        bar.update()
     made_from = {**stamps.read(manifest.STAMP).outputs, **stamps.read(matrix.stamp_path(backbone)).outputs}
     image_id = [given.table.image_id[row] for row in given.row]
-    surveys.write(backbone, Survey(image_id, position, scores, found), made_from)
+    surveys.write(backbone, Survey(image_id, position, scores), made_from)
     return (
         f"{len(image_id):,} images mapped; nearest neighbours find the class of {scores.knn_accuracy:.1%} of "
         f"{scores.images:,} training images (the largest class is {scores.largest_class:.1%}), "
         f"LogME {scores.logme:.3f}, H-score {scores.h_score:.2f}"
     )
-
-
-def _twins(given: Inputs, images: Features, seed: int) -> Twins:
-    """Find every image's most similar one in another split, copies of the image itself left aside."""
-    judged = np.ones(len(given.row), bool)
-    judged[given.train] = False
-    split, content = (
-        np.unique([column[row] for row in given.row], return_inverse=True)[1]
-        for column in (given.table.split, given.table.sha256)
-    )
-    return twins.find(images, judged, split, content, seed)
 
 
 def _scores(given: Inputs, seed: int) -> Transferability:

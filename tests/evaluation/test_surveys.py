@@ -1,5 +1,4 @@
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +8,6 @@ from pipeline.errors import StateError
 from pipeline.evaluation import surveys
 from pipeline.evaluation.surveys import Survey
 from pipeline.evaluation.transferability import Transferability
-from pipeline.evaluation.twins import Twins
 
 SCORES = Transferability(2, 2, -0.25, 0.5, 0.5, 1, 0.5)
 SURVEY = Survey(["a", "b", "c"], np.array([[0.0, 0.5], [1.0, 0.1234], [0.25, 0.75]]), SCORES)
@@ -25,17 +23,6 @@ def test_what_is_written_is_read_back() -> None:
     found = surveys.read("tiny")
     assert (found.image_id, found.scores) == (SURVEY.image_id, SURVEY.scores)
     np.testing.assert_array_equal(found.position, SURVEY.position)
-
-
-def test_twins_are_read_back_and_where_nobody_looked_there_are_none() -> None:
-    twins = Twins(np.array([2, -1, 0]), np.array([0.7, 0.0, 0.7]), 1, 2)
-    surveys.write("tiny", replace(SURVEY, twins=twins), {})
-    found = surveys.read("tiny")
-    assert found.twins is not None
-    assert (found.twins.row.tolist(), found.twins.sought, found.twins.judged) == ([2, -1, 0], 1, 2)
-    assert list(found.near_duplicates(0.7)) == [("a", "c", 0.7), ("c", "a", 0.7)]
-    surveys.write("tiny", SURVEY, {})
-    assert list(surveys.read("tiny").near_duplicates(-1)) == []
 
 
 def test_equal_surveys_are_equal_bytes() -> None:

@@ -45,7 +45,8 @@ def kinds() -> list[str]:
         "models/tiny/logreg/model.skops", "models/tiny/logreg/run.json", "models/tiny/last/model.safetensors",
         "models/tiny/last/run.json", "predictions/tiny/logreg.parquet", "predictions/tiny/last.parquet",
         "metrics/tiny/logreg.json", "plots/tiny/last/loss.csv", "reports/verdict.json", "reports/scores.json",
-        "reports/plots/scores.csv", "reports/index.html", "reports/compare.json", "pipeline/atomic.py",
+        "reports/plots/scores.csv", "reports/index.html", "reports/compare.json", "reports/quality.json",
+        "reports/quality.csv", "reports/quality-stamp.json", "pipeline/atomic.py",
         *(f".dvc/cache/files/md5/{md5[:2]}/{md5[2:]}" for md5 in objects), run.as_posix(),
     ]  # fmt: skip
 

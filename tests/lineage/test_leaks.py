@@ -1,15 +1,13 @@
 """What stands on both sides of a split."""
 
-import numpy as np
 import pytest
 
 from pipeline.errors import InputError
-from pipeline.evaluation import surveys
-from pipeline.evaluation.surveys import Survey
-from pipeline.evaluation.transferability import Transferability
-from pipeline.evaluation.twins import Twins
 from pipeline.lineage.auditing import leaks
 from pipeline.manifest import Manifest
+from pipeline.quality import files
+from pipeline.quality.checks import CHECKS
+from pipeline.quality.findings import Finding, Found
 from tests.conftest import Project
 
 IMAGES = ("a.png", "b.png", "c.png", "d.png")
@@ -28,18 +26,18 @@ def table(**columns: object) -> Manifest:
     return Manifest(**{**defaults, **columns})  # type: ignore[arg-type]
 
 
-def survey(backbone: str, row: list[int], similarity: list[float]) -> None:
-    scores = Transferability(2, 2, 0.0, 0.0, 0.0, 1, 0.5)
-    twins = Twins(np.array(row), np.array(similarity), 2, 2)
-    surveys.write(backbone, Survey(IMAGES, np.zeros((4, 2)), scores, twins), {})
+def near_duplicates(*pairs: tuple[int, int, float]) -> None:
+    found = Found([Finding(*rows, score) for one, two, score in pairs for rows in ((one, two), (two, one))])
+    manifest = table()
+    files.write(manifest, files.content(manifest, {"near_duplicate": found}, CHECKS), 4, {})
 
 
 def found(project: Project, manifest: Manifest, **data: object) -> list[str]:
-    params = project.write(data=data, run={"backbones": ["tiny", "other"]}, backbones={"other": {}})
+    params = project.write(data={"near_duplicate": 0.9, **data})
     return [str(finding) for finding in leaks.find(params, manifest)]
 
 
-def test_a_manifest_without_leaks_and_without_surveys_has_none(project: Project) -> None:
+def test_a_manifest_without_leaks_and_before_anything_was_looked_for_has_none(project: Project) -> None:
     assert found(project, table()) == []
 
 
@@ -64,39 +62,36 @@ def test_a_group_across_splits_is_told_once(project: Project) -> None:
 
 
 def test_near_duplicates_are_told_once_at_the_later_split(project: Project) -> None:
-    survey("tiny", [3, 2, 1, 0], [0.9, 0.2, 0.2, 0.9])
+    near_duplicates((3, 0, 0.97))
     (one,) = found(project, table())
     assert one == (
-        "raw/d.png: expected no image of another split this similar (at least 0.55 by tiny), "
-        "found 0.90 to raw/a.png in 'train'; here 'test'"
+        "raw/d.png: expected no image of another split this similar (at least 0.9), "
+        "found 0.97 to raw/a.png in 'train'; here 'test'"
     )
 
 
-def test_of_several_backbones_the_one_that_finds_them_most_similar_is_named(project: Project) -> None:
-    survey("tiny", [3, -1, -1, 0], [0.7, 0, 0, 0.7])
-    survey("other", [-1, 3, -1, 0], [0, 0.6, 0, 0.95])
-    one, other = found(project, table())
-    assert "0.60 to raw/b.png" in one
-    assert "at least 0.55 by other), found 0.95 to raw/a.png" in other
+def test_near_duplicates_within_a_split_are_no_leak(project: Project) -> None:
+    near_duplicates((0, 1, 0.99))
+    assert found(project, table()) == []
 
 
-@pytest.mark.parametrize(("least", "number"), [(0.9, 1), (0.91, 0)])
+@pytest.mark.parametrize(("least", "number"), [(0.97, 1), (0.98, 0)])
 def test_the_threshold_is_a_setting(project: Project, least: float, number: int) -> None:
-    survey("tiny", [3, -1, -1, 0], [0.9, 0, 0, 0.9])
+    near_duplicates((3, 0, 0.97))
     assert len(found(project, table(), near_duplicate=least)) == number
 
 
 def test_copies_are_not_told_again_as_near_duplicates(project: Project) -> None:
-    survey("tiny", [3, -1, -1, 0], [1.0, 0, 0, 1.0])
+    near_duplicates((3, 0, 1.0))
     (one,) = found(project, table(sha256=["a" * 64, "b" * 64, "c" * 64, "a" * 64]))
     assert "same bytes" in one
 
 
-def test_a_survey_of_an_older_manifest_or_with_other_bytes_tells_nothing_wrong(project: Project) -> None:
-    survey("tiny", [3, 2, 1, 0], [0.9, 0.9, 0.9, 0.9])
+def test_findings_of_an_older_manifest_or_with_other_bytes_tell_nothing_wrong(project: Project) -> None:
+    near_duplicates((2, 1, 0.97))
     later = table(image_id=["a.png", "b.png", "new.png", "d.png"], split=["test", "train", "val", "test"])
     assert found(project, later) == []
-    surveys.path_of("tiny").write_bytes(b"x")
+    files.FINDINGS.write_bytes(b"x")
     assert found(project, table()) == []
 
 

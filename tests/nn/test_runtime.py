@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from pipeline.errors import InputError, StateError
-from pipeline.nn import backbones, runtime
+from pipeline.nn import backbones, onnx_export, runtime
 from pipeline.nn.network import Backbone
 from pipeline.nn.runtime import RUNTIMES
 from tests.conftest import REPOSITORY, SIZE, Project
@@ -143,7 +143,7 @@ def test_a_lazy_forward_is_prepared_once_and_only_when_needed(
 class TestExports:
     def test_a_network_is_exported_once(self, network: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
         first = runtime.prepare(network, "openvino", batch())(batch(1))
-        monkeypatch.setattr(runtime, "_export", None)
+        monkeypatch.setattr(onnx_export, "content", None)
         np.testing.assert_array_equal(runtime.prepare(network, "openvino", batch())(batch(1)), first)
         runtime.prepare(network, "onnxruntime", batch())
 

@@ -13,7 +13,7 @@ from markupsafe import Markup
 from pipeline import verdict
 from pipeline.nn import backbones
 from pipeline.report import charts, embedding_map
-from pipeline.stages import audit, compare, curve, embed, finetune, prepare, survey, thumbnails, train
+from pipeline.stages import audit, compare, curve, embed, finetune, prepare, quality, survey, thumbnails, train
 from tests.conftest import TINY, Project
 
 
@@ -49,6 +49,7 @@ def run(project: Project, **sections: Any) -> dict[str, Any]:
             train.main(params, backbone, head)
         for plan in params.run.plans:
             finetune.main(params, backbone, plan)
+    quality.main(params)
     compare.main(params)
     audit.main(params, record=True)
     return json.loads(verdict.VERDICT.read_text())  # type: ignore[no-any-return]

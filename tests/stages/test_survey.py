@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from pipeline import manifest, stamps
 from pipeline.embeddings import matrix
@@ -82,37 +81,6 @@ def test_at_most_so_many_training_images_are_scored(embedded: Project, monkeypat
     monkeypatch.setattr(survey, "MOST", 10)
     scores = surveyed(embedded).scores
     assert (scores.images, scores.training_images) == (10, 18)
-
-
-def test_every_image_has_a_twin_in_another_split_with_other_bytes(project: Project) -> None:
-    first, *_ = project.images
-    first.with_name("copy.png").write_bytes(first.read_bytes())
-    prepare.main(project.write())
-    embed.main(project.write(), "tiny")
-    found, table = surveyed(project).twins, manifest.read()
-    assert found is not None
-    judged = sum(split != "train" for split in table.split)
-    assert (found.sought, found.judged) == (judged, judged)
-    for image, twin in enumerate(found.row):
-        assert table.split[twin] != table.split[image]
-        assert table.sha256[twin] != table.sha256[image]
-
-
-def test_a_retouched_copy_in_another_split_is_its_twin(project: Project) -> None:
-    lines, first = ["path,label,split"], project.images[0]
-    for path in project.images:
-        split = "train" if int(path.stem) < 8 else "val" if int(path.stem) < 10 else "test"
-        lines.append(f"{path.parent.name}/{path.name},{path.parent.name},{split}")
-    with Image.open(first) as image:
-        image.putpixel((5, 5), (0, 0, 0))
-        image.save("data/raw/again.png")
-    lines.append(f"again.png,{first.parent.name},test")
-    Path("data/raw/labels.csv").write_text("\n".join(lines))
-    params = project.write(data={"source": "csv_file"}, split={"method": "predefined"})
-    prepare.main(params)
-    embed.main(params, "tiny")
-    pairs = {(one, other) for one, other, _ in surveyed(project).near_duplicates(0.9)}
-    assert ("again.png", "blue/00.png") in pairs
 
 
 def test_further_views_are_neither_scored_nor_mapped(embedded: Project) -> None:

@@ -3,18 +3,17 @@
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
-from pipeline.errors import StateError
-from pipeline.evaluation import surveys
 from pipeline.lineage.findings import Finding
 from pipeline.manifest import MANIFEST, SPLITS, Manifest
 from pipeline.params import Params
+from pipeline.quality import files
 
 
 def find(params: Params, table: Manifest) -> list[Finding]:
     """Return the same bytes in two splits or with two labels, groups and near-duplicates across splits, sorted.
 
-    Near-duplicates are those that the surveys of the listed backbones know; a survey that is missing or altered says
-    nothing here, and is told by the check of the chain.
+    Near-duplicates are those that the stage `quality` found; findings that are missing or altered say nothing here, and
+    are told by the check of the chain.
     """
     return sorted({*_copies(table), *_groups(table), *_near_duplicates(params, table)})
 
@@ -53,26 +52,9 @@ def _together(table: Manifest, column: Sequence[str | None]) -> Iterator[list[in
 
 
 def _near_duplicates(params: Params, table: Manifest) -> Iterator[Finding]:
-    """Yield each pair once, with the backbone that finds it most similar."""
-    least, similar = params.data.near_duplicate, dict[tuple[int, int], tuple[float, str]]()
-    for backbone in params.run.backbones:
-        for pair, similarity in _pairs(backbone, table, least):
-            similar[pair] = max(similar.get(pair, (0.0, "")), (similarity, backbone))
-    for (first, second), (similarity, backbone) in similar.items():
-        expected = f"no image of another split this similar (at least {least:g} by {backbone})"
-        found = f"{similarity:.2f} to {table.path[first]} in {table.split[first]!r}; here {table.split[second]!r}"
-        yield Finding(table.path[second], expected, found)
-
-
-def _pairs(backbone: str, table: Manifest, least: float) -> Iterator[tuple[tuple[int, int], float]]:
-    """Yield pairs of rows, that of the earlier split first; the survey may be of an older manifest."""
-    try:
-        survey = surveys.read(backbone)
-    except StateError:
-        return
-    row_of = table.row_of()
-    for image, twin, similarity in survey.near_duplicates(least):
-        if image in row_of and twin in row_of:
-            first, second = sorted((row_of[image], row_of[twin]), key=lambda row: SPLITS.index(table.split[row]))
-            if table.split[first] != table.split[second] and table.sha256[first] != table.sha256[second]:
-                yield (first, second), similarity
+    """Yield each pair once, at the image of the later split."""
+    least = params.data.near_duplicate
+    for one, two, score in files.pairs_across_splits(table, least):
+        first, second = sorted((one, two), key=lambda row: SPLITS.index(table.split[row]))
+        found = f"{score:.2f} to {table.path[first]} in {table.split[first]!r}; here {table.split[second]!r}"
+        yield Finding(table.path[second], f"no image of another split this similar (at least {least:g})", found)

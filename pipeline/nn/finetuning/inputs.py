@@ -43,7 +43,7 @@ def read(params: Params, backbone: str, plan: str) -> Inputs:
 
     """
     settings, table = params.plan(plan), manifest.read()
-    table.require_folder(params.data.path)
+    table.require_folder(params.data.folder)
     loaded = backbones.load(backbone, params.backbone(backbone))
     loaded = replace(loaded, framing=loaded.framing._replace(scaled_jpeg=params.embed.scaled_jpeg))
     skipped = stamps.read(matrix.stamp_path(backbone)).facts["skipped"]

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import safetensors
 import safetensors.torch
 import torch
@@ -95,8 +97,7 @@ def preprocessing_of(loaded: backbones.Loaded) -> dict[str, Any]:
     return {name: loaded.identity[name] for name in kept} | {"scaled_jpeg": loaded.framing.scaled_jpeg}
 
 
-def predict(model: Model, images: Tensor) -> Tensor:
-    """Return the probabilities of uint8 images (B, 3, S, S): (B, K)."""
+def predict(model: Model, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+    """Return the probabilities of images (B, 3, S, S) by eager PyTorch: (B, K)."""
     with torch.inference_mode():
-        probability: Tensor = model.network(images)
-        return probability
+        return np.asarray(model.network(torch.from_numpy(images)))

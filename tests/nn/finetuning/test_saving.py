@@ -4,7 +4,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from pipeline import manifest, runs, stamps
 from pipeline.errors import StateError
@@ -32,7 +31,7 @@ def test_a_network_read_back_predicts_what_was_predicted_without_the_original_we
     expected, table = runs.read("tiny", "last").predictions, manifest.read()
     row_of = table.row_of()
     items = [Item(Path(table.path[row_of[name]]), table.sha256[row_of[name]]) for name in expected.image_id]
-    images = torch.from_numpy(np.stack([embedding.load(item, model.framing) for item in items]))
+    images = np.stack([embedding.load(item, model.framing) for item in items])
     np.testing.assert_allclose(saving.predict(model, images), expected.probability, atol=1e-5)
     assert list(model.classes) == list(expected.classes)
 

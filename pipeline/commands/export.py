@@ -1,0 +1,47 @@
+"""export: one ONNX file of a head or a fine-tuned network, from pixels to probabilities, and its model card."""
+
+from pathlib import Path
+
+from pipeline import stamps
+from pipeline.atomic import replacing, write_text
+from pipeline.errors import InputError
+from pipeline.params import Params
+from pipeline.serving import trained
+
+
+def main(params: Params, model: str, file: str) -> str:
+    """Export a run, hold the file against the pipeline on training images, and write it; return the summary line.
+
+    Raises:
+        InputError: if there is no such run, a part of its head has no form in ONNX, the file cannot lie there, or what
+            writes ONNX files is not installed.
+        StateError: if the run is missing, altered or out of date, or the file would say something else than it does.
+
+    """
+    path = Path(file)
+    _require_place(path)
+    from pipeline.exporting import requirements  # noqa: PLC0415  # the others import what may be missing
+
+    requirements.require_installed()
+    from pipeline.exporting import card, parity  # noqa: PLC0415
+    from pipeline.exporting.whole import Exported  # noqa: PLC0415
+
+    beside = path.with_suffix(".md")
+    card.require_place(beside)
+    ready = trained.read(params, model)
+    exported = Exported(ready, params)
+    content = exported.content()
+    found = parity.check(content, exported, ready)
+    with replacing(path) as temporary:
+        temporary.write_bytes(content)
+    write_text(beside, card.text(path, stamps.sha256_bytes(content), exported, ready, found))
+    return f"{path}, {len(content) / 1e6:.1f} MB, and {beside}: {found}"
+
+
+def _require_place(path: Path) -> None:
+    if path.suffix.lower() != ".onnx":
+        raise InputError(f"FILE: got {path.name!r}, expected a name that ends in .onnx")
+    if path.is_dir():
+        raise InputError(f"FILE: {path}: is a folder")
+    if not path.parent.is_dir():
+        raise InputError(f"FILE: {path}: no folder {path.parent}")

@@ -1,0 +1,53 @@
+"""predict: what a head or a fine-tuned network says of images that no stage has seen."""
+
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from tqdm import tqdm
+
+from pipeline.errors import InputError, first_five
+from pipeline.params import Params
+from pipeline.printable import printable
+from pipeline.serving import answers, embedded, files, trained
+from pipeline.serving.answers import Answers
+
+
+def main(params: Params, model: str, path: Sequence[str], out: str | None = None) -> str:
+    """Classify images and write a table; return the summary line, or the table as CSV if no file is named.
+
+    Raises:
+        InputError: if a path leads nowhere, no image can be used, or there is no such model or kind of table.
+        StateError: if the model is missing, altered or out of date, or an `embed` is at work.
+
+    """
+    if out is not None:
+        answers.require_table(Path(out))
+    images, passed_over = files.images_of(path)
+    ready = trained.read(params, model)
+    new, bad = embedded.embed(images, ready, params)
+    lines = [*passed_over, *bad]
+    if not new.paths:
+        raise InputError(*first_five(lines, "images that cannot be used"))
+    found = answers.answers(new, ready, params)
+    for line in lines:
+        _say(f"skipped: {line}")
+    summary = _summary(found, len(lines), new.computed, ready.calibration())
+    if out is None:
+        _say(summary)
+        return answers.as_csv(found.columns()).rstrip("\n")
+    answers.write(Path(out), found)
+    return f"{out}: {summary}"
+
+
+def _say(line: str) -> None:
+    tqdm.write(printable(line), file=sys.stderr)
+
+
+def _summary(found: Answers, skipped: int, computed: int, calibration: str) -> str:
+    counted = ", ".join(f"{count} {label}" for label, count in Counter(found.label).most_common(10))
+    return (
+        f"{len(found.path)} images: {counted}; {int(found.unlike.sum())} unlike the training images; "
+        f"{skipped} skipped; {computed} went through the CNN; probabilities are {calibration}"
+    )

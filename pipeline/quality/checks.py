@@ -1,0 +1,148 @@
+"""CHECKS: name -> a look at images and labels that lists those which a person should see.
+
+To add one: a decorated function here. Files, report, `--apply` and tests run over the whole mapping.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from pipeline.manifest import Manifest
+from pipeline.quality import copies, labels, outliers
+from pipeline.quality.findings import Finding, Found, Material, Pair
+
+FEWEST, FEWEST_TO_TEST = 10, 2
+"""Images of a class, and test images of it, below which it is tiny."""
+_ORDER = {"test": 0, "val": 1, "train": 2}
+"""Which of two copies stays: the scores' images before those that were trained on."""
+EVERY_COPY = "keep, and delete one of the files: to exclude it leaves out every copy"
+
+
+@dataclass(frozen=True)
+class Check:
+    """One kind of finding."""
+
+    name: str
+    title: str
+    meaning: str
+    """Of the score, for a person who reads the list."""
+    run: Callable[[Material], Found]
+
+
+_REGISTRY: dict[str, Check] = {}
+CHECKS: Mapping[str, Check] = _REGISTRY
+_Function = Callable[[Material], Found]
+
+
+def _check(title: str, meaning: str = "") -> Callable[[_Function], _Function]:
+    def add(function: _Function) -> _Function:
+        _REGISTRY[function.__name__] = Check(function.__name__, title, meaning, function)
+        return function
+
+    return add
+
+
+@_check("The same bytes more than once")
+def duplicate(given: Material) -> Found:
+    """List every image that shares its bytes with another one."""
+    return Found([
+        Finding(row, rows[1] if row == rows[0] else rows[0], 1.0, EVERY_COPY)
+        for rows in _copies(given.table)
+        for row in rows
+    ])  # fmt: skip
+
+
+@_check("Nearly the same pixels", "correlation of their pixels: 1 is the same")
+def near_duplicate(given: Material) -> Found:
+    """List images of which another one is a recompressed, scaled, brightened, mirrored or slightly cropped copy."""
+    found = [finding for pair in given.near_duplicates for finding in _both(given.table, pair)]
+    return Found(found, {"correlation": given.near_duplicate})
+
+
+@_check("One image, two labels", "correlation of their pixels: 1 is the same")
+def label_conflict(given: Material) -> Found:
+    """List images with the same bytes, or nearly the same pixels, and different labels."""
+    table = given.table
+    pairs = [(rows[0], row, 1.0) for rows in _copies(table) for row in rows[1:]]
+    found = [pair for pair in [*pairs, *given.near_duplicates] if table.label[pair[0]] != table.label[pair[1]]]
+    suggestion = "settle which label is right, where your labels are"
+    both = [Finding(*rows, score, suggestion) for one, two, score in found for rows in ((one, two), (two, one))]
+    return Found(both, {"correlation": given.near_duplicate})
+
+
+@_check("Labels that are probably wrong", "probability of the given label; lower is more suspicious")
+def label_error(given: Material) -> Found:
+    """List images whose label neither a classifier nor their neighbours would have given them."""
+    thresholds = {"images of the label among the 10 nearest, at most": labels.MOST_ALIKE}
+    if len(given.table.classes) < 2 or len(given.row) <= labels.FOLDS:
+        return Found([], thresholds, "Not looked for: too few images or classes.")
+    rows = labels.suspected(given.target, given.probability, given.nearest[0])
+    found = []
+    for at in rows.tolist():
+        likely = given.table.classes[int(given.probability[at].argmax())]
+        score = round(float(given.probability[at, given.target[at]]), 4)
+        found.append(Finding(int(given.row[at]), None, score, f"is it {likely!r}?"))
+    return Found(found, thresholds, _expected_false(len(found)))
+
+
+def _expected_false(found: int) -> str:
+    if not found:
+        return ""
+    low, high = round(0.2 * found), round(0.8 * found)
+    return f"Expect {low} to {high} of these to be right as they are: fewer the easier your classes are to tell apart."
+
+
+@_check("Unlike the other images", "modified z-score of the distance to the ten nearest")
+def outlier(given: Material) -> Found:
+    """List images that lie far from all others."""
+    score = outliers.scores(given.nearest[1])
+    rows = np.flatnonzero(score >= outliers.FAR)
+    rows = rows[np.argsort(-score[rows], kind="stable")]
+    found = [Finding(int(given.row[at]), None, round(float(score[at]), 2), "exclude if it is foreign") for at in rows]
+    note = "" if len(score) >= outliers.FEWEST else f"Not looked for: fewer than {outliers.FEWEST} images."
+    return Found(found, {"modified z-score": outliers.FAR}, note)
+
+
+@_check("Blank images", "standard deviation of the pixels, of 255")
+def blank(given: Material) -> Found:
+    """List images on which there is nothing."""
+    contrast = copies.contrast(given.signatures)
+    rows = np.flatnonzero(contrast < copies.BLANK)
+    rows = rows[np.argsort(contrast[rows], kind="stable")]
+    found = [Finding(int(given.row[at]), None, round(float(contrast[at]), 2), "exclude") for at in rows]
+    return Found(found, {"standard deviation": copies.BLANK})
+
+
+@_check("Tiny classes", "images of the class")
+def tiny_class(given: Material) -> Found:
+    """List the images of classes that have fewer than 10, or fewer than 2 to test."""
+    table, found = given.table, list[Finding]()
+    rows_of = defaultdict(list)
+    for row, label in enumerate(table.label):
+        rows_of[label].append(row)
+    for _, rows in sorted(rows_of.items(), key=lambda item: (len(item[1]), item[0])):
+        tested = sum(table.split[row] == "test" for row in rows)
+        if len(rows) < FEWEST or tested < FEWEST_TO_TEST:
+            told = f"label more of this class, or merge it: {tested} of its images to test"
+            found += [Finding(row, None, len(rows), told) for row in rows]
+    return Found(found, {"images": FEWEST, "images to test": FEWEST_TO_TEST})
+
+
+def _copies(table: Manifest) -> Iterator[list[int]]:
+    """Yield the rows of images that share their bytes."""
+    rows_of = defaultdict(list)
+    for row, sha256 in enumerate(table.sha256):
+        rows_of[sha256].append(row)
+    yield from (rows for rows in rows_of.values() if len(rows) > 1)
+
+
+def _both(table: Manifest, pair: Pair) -> Iterator[Finding]:
+    """Yield a finding for each image of a pair, first the one that might go."""
+    one, two, score = pair
+    stays, goes = sorted((one, two), key=lambda row: (_ORDER[table.split[row]], row))
+    across = table.split[stays] != table.split[goes]
+    where = f"the other is in {table.split[stays]!r}" if across else "one of the two is enough"
+    yield Finding(goes, stays, score, f"exclude: {where}")
+    yield Finding(stays, goes, score, "keep")

@@ -1,0 +1,91 @@
+"""What a person decided in a copy of reports/quality.csv: which images to leave out for good, and why."""
+
+import csv
+from collections.abc import Iterator, Sequence
+from io import StringIO
+from pathlib import Path
+
+from pipeline import stamps
+from pipeline.errors import InputError, first_five, unknown
+from pipeline.manifest import Manifest
+from pipeline.quality.checks import CHECKS
+from pipeline.quality.files import COLUMNS
+
+DECISIONS = ("exclude", "keep")
+"""Nothing is kept as well."""
+
+Rows = Sequence[dict[str, str]]
+
+
+def read(path: Path, table: Manifest, excluded: frozenset[str]) -> dict[str, str]:
+    """Return sha256 -> reason of the images that a person decided to exclude.
+
+    The reason names other images by their hashes alone: the list of excluded images holds no name.
+
+    Args:
+        path: a copy of reports/quality.csv with its column `decision` filled.
+        table: the manifest, which must know every image.
+        excluded: images that are left out already, which the manifest may not know.
+
+    Raises:
+        InputError: if the file is no such table, with every malformed line.
+
+    """
+    rows = _rows(path)
+    problems = [problem for number, row in rows for problem in _problems(f"{path}:{number}", row, table, excluded)]
+    problems += [] if problems else _contradictions(path, rows)
+    if problems:
+        raise InputError(*first_five(problems, "lines"), "nothing was excluded")
+    sha256_of = dict(zip(table.image_id, table.sha256, strict=True))
+    reasons: dict[str, list[str]] = {}
+    for _, row in rows:
+        if row["decision"] == "exclude":
+            reasons.setdefault(row["sha256"], []).append(_reason(row, sha256_of))
+    return {sha256: "; ".join(dict.fromkeys(told)) for sha256, told in reasons.items()}
+
+
+def _rows(path: Path) -> list[tuple[int, dict[str, str]]]:
+    """Return the lines, numbered from 1, as column -> value."""
+    try:
+        reader = csv.reader(StringIO(stamps.read_bytes(path).decode("utf-8-sig"), newline=""), strict=True)
+        lines = [(reader.line_num, row) for row in reader if row]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{path}: not a table in UTF-8 ({error})") from error
+    columns = lines[0][1] if lines else []
+    if tuple(columns) != COLUMNS:
+        raise InputError(f"{path}:1: columns: got {columns}, expected {list(COLUMNS)}", "nothing was excluded")
+    if short := [f"{path}:{number}: got {len(row)} cells, expected {len(COLUMNS)}" for number, row in lines
+                 if len(row) != len(COLUMNS)]:  # fmt: skip
+        raise InputError(*first_five(short, "lines"), "nothing was excluded")
+    return [
+        (number, {**dict(zip(COLUMNS, row, strict=True)), "decision": row[-1].strip().lower()})
+        for number, row in lines[1:]
+    ]
+
+
+def _problems(where: str, row: dict[str, str], table: Manifest, excluded: frozenset[str]) -> Iterator[str]:
+    if row["decision"] and row["decision"] not in DECISIONS:
+        yield unknown(f"{where}: decision", row["decision"], DECISIONS)
+    if row["finding"] not in CHECKS:
+        yield unknown(f"{where}: finding", row["finding"], CHECKS)
+    if row["sha256"] not in table.sha256 and row["sha256"] not in excluded:
+        yield f"{where}: sha256: got {row['sha256']!r}, expected that of an image in the manifest"
+
+
+def _contradictions(path: Path, rows: Sequence[tuple[int, dict[str, str]]]) -> list[str]:
+    """Word every image that is to be excluded by one line and kept by another."""
+    said: dict[str, tuple[int, str]] = {}
+    problems = []
+    for number, row in rows:
+        decision = row["decision"]
+        before, other = said.setdefault(row["sha256"], (number, decision)) if decision else (number, decision)
+        if other != decision:
+            problems.append(
+                f"{path}:{number}: decision: got {decision!r}, but {other!r} for the same bytes in line {before}"
+            )
+    return problems
+
+
+def _reason(row: dict[str, str], sha256_of: dict[str, str]) -> str:
+    other = f" of {sha256_of[row['other']][:10]}" if row["other"] in sha256_of else ""
+    return f"quality: {row['finding']}{other} ({row['score']})"

@@ -1,0 +1,96 @@
+"""The findings as files: JSON for programs, CSV for a person to decide in, and their stamp."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from pipeline import stamps
+from pipeline.atomic import write_json
+from pipeline.errors import StateError
+from pipeline.manifest import Manifest
+from pipeline.tables import write_csv
+
+FINDINGS, LIST, STAMP = Path("reports/quality.json"), Path("reports/quality.csv"), Path("reports/quality-stamp.json")
+COLUMNS = ("finding", "image_id", "path", "sha256", "split", "label", "other", "score", "suggestion", "decision")
+# To change the layout: raise this number, and make `read` say what to rerun for the older one.
+SCHEMA_VERSION = 1
+
+Findings = Mapping[str, Any]
+"""check -> title, meaning, images, across_splits, thresholds, note, findings."""
+
+
+def content(table: Manifest, found: Mapping[str, Any], checks: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what reports/quality.json says of each check: Found by name, Check by name."""
+    return {
+        name: {
+            "title": checks[name].title,
+            "meaning": checks[name].meaning,
+            "images": len({finding.row for finding in one.findings}),
+            "across_splits": len({
+                frozenset((finding.row, finding.other))
+                for finding in one.findings
+                if finding.other is not None and table.split[finding.row] != table.split[finding.other]
+            }),
+            "thresholds": dict(one.thresholds),
+            "note": one.note,
+            "findings": [
+                {**asdict(finding), "image_id": table.image_id[finding.row], "other": _other(table, finding.other)}
+                for finding in one.findings
+            ],
+        }
+        for name, one in found.items()
+    }  # fmt: skip
+
+
+def _other(table: Manifest, row: int | None) -> str | None:
+    return None if row is None else table.image_id[row]
+
+
+def write(table: Manifest, checks: Findings, images: int, made_from: Mapping[str, str]) -> None:
+    """Write findings, list and stamp; the same findings give the same bytes.
+
+    Args:
+        table: the manifest that the findings' rows are of.
+        checks: as `content` returns it.
+        images: how many were looked at.
+        made_from: path -> sha256.
+
+    """
+    rows = [[
+        name, finding["image_id"], table.path[row], table.sha256[row], table.split[row], table.label[row],
+        finding["other"] or "", "" if finding["score"] is None else finding["score"], finding["suggestion"], "",
+    ] for name, check in checks.items() for finding in check["findings"] for row in (finding["row"],)]  # fmt: skip
+    in_order = [{"name": name, **check} for name, check in checks.items()]
+    write_json(FINDINGS, {"schema_version": SCHEMA_VERSION, "images": images, "checks": in_order})
+    write_csv(LIST, [COLUMNS, *rows])
+    stamps.write(STAMP, stamps.Stamp("quality", stamps.hashes([FINDINGS, LIST]), made_from))
+
+
+def read() -> Findings:
+    """Read the findings, whose bytes must be the stamped ones; StateError otherwise."""
+    found = json.loads(stamps.check(FINDINGS, stamps.read(STAMP)))
+    if found["schema_version"] != SCHEMA_VERSION:
+        got = found["schema_version"]
+        raise StateError(f"{FINDINGS}: schema_version: got {got}, expected {SCHEMA_VERSION}; run `dvc repro --force`")
+    return {check["name"]: check for check in found["checks"]}
+
+
+def pairs_across_splits(table: Manifest, least: float) -> list[tuple[int, int, float]]:
+    """Return the near-duplicates of at least that score which stand in two splits, by rows of the manifest.
+
+    Findings that are of an older manifest, or missing, say nothing; the check of the chain tells that.
+    """
+    try:
+        found = read()["near_duplicate"]["findings"]
+    except (StateError, KeyError, ValueError):
+        return []
+    row_of, pairs = table.row_of(), dict[frozenset[int], tuple[int, int, float]]()
+    for finding in found:
+        one, two = row_of.get(finding["image_id"]), row_of.get(finding["other"])
+        if one is None or two is None or finding["score"] < least or table.sha256[one] == table.sha256[two]:
+            continue
+        if table.split[one] != table.split[two]:
+            pairs.setdefault(frozenset((one, two)), (one, two, finding["score"]))
+    return list(pairs.values())

@@ -1,0 +1,106 @@
+"""A finished run, ready to use: its head or network, the rule that decides, and the images that it learnt from."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline import heads, manifest, runs, stamps
+from pipeline.embeddings import matrix
+from pipeline.embeddings.matrix import Embeddings
+from pipeline.errors import StateError
+from pipeline.evaluation import decisions
+from pipeline.evaluation.decisions import Rule
+from pipeline.heads import inputs
+from pipeline.heads.calibration import Calibrated
+from pipeline.heads.types import Classifier, Ints
+from pipeline.manifest import Manifest
+from pipeline.params import Params
+from pipeline.runs import Run
+
+if TYPE_CHECKING:  # a scikit-learn head needs no torch
+    from pipeline.nn.finetuning.saving import Model
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A head or a fine-tuned network, one of the two, every byte checked."""
+
+    run: Run
+    head: Classifier | None
+    """Gives probabilities of rows of the backbone's embeddings."""
+    network: "Model | None"
+    """Gives probabilities of images."""
+    rule: Rule | None
+    """Decides as `compare` does; None: for the most probable class."""
+    table: Manifest
+    embedded: Embeddings
+    """Of the frozen backbone, all images of the manifest that could be decoded."""
+    row: Ints
+    """(N,) the manifest's row of each of them."""
+
+    @property
+    def classes(self) -> Sequence[str]:
+        """The order of the columns of probabilities."""
+        return self.run.predictions.classes
+
+    @property
+    def training(self) -> Ints:
+        """The rows of the embeddings that are of training images."""
+        return np.flatnonzero(np.array([self.table.split[at] == "train" for at in self.row]))
+
+    def training_features(self) -> npt.NDArray[np.floating]:
+        """Return the embeddings of the training images, (n, D), copied into memory."""
+        return np.asarray(self.embedded.features[self.training])
+
+    def calibration(self) -> str:
+        """Say where the probabilities come from."""
+        if self.head is None:
+            return "the network's own softmax, not calibrated"
+        if isinstance(self.head, Calibrated):
+            return f"calibrated on validation images by {self.head.calibrator.method}"
+        return f"the head's own, not calibrated (heads.{self.run.name}.calibrate)"
+
+
+def read(params: Params, what: str) -> Trained:
+    """Read a run: <backbone>/<head or plan>, just the head or plan, or its folder.
+
+    Raises:
+        InputError: if there is no such run, or several.
+        StateError: if a file of it is missing or altered, or it was made from other images or embeddings than lie there
+            now.
+
+    """
+    run = runs.find(what, params.run.backbones, "MODEL")
+    _require_current(run)
+    table, embedded = manifest.read(), matrix.read(run.backbone)
+    matrix.require_recipe(embedded, run.backbone, params)
+    row = np.array(inputs.aligned(table, embedded))
+    compare = params.compare
+    rule = decisions.choose(run.predictions.of("val"), compare.decision, compare.costs, params.selection.metric)
+    folder = runs.folder(run.backbone, run.name)
+    head, network = None, None
+    if run.kind == "head":
+        head = heads.load(folder, run.stamp)
+    else:
+        from pipeline.nn.finetuning import saving  # noqa: PLC0415
+
+        network = saving.load(folder, run.stamp)
+    return Trained(run, head, network, rule, table, embedded, row)
+
+
+def _require_current(run: Run) -> None:
+    """Raise StateError unless what the run was made from has the bytes that its own stamp says now."""
+    current = stamps.read(manifest.STAMP).outputs
+    if run.kind == "head" or matrix.matrix_path(run.backbone).as_posix() in run.stamp.inputs:
+        current = {**current, **stamps.read(matrix.stamp_path(run.backbone)).outputs}
+    changed = [
+        f"{runs.stamp_path(run.backbone, run.name)}: made from {name} with sha256 {run.stamp.inputs.get(name)}, "
+        f"expected {now} as it is now; run `dvc repro`"
+        for name, now in current.items()
+        if run.stamp.inputs.get(name) != now
+    ]
+    if changed:
+        raise StateError(*changed)

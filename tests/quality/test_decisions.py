@@ -1,0 +1,87 @@
+"""Decisions of a person become reasons, or one list of what is wrong with them."""
+
+import csv
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.errors import InputError
+from pipeline.manifest import Manifest
+from pipeline.quality import decisions
+from pipeline.quality.files import COLUMNS
+
+NAMES = ["mary.png", "paul.png", "=1+1.png"]
+SHA256 = [letter * 64 for letter in "abc"]
+TABLE = Manifest(NAMES, NAMES, SHA256, ["red"] * 3, [None] * 3, ["train"] * 3)
+
+
+def line(image: int, decision: str, finding: str = "near_duplicate", **cells: str) -> list[str]:
+    row = dict.fromkeys(COLUMNS, "") | {
+        "finding": finding, "image_id": NAMES[image], "sha256": SHA256[image], "other": NAMES[image - 1],
+        "score": "0.98", "decision": decision,
+    }  # fmt: skip
+    return list({**row, **cells}.values())
+
+
+def read(tmp_path: Path, *lines: list[str], columns: tuple[str, ...] = COLUMNS) -> dict[str, str]:
+    path = tmp_path / "decided.csv"
+    with path.open("w", newline="") as stream:
+        csv.writer(stream).writerows([columns, *lines])
+    return decisions.read(path, TABLE, frozenset({"d" * 64}))
+
+
+def test_what_is_excluded_has_its_finding_as_the_reason_and_no_name_in_it(tmp_path: Path) -> None:
+    found = read(tmp_path, line(1, "exclude"), line(1, "EXCLUDE ", "outlier", other=""), line(0, "keep"), line(2, ""))
+    assert found == {SHA256[1]: "quality: near_duplicate of aaaaaaaaaa (0.98); quality: outlier (0.98)"}
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        (line(0, "exlude"), "decision: got 'exlude', expected one of: exclude, keep; did you mean 'exclude'?"),
+        (line(0, "exclude", sha256="e" * 64), "sha256: got 'eeee"),
+        (line(0, "exclude", "near_dup"), "finding: got 'near_dup'.*did you mean 'near_duplicate'?"),
+        (line(0, "exclude")[:-1], "got 9 cells, expected 10"),
+    ],
+)
+def test_a_malformed_line_is_told_with_its_number(tmp_path: Path, wrong: list[str], told: str) -> None:
+    with pytest.raises(InputError, match=f"decided.csv:3: {told}") as caught:
+        read(tmp_path, line(1, "exclude"), wrong)
+    assert "nothing was excluded" in str(caught.value)
+
+
+def test_all_malformed_lines_are_told_at_once(tmp_path: Path) -> None:
+    with pytest.raises(InputError) as caught:
+        read(tmp_path, *(line(0, "perhaps") for _ in range(3)), line(1, "exclude", "none"))
+    assert len(caught.value.problems) == 5
+
+
+def test_altered_columns_are_told(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"decided.csv:1: columns: got .*expected \['finding'"):
+        read(tmp_path, line(0, "exclude"), columns=(*COLUMNS[:-1], "verdict"))
+
+
+def test_an_image_that_is_kept_and_excluded_is_told(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="decided.csv:3: decision: got 'keep', but 'exclude' for the same .* line 2"):
+        read(tmp_path, line(0, "exclude"), line(0, "keep", "outlier"))
+
+
+def test_an_image_that_is_excluded_already_may_be_decided_on_again(tmp_path: Path) -> None:
+    assert read(tmp_path, line(0, "exclude", sha256="d" * 64)) == {
+        "d" * 64: "quality: near_duplicate of cccccccccc (0.98)"
+    }
+
+
+@given(st.lists(st.tuples(st.integers(0, 2), st.sampled_from(["exclude", "keep", ""])), max_size=8))
+def test_exactly_what_is_decided_is_excluded(
+    tmp_path_factory: pytest.TempPathFactory, said: list[tuple[int, str]]
+) -> None:
+    folder = tmp_path_factory.mktemp("decided")
+    excluded, kept = ({image for image, decision in said if decision == one} for one in ("exclude", "keep"))
+    if excluded & kept:
+        with pytest.raises(InputError):
+            read(folder, *(line(*one) for one in said))
+    else:
+        assert set(read(folder, *(line(*one) for one in said))) == {SHA256[image] for image in excluded}
