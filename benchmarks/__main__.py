@@ -8,7 +8,20 @@ from pathlib import Path
 
 from benchmarks.figures import remove_clones
 
-GROUPS = ("run", "prepare", "heads", "sweep", "streaming", "embed", "finetune", "report", "audit", "quality")
+GROUPS = (
+    "run",
+    "init",
+    "prepare",
+    "heads",
+    "sweep",
+    "streaming",
+    "embed",
+    "finetune",
+    "report",
+    "audit",
+    "quality",
+    "predict",
+)
 RESULTS = Path(__file__).parent / "results.json"
 
 

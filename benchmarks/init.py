@@ -21,7 +21,9 @@ def measure() -> Iterator[Figure]:
         first = seconds(lambda: clone.run("headswap", "init", "--data", "data/raw/mine", "--yes"))
         both = first + seconds(clone.repro)
         verdict = json.loads((clone.root / "reports/verdict.json").read_text())
-        told = f"from `headswap init` ({first:.0f} s) to a verdict on {IMAGES:,} images, {len(verdict['results'])} heads"
+        told = (
+            f"from `headswap init` ({first:.0f} s) to a verdict on {IMAGES:,} images, {len(verdict['results'])} heads"
+        )
         yield at_most(told, both / 60, "min", 3)
 
 

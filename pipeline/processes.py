@@ -16,12 +16,15 @@ from pipeline.errors import StateError
 
 T = TypeVar("T")
 
-STAGES = ("prepare", "thumbnails", "embed", "train", "finetune", "curve", "survey", "compare", "audit")
+STAGES = ("prepare", "thumbnails", "embed", "train", "finetune", "curve", "survey", "quality", "compare", "audit")
 """As the command line calls them, which this module may not ask; a test holds the two together."""
-COMMANDS = (*STAGES, "report", "trace", "diff", "forget", "lineage", "demo", "cache", "backbones", "doctor")
+COMMANDS = (
+    *STAGES, "report", "predict", "export", "trace", "diff", "forget", "lineage", "init", "demo", "cache", "backbones",
+    "doctor",
+)  # fmt: skip
 """All that `headswap` can be told to do."""
 EMBED_LOCK = Path(".headswap/embed.lock")
-"""Held by the one `embed` or `forget` at work in a repository: a second one would repeat its rows, or put them back."""
+"""Held by the one `embed`, `predict` or `forget` at work in a repository: a second one would repeat its rows, or put them back."""
 STARTED_BY_DVC = "DVC_STAGE"
 """Stands in the environment of what DVC runs, and of whatever that starts."""
 

@@ -21,7 +21,10 @@ def import_closure(stage: str) -> set[str]:
     files |= {module.replace(".", "/") + "/__init__.py" for module in above}  # a package runs before its modules
     # imported whole, or with templates beside the code
     folders = ("heads", "lineage/auditing", "nn/finetuning", "quality", "report", "sources")
-    return {next((f"pipeline/{folder}" for folder in folders if file.startswith(f"pipeline/{folder}/")), file) for file in files}
+    return {
+        next((f"pipeline/{folder}" for folder in folders if file.startswith(f"pipeline/{folder}/")), file)
+        for file in files
+    }
 
 
 @pytest.mark.parametrize("stage", list(STAGES))

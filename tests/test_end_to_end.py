@@ -81,7 +81,7 @@ def _settled(clone: SmallClone, first: list[str]) -> Iterator[None]:
 
 def test_the_first_run_runs_every_stage(clone: SmallClone, first: list[str]) -> None:
     trained = [f"train@{BACKBONE}-logreg", f"train@{BACKBONE}-knn", f"finetune@{BACKBONE}-last_blocks"]
-    before = ["prepare", "thumbnails", f"embed@{BACKBONE}", f"survey@{BACKBONE}", f"curve@{BACKBONE}"]
+    before = ["prepare", "thumbnails", f"embed@{BACKBONE}", f"survey@{BACKBONE}", f"curve@{BACKBONE}", "quality"]
     assert first[0] == "prepare"
     assert sorted(first[:-2]) == sorted([*before, *trained])
     assert first[-2:] == ["compare", "audit"]
@@ -218,6 +218,14 @@ def test_the_verdict_can_be_shown_again_and_two_runs_compared(
     said = json.loads((clone.root / "reports/verdict.json").read_text())["sentence"]
     assert said in clone.run("headswap", "report", "--open")
     assert "McNemar p" in clone.run("headswap", "compare", "logreg", "last_blocks")
+
+
+def test_a_model_answers_for_images_and_leaves_as_one_file(clone: SmallClone) -> None:
+    said = clone.run("headswap", "predict", "logreg", "data/raw/elpv/images", "--out", "new.csv")
+    assert re.search(r"\d+ images: .*; 0 went through the CNN", said)
+    assert "at most" in clone.run("headswap", "export", "logreg", "cells.onnx")
+    for name in ("new.csv", "cells.onnx", "cells.md"):
+        (clone.root / name).unlink()
 
 
 def test_the_lineage_can_be_followed_checked_compared_and_exported(clone: SmallClone) -> None:

@@ -74,7 +74,11 @@ def test_the_repository_keeps_the_list_in_git() -> None:
     kept = [EXCLUDED.as_posix(), "data/README.md", "data/raw/mine.dvc"]
     ignored = ["data/manifest.parquet", "data/embeddings/a.h5", "data/raw/mine/a.png", "data/raw/mine.zip"]
     asked = subprocess.run(
-        ["git", "check-ignore", "--no-index", *kept, *ignored], cwd=REPOSITORY, capture_output=True, text=True, check=True
+        ["git", "check-ignore", "--no-index", *kept, *ignored],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=True,
     )
     assert asked.stdout.split() == ignored
     assert (REPOSITORY / EXCLUDED).is_file()

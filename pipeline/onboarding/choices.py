@@ -28,7 +28,10 @@ def _data(found: Recognised, seen: Glance, params: Params) -> str:
         (f"  columns: {{{columns}}}", "ours: what the table calls it") if columns else None,
         (f"  remote: {_scalar(found.remote)}", "the table's paths lie under this") if found.remote else None,
         (f"  on_leak: {params.data.on_leak}", "warn | fail: when splits share an image, a group or a near-duplicate"),
-        (f"  near_duplicate: {params.data.near_duplicate:g}", "the least correlation of pixels that makes two images one"),
+        (
+            f"  near_duplicate: {params.data.near_duplicate:g}",
+            "the least correlation of pixels that makes two images one",
+        ),
     ]
     return _commented([line for line in lines if line])
 

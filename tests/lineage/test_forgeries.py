@@ -60,13 +60,14 @@ def rewrite_matrix(order: np.ndarray, *, keys: bool) -> None:
 
 def rerun_from_embeddings() -> None:
     """Run what follows, so that every later stamp is honest about the forged rows."""
-    from pipeline.stages import compare, curve, finetune, survey, train
+    from pipeline.stages import compare, curve, finetune, quality, survey, train
 
     read = params.load()
     for stage in (survey, curve):
         stage.main(read, "tiny")
     train.main(read, "tiny", "logreg")
     finetune.main(read, "tiny", "last")
+    quality.main(read)
     compare.main(read)
 
 
