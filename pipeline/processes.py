@@ -24,7 +24,10 @@ COMMANDS = (
 )  # fmt: skip
 """All that `headswap` can be told to do."""
 EMBED_LOCK = Path(".headswap/embed.lock")
-"""Held by the one `embed`, `predict` or `forget` at work in a repository: a second one would repeat its rows, or put them back."""
+"""Held by the one `embed`, `predict` or `forget` at work in a repository.
+
+A second one would repeat its rows, or put them back.
+"""
 STARTED_BY_DVC = "DVC_STAGE"
 """Stands in the environment of what DVC runs, and of whatever that starts."""
 
