@@ -6,8 +6,8 @@ from difflib import unified_diff
 from itertools import islice
 from pathlib import Path
 
+from pipeline import exclusions, sources, splits
 from pipeline import params as params_module
-from pipeline import sources, splits
 from pipeline.atomic import replacing
 from pipeline.cost import duration
 from pipeline.errors import InputError
@@ -29,11 +29,13 @@ def main(params: Params, *, data: str, yes: bool = False) -> str:
     """
     found = arrival.recognise(data)
     settings = Data(**{**params.data.model_dump(), **found.settings()})
-    place = sources.place_of(settings)
-    records = sources.listed(place)
-    contents = sources.hashed(place, [str(record.path) for record in records])
+    place, excluded = sources.place_of(settings), exclusions.read()
+    every = sources.listed(place)
+    hashes = sources.hashed(place, [record.path for record in every], excluded)
+    kept = [row for row, sha256 in enumerate(hashes) if sha256 not in excluded]
+    records, contents = [every[row] for row in kept], [hashes[row] for row in kept]
     paths = [
-        Path(stored_path(sha256)) if place.in_store else Path(place.shown(str(record.path)))
+        Path(stored_path(sha256)) if place.in_store else Path(place.shown(record.path))
         for record, sha256 in zip(records, contents, strict=True)
     ]
     seen = glance.look(records, contents, paths)

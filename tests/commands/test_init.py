@@ -12,11 +12,13 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
-from pipeline import params
+from pipeline import exclusions, params
 from pipeline.commands import init
 from pipeline.errors import InputError
+from pipeline.manifest import stored_path
 from pipeline.params import Params
 from pipeline.stages import prepare
+from pipeline.stamps import sha256_file
 from tests.conftest import CLASSES, Project, write_image
 
 
@@ -76,6 +78,17 @@ def test_an_archive_is_used_as_it_is(project: Project, suffix: str) -> None:
     now = written()
     assert (now.data.source, now.data.path) == ("image_folder", path)
     assert "36 images" in prepare.main(now)
+
+
+def test_what_is_excluded_is_not_looked_at_and_not_kept(project: Project) -> None:
+    gone = sha256_file(project.images[0])
+    with zipfile.ZipFile("photos.zip", "w") as archive:
+        for image in project.images:
+            archive.write(image, image.relative_to(project.root / "data/raw"))
+    exclusions.add([gone], exclusions.FORGOTTEN)
+    init.main(params.load(), data="photos.zip", yes=True)
+    assert not Path(stored_path(gone)).exists()
+    assert "35 images" in prepare.main(written())
 
 
 def test_a_folder_outside_of_the_project_is_written_from_the_root(
