@@ -17,6 +17,7 @@ from pipeline.evaluation import predictions
 from pipeline.lineage import chain
 from pipeline.lineage.tracing.branch import Branch
 from pipeline.lineage.tracing.trace import trace
+from pipeline.quality import files as findings
 from pipeline.stages import embed, prepare, train
 from tests.conftest import REPOSITORY, Project
 from tests.stages.spine import run, undrawn
@@ -85,6 +86,12 @@ class TestBack:
             "report reports/index.html",
         ):
             assert part in found
+
+    def test_what_was_found_about_an_image_is_told(self, finished: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+        found = {"blank": {"title": "Blank images", "findings": [{"image_id": image_of("val")}]}}
+        monkeypatch.setattr(findings, "read", lambda: found)
+        assert "reports/quality.csv: Blank images" in lines(image_of("val"))
+        assert "reports/quality.csv: Blank images" not in lines(image_of("test"))
 
     def test_what_dvc_knows_of_the_images_is_told(self, finished: Project) -> None:
         Path("data/raw.dvc").write_text(

@@ -20,6 +20,7 @@ from pipeline.lineage.tracing.origins import hashed
 from pipeline.lineage.tracing.recorded import Recorded, unaltered
 from pipeline.manifest import Manifest
 from pipeline.params import Params
+from pipeline.quality import files as findings
 from pipeline.runs import Run
 from pipeline.thumbnails import Thumbnails
 
@@ -168,6 +169,9 @@ class Uses:
         if verdict.VERDICT.exists() and self.table.split[row] == "test":
             images = sum(self.recorded.verdict()["test_images"].values())
             yield Branch(f"{verdict.VERDICT}: one of the {images} test images that its scores are of")
+        for check in findings.read().values() if findings.STAMP.exists() else ():
+            if any(one["image_id"] == self.table.image_id[row] for one in check["findings"]):
+                yield Branch(f"{findings.LIST}: {check['title']}")
 
     def decided(self, run: Run) -> Predictions:
         """Return a run's predictions, decided by the rule that params ask for."""
