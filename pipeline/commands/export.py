@@ -5,8 +5,8 @@ from pathlib import Path
 from pipeline import stamps
 from pipeline.atomic import replacing, write_text
 from pipeline.errors import InputError
-from pipeline.params import Params
-from pipeline.serving import trained
+from pipeline.params import Data, Params
+from pipeline.serving import places, trained
 
 
 def main(params: Params, model: str, file: str) -> str:
@@ -19,7 +19,7 @@ def main(params: Params, model: str, file: str) -> str:
 
     """
     path = Path(file)
-    _require_place(path)
+    _require_place(path, params.data)
     from pipeline.exporting import requirements  # noqa: PLC0415  # the others import what may be missing
 
     requirements.require_installed()
@@ -38,10 +38,7 @@ def main(params: Params, model: str, file: str) -> str:
     return f"{path}, {len(content) / 1e6:.1f} MB, and {beside}: {found}"
 
 
-def _require_place(path: Path) -> None:
+def _require_place(path: Path, data: Data) -> None:
     if path.suffix.lower() != ".onnx":
         raise InputError(f"FILE: got {path.name!r}, expected a name that ends in .onnx")
-    if path.is_dir():
-        raise InputError(f"FILE: {path}: is a folder")
-    if not path.parent.is_dir():
-        raise InputError(f"FILE: {path}: no folder {path.parent}")
+    places.require(path, data, "FILE")

@@ -2,19 +2,16 @@
 
 import sys
 from collections.abc import Sequence
-from difflib import unified_diff
-from itertools import islice
 from pathlib import Path
 
 from pipeline import exclusions, sources, splits
-from pipeline import params as params_module
-from pipeline.atomic import replacing
 from pipeline.cost import duration
 from pipeline.errors import InputError
 from pipeline.manifest import stored_path
 from pipeline.nn.embedding import Item
-from pipeline.onboarding import arrival, choices, glance, sections
+from pipeline.onboarding import arrival, choices, glance, writing
 from pipeline.params import PARAMS, Data, Params
+from pipeline.printable import printable
 
 TIMED = 32
 """Images that are pushed through the CNN to say what all of them will take."""
@@ -39,16 +36,14 @@ def main(params: Params, *, data: str, yes: bool = False) -> str:
         for record, sha256 in zip(records, contents, strict=True)
     ]
     seen = glance.look(records, contents, paths)
-    print(f"{data}: {found.why}\n{glance.described(seen)}\n")  # noqa: T201  # before anything is refused or asked
-    before = PARAMS.read_text(encoding="utf-8")
-    after = sections.rewritten(before, choices.sections(found, seen, params))
-    with replacing(PARAMS) as temporary:
-        temporary.write_text(after, encoding="utf-8")
-        splits.assign(records, contents, params_module.load(temporary).split, params.seed)
-        if after != before:
-            _ask(before, after, yes=yes)
+    print(f"{printable(data)}: {printable(found.why)}\n{glance.described(seen)}\n")  # noqa: T201
+    new = writing.rewriting(choices.sections(found, seen, params))
+    splits.assign(records, contents, new.parsed().split, params.seed)
+    if new.needed:
+        _ask(new.changes(), yes=yes)
+        new.write()
     price = _price(params, [Item(path, sha256) for path, sha256 in zip(paths, contents, strict=True)])
-    return f"{PARAMS}: {'written' if after != before else 'says all that already'}; {price}; next: dvc repro"
+    return f"{PARAMS}: {'written' if new.needed else 'says all that already'}; {price}; next: dvc repro"
 
 
 def _price(params: Params, items: Sequence[Item]) -> str:
@@ -68,13 +63,16 @@ def _price(params: Params, items: Sequence[Item]) -> str:
     )
 
 
-def _ask(before: str, after: str, *, yes: bool) -> None:
+def _ask(changes: str, *, yes: bool) -> None:
     """Show what would change, and go on only with a yes; InputError otherwise."""
-    changes = unified_diff(before.splitlines(), after.splitlines(), lineterm="", n=0)
-    print("\n".join(line for line in islice(changes, 2, None) if not line.startswith("@@")))  # noqa: T201
+    print(changes)  # noqa: T201
     if yes:
         return
     if not sys.stdin.isatty():
-        raise InputError(f"{PARAMS}: nobody is here to be asked whether to write this; nothing was written: add --yes")
-    if input(f"Write this to {PARAMS}? [y/N] ").strip().lower() not in ("y", "yes"):
-        raise InputError(f"{PARAMS}: nothing was written")
+        raise InputError(f"{PARAMS}: nobody is here to be asked whether to write this; it was not written: add --yes")
+    try:
+        answer = input(f"Write this to {PARAMS}? [y/N] ")
+    except EOFError:
+        answer = ""
+    if answer.strip().lower() not in ("y", "yes"):
+        raise InputError(f"{PARAMS}: not written")

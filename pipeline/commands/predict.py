@@ -23,7 +23,7 @@ def main(params: Params, model: str, path: Sequence[str], out: str | None = None
 
     """
     if out is not None:
-        answers.require_table(Path(out))
+        answers.require_table(Path(out), params.data)
     images, passed_over = files.images_of(path)
     ready = trained.read(params, model)
     new, bad = embedded.embed(images, ready, params)

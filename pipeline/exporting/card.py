@@ -140,4 +140,5 @@ def _bullets(lines: Iterator[str] | Sequence[str]) -> str:
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in [head, ["---"] * len(head), *rows])
+    escaped = [[cell.replace("|", "\\|") for cell in cells] for cells in [head, ["---"] * len(head), *rows]]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in escaped)

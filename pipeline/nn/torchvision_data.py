@@ -39,9 +39,7 @@ def lay_out(name: str, folder: Path) -> int:
     """
     if folder.exists():
         raise InputError(f"{folder}: exists already; use it with --data {folder}, or move it away")
-    known = [one for one in datasets.__all__ if _is_data_set(getattr(datasets, one))]
-    if name not in known:
-        raise InputError(unknown("--data: torchvision", name, known))
+    require_known(name)
     temporary = folder.with_name(f".{folder.name}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     try:
@@ -52,6 +50,13 @@ def lay_out(name: str, folder: Path) -> int:
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return images
+
+
+def require_known(name: str) -> None:
+    """Raise InputError, naming the nearest, unless torchvision has such a data set."""
+    known = [one for one in datasets.__all__ if _is_data_set(getattr(datasets, one))]
+    if name not in known:
+        raise InputError(unknown("--data: torchvision", name, known))
 
 
 def _is_data_set(what: object) -> bool:
@@ -108,7 +113,13 @@ def _write(name: str, images: Any, folder: Path) -> int:  # noqa: ANN401
                 f"torchvision:{name}: not a classification data set: gives {type(target).__name__} as label"
             )
         label = str(classes[int(target)] if int(target) < len(classes) else int(target))
-        path = folder / label.replace("/", "_") / f"{number:07}.png"
+        path = folder / _folder_of(label, int(target)) / f"{number:07}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         image.save(path)
     return len(images)
+
+
+def _folder_of(label: str, number: int) -> str:
+    """Return a class's folder: its name, or one that begins with its number where the name cannot be a folder's."""
+    usable = "/" not in label and not label.startswith(".") and label.isprintable()
+    return label if usable else f"{number} {label.replace('/', '-')}"

@@ -6,6 +6,9 @@ from collections.abc import Sequence
 from io import StringIO
 from pathlib import Path, PurePosixPath
 
+from pydantic import ValidationError
+
+from pipeline import stamps
 from pipeline.atomic import write_text
 from pipeline.errors import InputError
 from pipeline.onboarding import recognition
@@ -31,9 +34,9 @@ def recognise(said: str) -> Recognised:
         return _local(_data_set(said.removeprefix("torchvision:")))
     if "://" in said:
         return _remote(said)
-    path = Path(said).expanduser()
-    if not path.exists():
-        raise InputError(f"--data: {path}: no such file or folder")
+    path = Path(said).expanduser() if said.startswith("~") else Path(said)
+    if not said.strip() or not path.exists():
+        raise InputError(f"--data: {said!r}: no such file or folder")
     return _local(_as_written(path))
 
 
@@ -46,6 +49,7 @@ def _as_written(path: Path) -> Path:
 def _data_set(name: str) -> Path:
     from pipeline.nn import torchvision_data  # noqa: PLC0415  # torch takes seconds
 
+    torchvision_data.require_known(name)
     folder = RAW / name.lower()
     if not folder.exists():
         torchvision_data.lay_out(name, folder)
@@ -82,22 +86,38 @@ def _only_folder(names: Sequence[str]) -> str | None:
     return tops.pop() if len(tops) == 1 and deep and len(second) > 1 else None
 
 
-def _remote(url: str) -> Recognised:
-    """Fetch an archive or a table; of anything else, list what lies under it into a table."""
-    url = url.rstrip("/")
-    name = re.sub(r"[^A-Za-z0-9._-]", "-", url.rpartition("/")[2]) or "remote"
-    if name.lower().endswith(ARCHIVES):
-        return _local(_fetched(url, RAW / name))
-    if name.lower().endswith(TABLES):
-        path, root = _fetched(url, RAW / Path(name).stem / f"labels{Path(name).suffix.lower()}"), url.rpartition("/")[0]
-        found = _table(place_of(Data(source="table", path=path.parent)))
-        return Recognised("table", path.parent, f"{url} lists the images", found.columns, root, found.splits)
-    path = RAW / name / "labels.csv"
+def _remote(said: str) -> Recognised:
+    """Fetch an archive or a table; of anything else, list what lies under it into a table.
+
+    What is written lies in a folder of that URL's own, where nothing of the user's is.
+    """
+    url = _url(said)
+    last = re.sub(r"[^A-Za-z0-9._-]", "-", url.rpartition("/")[2]).strip("-.") or "remote"
+    folder = RAW / f"{last.partition('.')[0]}-{stamps.sha256_bytes(url.encode())[:8]}"
+    if last.lower().endswith(ARCHIVES):
+        return _local(_fetched(url, folder / last))
+    if last.lower().endswith(TABLES):
+        _fetched(url, folder / f"labels{Path(last).suffix.lower()}")
+        found = _table(place_of(Data(source="table", path=folder)))
+        root = url.rpartition("/")[0]
+        return Recognised("table", folder, f"{url} lists the images", found.columns, root, found.splits)
+    path = folder / "labels.csv"
     place = Listed(Data(source="table", path=path, remote=url))
     source, why = recognition.tree(list(place.names()), url)
-    records = sorted(SOURCES[source](place), key=lambda record: str(record.path))
-    _write(path, [(str(record.path), record.label, record.split) for record in records])
-    return Recognised("table", path.parent, f"{why}; listed in {path}", {}, url, source == "split_folders")
+    records = sorted(SOURCES[source](place), key=lambda record: record.path)
+    _write(path, [(record.path, record.label, record.split) for record in records])
+    return Recognised("table", folder, f"{why}; listed in {path}", {}, url, source == "split_folders")
+
+
+def _url(said: str) -> str:
+    """Return a URL as params.yaml may have it; InputError if it is none."""
+    scheme, _, rest = said.partition("://")
+    url = f"{scheme.lower()}://{rest}".rstrip("/")
+    try:
+        Data(source="table", path=RAW, remote=url)
+    except ValidationError as error:
+        raise InputError(f"--data: {said!r}: expected a URL such as s3://bucket/photos") from error
+    return url
 
 
 def _write(path: Path, rows: Sequence[tuple[str, str, str | None]]) -> None:
@@ -110,7 +130,6 @@ def _write(path: Path, rows: Sequence[tuple[str, str, str | None]]) -> None:
 
 
 def _fetched(url: str, path: Path) -> Path:
-    """Return a file's copy here: one that is here already stays."""
-    if not path.exists():
-        remotes.fetch(url, path)
+    """Read a file into a local one, anew each time, for it may have changed."""
+    remotes.fetch(url, path)
     return path

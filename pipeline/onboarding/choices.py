@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pipeline.onboarding.glance import Glance
 from pipeline.onboarding.recognition import Recognised
 from pipeline.params import Params
+from pipeline.printable import printable
 
 ENOUGH_FOR_HASH = 60
 """Images of the smallest class, or groups, from which on chance hardly ever leaves a split without: 0.85^60 < 1e-4."""
@@ -14,9 +15,12 @@ MANY, VERY_MANY = 50_000, 500_000
 """Images from which on a kernel machine takes long, and from which on features may not fit in memory."""
 
 
+_OTHER_THINGS = ("true", "false", "null", "yes", "no", "on", "off")
+
+
 def sections(found: Recognised, seen: Glance, params: Params) -> Mapping[str, str]:
-    """Return the new text of each section; what has nothing to do with the images stays what it was."""
-    return {"data": _data(found, seen, params), "split": _split(found, seen), "run": _run(seen, params)}
+    """Return the new text of each section; fractions, backbones and what leaks are worth stay what they were."""
+    return {"data": _data(found, seen, params), "split": _split(found, seen, params), "run": _run(seen, params)}
 
 
 def _data(found: Recognised, seen: Glance, params: Params) -> str:
@@ -36,13 +40,13 @@ def _data(found: Recognised, seen: Glance, params: Params) -> str:
     return _commented([line for line in lines if line])
 
 
-def _split(found: Recognised, seen: Glance) -> str:
+def _split(found: Recognised, seen: Glance, params: Params) -> str:
     method, why = _method(found, seen)
     return _commented([
         ("split:", ""),
         (f"  method: {method}", why),
-        ("  val: 0.15", "choices that heads do not make by cross-validation: early stopping, \"the best head\""),
-        ("  test: 0.25", "read once, by compare"),
+        (f"  val: {params.split.val:g}", "for choices: early stopping, \"the best head\""),
+        (f"  test: {params.split.test:g}", "read once, by compare"),
     ])  # fmt: skip
 
 
@@ -74,22 +78,17 @@ def _heads(images: int) -> tuple[Sequence[str], str]:
         return ("streaming_linear", "streaming_mlp"), "these train from the file, in bounded memory"
     if images >= MANY:
         return ("logreg", "nystroem_svm", "mlp"), "those that many images do not make slow"
-    return ("logreg", "rbf_svm", "knn", "mlp"), "four that differ; more stand under `heads:` below"
+    return ("logreg", "rbf_svm", "knn", "mlp"), "of different kinds; more stand under `heads:` below"
 
 
 def _scalar(text: str) -> str:
     """Return text as YAML reads it back: quoted where it may be taken for something else."""
-    plain = re.fullmatch(r"[A-Za-z_./][A-Za-z0-9_./-]*", text) and text.lower() not in (
-        "true",
-        "false",
-        "null",
-        "yes",
-        "no",
-    )
+    plain = re.fullmatch(r"[A-Za-z_/][A-Za-z0-9_./-]*", text) and text.lower() not in _OTHER_THINGS
     return text if plain else json.dumps(text, ensure_ascii=False)
 
 
 def _commented(lines: Sequence[tuple[str, str]]) -> str:
     """Put comments under each other, a space behind the longest line that is not very long."""
     width = max((len(text) for text, _ in lines if len(text) < 50), default=0)
-    return "".join(f"{text.ljust(width)}  # {why}\n" if why else f"{text}\n" for text, why in lines)
+    # A comment may hold a file's name: in one line, whatever that is.
+    return "".join(f"{text.ljust(width)}  # {printable(why)}\n" if why else f"{text}\n" for text, why in lines)

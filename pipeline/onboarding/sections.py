@@ -3,17 +3,22 @@
 import re
 from collections.abc import Mapping
 
+from pipeline.errors import InputError
+
 _KEY = re.compile(r"^[A-Za-z_]+:")
 
 
 def rewritten(text: str, sections: Mapping[str, str]) -> str:
-    """Return the text of params.yaml with some top-level sections replaced; a missing one is put at the end.
+    """Return the text of params.yaml with some top-level sections replaced.
 
     Comments and blank lines between a section and the next one belong to the next one.
 
     Args:
         text: the whole file.
         sections: name -> the new lines, key and line ends included.
+
+    Raises:
+        InputError: if one does not begin with its name in the first column, as YAML would allow.
 
     """
     lines, left = text.splitlines(keepends=True), dict(sections)
@@ -27,7 +32,9 @@ def rewritten(text: str, sections: Mapping[str, str]) -> str:
             continue
         result.append(left.pop(name))
         at = _end(lines, at)
-    return "".join(result) + "".join(f"\n{section}" for section in left.values())
+    if left:
+        raise InputError(*(f"params.yaml: {name}: expected a line that begins with `{name}:`" for name in left))
+    return "".join(result)
 
 
 def _end(lines: list[str], start: int) -> int:

@@ -1,7 +1,8 @@
 """What a person decided in a copy of reports/quality.csv: which images to leave out for good, and why."""
 
 import csv
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from io import StringIO
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from pipeline import stamps
 from pipeline.errors import InputError, first_five, unknown
 from pipeline.manifest import Manifest
 from pipeline.quality.checks import CHECKS
-from pipeline.quality.files import COLUMNS
+from pipeline.quality.files import COLUMNS, LIST
 
 DECISIONS = ("exclude", "keep")
 """Nothing is kept as well."""
@@ -32,20 +33,22 @@ def read(path: Path, table: Manifest, excluded: frozenset[str]) -> dict[str, str
 
     """
     rows = _rows(path)
-    problems = [problem for number, row in rows for problem in _problems(f"{path}:{number}", row, table, excluded)]
+    known = dict(zip(table.image_id, table.sha256, strict=True))
+    problems = [problem for number, row in rows for problem in _problems(f"{path}:{number}", row, known, excluded)]
     problems += [] if problems else _contradictions(path, rows)
     if problems:
         raise InputError(*first_five(problems, "lines"), "nothing was excluded")
-    sha256_of = dict(zip(table.image_id, table.sha256, strict=True))
     reasons: dict[str, list[str]] = {}
     for _, row in rows:
         if row["decision"] == "exclude":
-            reasons.setdefault(row["sha256"], []).append(_reason(row, sha256_of))
+            reasons.setdefault(row["sha256"], []).append(_reason(row, known))
     return {sha256: "; ".join(dict.fromkeys(told)) for sha256, told in reasons.items()}
 
 
 def _rows(path: Path) -> list[tuple[int, dict[str, str]]]:
     """Return the lines, numbered from 1, as column -> value."""
+    if not path.is_file():
+        raise InputError(f"--apply: {path}: no such file; expected a copy of {LIST} with its decisions")
     try:
         reader = csv.reader(StringIO(stamps.read_bytes(path).decode("utf-8-sig"), newline=""), strict=True)
         lines = [(reader.line_num, row) for row in reader if row]
@@ -63,13 +66,17 @@ def _rows(path: Path) -> list[tuple[int, dict[str, str]]]:
     ]
 
 
-def _problems(where: str, row: dict[str, str], table: Manifest, excluded: frozenset[str]) -> Iterator[str]:
+def _problems(where: str, row: dict[str, str], known: Mapping[str, str], excluded: frozenset[str]) -> Iterator[str]:
     if row["decision"] and row["decision"] not in DECISIONS:
         yield unknown(f"{where}: decision", row["decision"], DECISIONS)
     if row["finding"] not in CHECKS:
         yield unknown(f"{where}: finding", row["finding"], CHECKS)
-    if row["sha256"] not in table.sha256 and row["sha256"] not in excluded:
-        yield f"{where}: sha256: got {row['sha256']!r}, expected that of an image in the manifest"
+    if row["score"] and not re.fullmatch(r"-?\d+(\.\d+)?(e-?\d+)?", row["score"]):
+        yield f"{where}: score: got {row['score']!r}, expected a number or nothing"
+    expected = known.get(row["image_id"])
+    if row["sha256"] != expected and row["sha256"] not in excluded:
+        told = f"{expected!r}, which is that of {row['image_id']}" if expected else "that of an image in the manifest"
+        yield f"{where}: sha256: got {row['sha256']!r}, expected {told}"
 
 
 def _contradictions(path: Path, rows: Sequence[tuple[int, dict[str, str]]]) -> list[str]:

@@ -17,7 +17,8 @@ from pipeline.atomic import replacing, write_json, write_text
 from pipeline.errors import InputError
 from pipeline.evaluation import unlikeness
 from pipeline.evaluation.predictions import Predictions
-from pipeline.params import Params
+from pipeline.params import Data, Params
+from pipeline.serving import places
 from pipeline.serving.embedded import New
 from pipeline.serving.trained import Trained
 
@@ -82,12 +83,11 @@ def _unlikeness(new: New, trained: Trained, seed: int) -> tuple[Floats, Floats]:
     return distance, unlikeness.percentiles(distance, unlikeness.usual(train, seed))
 
 
-def require_table(path: Path) -> None:
+def require_table(path: Path, data: Data) -> None:
     """Raise InputError unless a table can be written there, as far as that can be told beforehand."""
     if path.suffix.lower() not in SUFFIXES:
         raise InputError(f"--out: got {path.name!r}, expected a name that ends in {', '.join(SUFFIXES)}")
-    if path.is_dir() or not path.parent.is_dir():
-        raise InputError(f"--out: {path}: " + ("is a folder" if path.is_dir() else f"no folder {path.parent}"))
+    places.require(path, data, "--out")
 
 
 def write(path: Path, found: Answers) -> None:

@@ -58,8 +58,15 @@ def split_folders(place: Place) -> Iterator[Record]:
 def table(place: Place) -> Iterator[Record]:
     """Read a table, CSV or Parquet: columns for path and label, if wanted also group and split."""
     columns = place.data.columns
-    for path, label, group, split in tables.rows(place, (columns.path, columns.label), (columns.group, columns.split)):
-        yield Record(place.name_of(path or ""), label or "", group=group or None, split=split or None)
+    rows = tables.rows(place, (columns.path, columns.label), (columns.group, columns.split))
+    without = []
+    for number, (path, label, group, split) in enumerate(rows, start=1):
+        if path:
+            yield Record(place.name_of(path), label or "", group=group or None, split=split or None)
+        else:
+            without.append(f"{place.shown_table(place.table())}: row {number}: no path")
+    if without:
+        raise InputError(*first_five(without, "rows"))
 
 
 @_source

@@ -110,6 +110,8 @@ def only_table(names: Iterable[str], where: object) -> str:
         raise InputError(f"{where}: got the tables {listed}, expected one, or one of them called {TABLES[0]}")
     if not meant:
         raise InputError(f"{where}/{TABLES[0]}: cannot be read (no such file, and no other table either)")
+    if not meant[0].isprintable():
+        raise InputError(f"{where}: {meant[0]!r}: the table's name is not printable; rename the file")
     return meant[0]
 
 

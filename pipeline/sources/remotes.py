@@ -110,8 +110,8 @@ class Remote(Place):
                 if _is_missing(error):
                     return f"{url}: no such file"
                 raise
-        if found.get("type", "file") != "file":
-            return f"{url}: not a file"
+        if found.get("type", "file") != "file" or found.get("islink"):  # a link may lead out of the root
+            return f"{url}: not a regular file"
         size = found.get("size") or 0
         return f"{url}: {size:,} bytes, expected an image of at most {MOST_BYTES:,}" if size > MOST_BYTES else found
 

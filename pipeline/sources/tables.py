@@ -1,12 +1,14 @@
 """Tables of labels, CSV or Parquet, as plain cells."""
 
 import csv
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from io import BytesIO, StringIO
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.errors import InputError
@@ -79,15 +81,21 @@ def _parquet(shown: str, content: bytes, required: Sequence[str], optional: Sequ
     _require(shown, present, required, optional)
     wanted = (*required, *optional)
     for batch in file.iter_batches(columns=[name for name in wanted if name in present]):
-        cells = [
-            batch.column(name).cast(pa.string()).to_pylist() if name in present else [None] * len(batch)
-            for name in wanted
-        ]
+        cells = [_cells(batch.column(name)) if name in present else [None] * len(batch) for name in wanted]
         for row in zip(*cells, strict=True):
             yield tuple(None if cell is None else cell.strip() for cell in row)
+
+
+def _cells(column: Any) -> list[str | None]:  # noqa: ANN401  # pyarrow has no types
+    """Return the cells as text; a NaN, which tables of numbers have for nothing, is nothing."""
+    if pa.types.is_floating(column.type):
+        column = pc.if_else(pc.is_nan(column), None, column)
+    return column.cast(pa.string()).to_pylist()  # type: ignore[no-any-return]
 
 
 def _require(shown: str, columns: Sequence[str], required: Sequence[str], optional: Sequence[str]) -> None:
     if set(required) - set(columns) or len(set(columns)) < len(columns):
         expected = f"{sorted(required)} and if wanted {sorted(optional)}, each once"
-        raise InputError(f"{shown}: columns: got {list(columns)}, expected {expected}")
+        got = f"{list(columns)}"[:200]
+        hint = "; separate them by commas" if len(columns) == 1 and re.search("[;\t]", columns[0]) else ""
+        raise InputError(f"{shown}: columns: got {got}, expected {expected}{hint}")

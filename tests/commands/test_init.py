@@ -176,11 +176,11 @@ def test_what_lies_under_a_url_is_listed_into_a_table(project: Project, server: 
     assert "36 images" in prepare.main(now)
 
 
-def test_a_remote_table_or_archive_is_fetched_once(project: Project, server: str) -> None:
+def test_a_remote_table_is_fetched_into_a_folder_of_its_own(project: Project, server: str) -> None:
     names = [path.relative_to(project.root / "data/raw").as_posix() for path in project.images]
     Path("data/raw/list.csv").write_text("file,class\n" + "".join(f"{name},{name.split('/')[0]}\n" for name in names))
     init.main(params.load(), data=f"{server}/list.csv", yes=True)
-    assert (written().data.path, written().data.remote) == (Path("data/raw/list"), server)
+    assert (written().data.path.name[:5], written().data.remote) == ("list-", server)
     assert written().data.columns.label == "class"
     assert "36 images" in prepare.main(written())
 
@@ -191,3 +191,65 @@ def test_a_host_that_does_not_answer_is_one_line_and_nothing_is_written(project:
         init.main(params.load(), data="http://127.0.0.1:9/photos", yes=True)
     assert Path("params.yaml").read_bytes() == before
     assert not Path("data/raw/photos").exists()
+
+
+@pytest.mark.parametrize("url", ["http://", "a b://x", "://x", "zip://x.zip::http://127.0.0.1:9/x"])
+def test_what_is_no_url_is_one_line(project: Project, url: str) -> None:
+    with pytest.raises(InputError, match="expected a URL"):
+        init.main(params.load(), data=url, yes=True)
+
+
+def test_line_ends_mode_and_links_of_params_stay(project: Project) -> None:
+    path = Path("params.yaml")
+    path.rename("real.yaml")
+    path.symlink_to("real.yaml")
+    Path("real.yaml").write_bytes(path.read_bytes().replace(b"\n", b"\r\n"))
+    Path("real.yaml").chmod(0o600)
+    init.main(params.load(), data="data/raw", yes=True)
+    assert path.is_symlink()
+    assert Path("real.yaml").stat().st_mode & 0o777 == 0o600
+    content = Path("real.yaml").read_bytes()
+    assert content.count(b"\n") == content.count(b"\r\n")
+    Path("real.yaml").chmod(0o444)
+    before = Path("real.yaml").read_bytes()
+    move(project.root, "mine", "classes")
+    with pytest.raises(InputError, match="read-only"):
+        init.main(params.load(), data="mine", yes=True)
+    assert Path("real.yaml").read_bytes() == before
+
+
+def test_an_edit_made_while_it_asks_is_not_lost(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    def edit(question: str) -> str:
+        with Path("params.yaml").open("a") as stream:
+            stream.write("# mine\n")
+        return "y"
+
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True)
+    monkeypatch.setattr("builtins.input", edit)
+    with pytest.raises(InputError, match="changed meanwhile"):
+        init.main(params.load(), data="data/raw")
+    assert Path("params.yaml").read_text().endswith("# mine\n")
+
+
+@pytest.mark.parametrize("answer", ["n", "", EOFError()])
+def test_anything_but_yes_writes_nothing(
+    project: Project, monkeypatch: pytest.MonkeyPatch, answer: str | EOFError
+) -> None:
+    def reply(question: str) -> str:
+        if isinstance(answer, EOFError):
+            raise answer
+        return answer
+
+    before = Path("params.yaml").read_bytes()
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True)
+    monkeypatch.setattr("builtins.input", reply)
+    with pytest.raises(InputError, match="not written"):
+        init.main(params.load(), data="data/raw")
+    assert Path("params.yaml").read_bytes() == before
+
+
+def test_a_tables_name_cannot_write_settings(project: Project) -> None:
+    with zipfile.ZipFile("evil.zip", "w") as archive:
+        archive.writestr("x\n  remote: file:///\n  #.csv", "path,label\na.png,a\n")
+    with pytest.raises(InputError, match="not printable"):
+        init.main(params.load(), data="evil.zip", yes=True)

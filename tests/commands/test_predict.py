@@ -229,6 +229,8 @@ def test_a_named_file_counts_whatever_its_suffix(project: Project) -> None:
         ("out.txt", "--out: got 'out.txt', expected a name that ends in .csv, .json, .parquet"),
         ("no/out.csv", "--out: no/out.csv: no folder no"),
         ("folder.csv", "--out: folder.csv: is a folder"),
+        ("data/excluded.csv", "--out: data/excluded.csv: lies where the pipeline keeps its own files"),
+        ("data/raw/out.csv", "--out: data/raw/out.csv: lies among the images"),
     ],
 )
 def test_a_table_that_cannot_be_written_is_refused_first(project: Project, out: str, line: str) -> None:

@@ -1,9 +1,11 @@
 """Sections of params.yaml are replaced; every other byte stays."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
+from pipeline.errors import InputError
 from pipeline.onboarding.sections import rewritten
 from tests.conftest import REPOSITORY
 
@@ -34,8 +36,10 @@ def test_a_section_is_replaced_and_the_comments_around_it_stay() -> None:
     )
 
 
-def test_a_missing_section_is_put_at_the_end() -> None:
-    assert rewritten("seed: 0\n", {"data": "data: 1\n"}) == "seed: 0\n\ndata: 1\n"
+@pytest.mark.parametrize("text", ["seed: 0\n", '"data": {}\n', "data : {}\n", "{data: {}}\n"])
+def test_a_section_that_is_not_found_is_named(text: str) -> None:
+    with pytest.raises(InputError, match="a line that begins with `data:`"):
+        rewritten(text, {"data": "data: 1\n"})
 
 
 @given(st.lists(st.sampled_from(["data", "split", "run", "heads", "plans", "compare"]), unique=True))

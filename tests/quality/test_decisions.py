@@ -43,6 +43,8 @@ def test_what_is_excluded_has_its_finding_as_the_reason_and_no_name_in_it(tmp_pa
         (line(0, "exlude"), "decision: got 'exlude', expected one of: exclude, keep; did you mean 'exclude'?"),
         (line(0, "exclude", sha256="e" * 64), "sha256: got 'eeee"),
         (line(0, "exclude", "near_dup"), "finding: got 'near_dup'.*did you mean 'near_duplicate'?"),
+        (line(0, "exclude", sha256=SHA256[1]), "sha256: got 'bbbb.*expected 'aaaa.*which is that of mary.png"),
+        (line(0, "exclude", score="Mary Smith"), "score: got 'Mary Smith', expected a number"),
         (line(0, "exclude")[:-1], "got 9 cells, expected 10"),
     ],
 )

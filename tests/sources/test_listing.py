@@ -83,6 +83,16 @@ def test_numbers_are_labels_and_so_are_categories() -> None:
         assert [record.label for record in records_of("table", folder)] == ["3", "4"]
 
 
+def test_what_is_not_a_number_is_no_label_and_an_empty_path_is_named() -> None:
+    folder = lay_out("1.png", "2.png")
+    pq.write_table(pa.table({"path": ["1.png", "2.png"], "label": [1.0, float("nan")]}), folder / "labels.parquet")
+    with pytest.raises(InputError, match="label: got ''"):
+        records_of("table", folder)
+    pq.write_table(pa.table({"path": ["1.png", None], "label": [1, 2]}), folder / "labels.parquet")
+    with pytest.raises(InputError, match="labels.parquet: row 2: no path"):
+        records_of("table", folder)
+
+
 def test_two_tables_or_none_are_refused() -> None:
     folder = lay_out("1.png", "labels.csv", "labels.parquet")
     with pytest.raises(InputError, match="got the tables labels.csv, labels.parquet, expected one"):

@@ -1,0 +1,22 @@
+"""Where a table or a model may be written: not where the pipeline keeps its records, nor among the images."""
+
+from pathlib import Path
+
+from pipeline.errors import InputError
+from pipeline.params import PARAMS, Data
+
+OURS = (
+    ".dvc", ".git", ".headswap", "curves", "data", "metrics", "models", "pipeline", "plots", "predictions", "reports",
+    "survey", "dvc.lock", "dvc.yaml", str(PARAMS),
+)  # fmt: skip
+
+
+def require(path: Path, data: Data, where: str) -> None:
+    """Raise InputError, which begins with `where`, unless a file can be written to a path and does no harm there."""
+    whole = path.resolve()
+    if path.is_dir() or not path.parent.is_dir():
+        raise InputError(f"{where}: {path}: " + ("is a folder" if path.is_dir() else f"no folder {path.parent}"))
+    if whole.is_relative_to(data.path.resolve()):
+        raise InputError(f"{where}: {path}: lies among the images, expected a place of its own")
+    if whole.is_relative_to(Path.cwd()) and whole.relative_to(Path.cwd()).parts[0] in OURS:
+        raise InputError(f"{where}: {path}: lies where the pipeline keeps its own files, expected another place")
