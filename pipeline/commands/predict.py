@@ -46,7 +46,7 @@ def _say(line: str) -> None:
 
 
 def _summary(found: Answers, skipped: int, computed: int, calibration: str) -> str:
-    counted = ", ".join(f"{count} {label}" for label, count in Counter(found.label).most_common(10))
+    counted = ", ".join(f"{label}: {count}" for label, count in Counter(found.label).most_common(10))
     return (
         f"{len(found.path)} images: {counted}; {int(found.unlike.sum())} unlike the training images; "
         f"{skipped} skipped; {computed} went through the CNN; probabilities are {calibration}"

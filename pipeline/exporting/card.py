@@ -11,6 +11,7 @@ from pipeline.evaluation import unlikeness
 from pipeline.exporting import whole
 from pipeline.exporting.parity import Parity
 from pipeline.exporting.whole import Exported
+from pipeline.quality import files
 from pipeline.serving.trained import Trained
 
 FIRST_LINE = "# Model card: "
@@ -76,10 +77,13 @@ def _counts(trained: Trained) -> str:
     lines = [
         [f"`{label}`", *(str(counted[label, split]) for split in manifest.SPLITS)] for label in trained.table.classes
     ]
-    left_out = len(trained.table) - len(trained.row)
-    return _table(["class", *manifest.SPLITS], lines) + (
-        f"\n\n{left_out} images could not be decoded and were left out." if left_out else ""
-    )
+    left_out, facts = len(trained.table) - len(trained.row), stamps.read(manifest.STAMP).facts
+    told = [f"Dealt by `{facts['split']['method']}`, seed {facts['seed']}."]
+    told += [f"{left_out} images could not be decoded and were left out."] if left_out else []
+    told += [f"{facts['excluded']} images were excluded by a person."] if facts.get("excluded") else []
+    leaking = len(files.pairs_across_splits(trained.table, 0))
+    told += [f"{leaking} pairs of nearly the same pixels stand in two splits, which flatters."] if leaking else []
+    return "\n\n".join([_table(["class", *manifest.SPLITS], lines), " ".join(told)])
 
 
 def _scores(found: tuple[Mapping[str, Any], Mapping[str, Any]]) -> str:

@@ -57,8 +57,13 @@ def _data_set(name: str) -> Path:
 
 
 def _local(path: Path) -> Recognised:
-    if path.name.lower().endswith(TABLES):
-        return _table(place_of(Data(source="table", path=path.parent)))
+    if path.is_file() and path.name.lower().endswith(TABLES):
+        place = place_of(Data(source="table", path=path.parent))
+        if (read := place.table()) != path.name:
+            raise InputError(f"--data: {path}: {read} lies beside it and would be read in its place; move it away")
+        return _table(place)
+    if path.is_file() and not path.name.lower().endswith(ARCHIVES):
+        raise InputError(f"--data: {path}: a file, expected a folder, a table ({', '.join(TABLES)}) or an archive")
     place = place_of(Data(source="table", path=path))
     names = list(place.names())
     beside = [name for name in names if "/" not in name and name.lower().endswith(TABLES)]

@@ -78,7 +78,7 @@ def _heads(images: int) -> tuple[Sequence[str], str]:
         return ("streaming_linear", "streaming_mlp"), "these train from the file, in bounded memory"
     if images >= MANY:
         return ("logreg", "nystroem_svm", "mlp"), "those that many images do not make slow"
-    return ("logreg", "rbf_svm", "knn", "mlp"), "of different kinds; more stand under `heads:` below"
+    return ("logreg", "linear_svm", "rbf_svm", "knn"), "of different kinds; more stand under `heads:` below"
 
 
 def _scalar(text: str) -> str:

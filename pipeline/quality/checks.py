@@ -4,7 +4,7 @@ To add one: a decorated function here. Files, report, `--apply` and tests run ov
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +17,7 @@ FEWEST, FEWEST_TO_TEST = 10, 2
 """Images of a class, and test images of it, below which it is tiny."""
 _ORDER = {"test": 0, "val": 1, "train": 2}
 """Which of two copies stays: the scores' images before those that were trained on."""
+SETTLE = "settle which label is right, where your labels are"
 EVERY_COPY = "keep, and delete one of the files: to exclude it leaves out every copy"
 
 
@@ -57,7 +58,10 @@ def duplicate(given: Material) -> Found:
 @_check("Nearly the same pixels", "correlation of their pixels: 1 is the same")
 def near_duplicate(given: Material) -> Found:
     """List images of which another one is a recompressed, scaled, brightened, mirrored or slightly cropped copy."""
-    found = [finding for pair in given.near_duplicates for finding in _both(given.table, pair)]
+    suggested, found = _suggestions(given.table, given.near_duplicates), list[Finding]()
+    for one, two, score in given.near_duplicates:
+        both = sorted(((one, two), (two, one)), key=lambda rows: not suggested[rows[0]].startswith("exclude"))
+        found += [Finding(row, other, score, suggested[row]) for row, other in both]
     return Found(found, {"correlation": given.near_duplicate})
 
 
@@ -67,8 +71,7 @@ def label_conflict(given: Material) -> Found:
     table = given.table
     pairs = [(rows[0], row, 1.0) for rows in _copies(table) for row in rows[1:]]
     found = [pair for pair in [*pairs, *given.near_duplicates] if table.label[pair[0]] != table.label[pair[1]]]
-    suggestion = "settle which label is right, where your labels are"
-    both = [Finding(*rows, score, suggestion) for one, two, score in found for rows in ((one, two), (two, one))]
+    both = [Finding(*rows, score, SETTLE) for one, two, score in found for rows in ((one, two), (two, one))]
     return Found(both, {"correlation": given.near_duplicate})
 
 
@@ -138,11 +141,22 @@ def _copies(table: Manifest) -> Iterator[list[int]]:
     yield from (rows for rows in rows_of.values() if len(rows) > 1)
 
 
-def _both(table: Manifest, pair: Pair) -> Iterator[Finding]:
-    """Yield a finding for each image of a pair, first the one that might go."""
-    one, two, score = pair
-    stays, goes = sorted((one, two), key=lambda row: (_ORDER[table.split[row]], row))
-    across = table.split[stays] != table.split[goes]
-    where = f"the other is in {table.split[stays]!r}" if across else "one of the two is enough"
-    yield Finding(goes, stays, score, f"exclude: {where}")
-    yield Finding(stays, goes, score, "keep")
+def _suggestions(table: Manifest, pairs: Sequence[Pair]) -> dict[int, str]:
+    """Return one suggestion for each image of some pairs: no image goes but for the sake of one that stays."""
+    like = defaultdict(set)
+    for one, two, _ in pairs:
+        like[one].add(two)
+        like[two].add(one)
+    suggested: dict[int, str] = {}
+    for row in sorted(like, key=lambda row: (_ORDER[table.split[row]], row)):
+        kept = sorted(other for other in like[row] if suggested.get(other) == "keep")
+        if any(table.label[other] != table.label[row] for other in like[row]):
+            suggested[row] = SETTLE
+        elif not kept:
+            suggested[row] = "keep"
+        elif any(table.split[other] != table.split[row] for other in kept):
+            other = next(table.split[other] for other in kept if table.split[other] != table.split[row])
+            suggested[row] = f"exclude: the other is in {other!r}"
+        else:
+            suggested[row] = "exclude: one of the two is enough"
+    return suggested

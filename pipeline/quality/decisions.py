@@ -19,7 +19,7 @@ Rows = Sequence[dict[str, str]]
 
 
 def read(path: Path, table: Manifest, excluded: frozenset[str]) -> dict[str, str]:
-    """Return sha256 -> reason of the images that a person decided to exclude.
+    """Return sha256 -> reason of the images that a person decided to exclude; those that are kept are not in it.
 
     The reason names other images by their hashes alone: the list of excluded images holds no name.
 
@@ -94,5 +94,6 @@ def _contradictions(path: Path, rows: Sequence[tuple[int, dict[str, str]]]) -> l
 
 
 def _reason(row: dict[str, str], sha256_of: dict[str, str]) -> str:
-    other = f" of {sha256_of[row['other']][:10]}" if row["other"] in sha256_of else ""
+    sha256 = sha256_of.get(row["other"], row["sha256"])
+    other = f" of {sha256[:10]}" if sha256 != row["sha256"] else ""
     return f"quality: {row['finding']}{other} ({row['score']})"

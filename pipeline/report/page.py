@@ -12,6 +12,7 @@ from pipeline.report import embedding_map
 from pipeline.report.evidence import Evidence
 from pipeline.report.rendering import asset, render
 from pipeline.report.sections import SECTIONS
+from pipeline.verdict import Verdict
 
 
 def write(evidence: Evidence) -> None:
@@ -31,6 +32,7 @@ def page(evidence: Evidence) -> str:
     return render(
         "page.html.j2",
         verdict=evidence.verdict,
+        headline=headline(evidence.verdict),
         sections=sections,
         style=Markup(asset("style.css")),  # noqa: S704  # ours
         scripts=[Markup(script) for script in scripts],  # noqa: S704  # ours and the library's
@@ -38,6 +40,14 @@ def page(evidence: Evidence) -> str:
         data=embedding_map.embedded_json(embedding_map.data(evidence)),
         sprite=base64.b64encode(evidence.thumbnails.sprite).decode(),
     )
+
+
+def headline(verdict: Verdict) -> str:
+    """Return the answer; where no plan was run, and so nothing was asked, what the best head reaches."""
+    if verdict.best_plan:
+        return verdict.answer
+    value = verdict.of(verdict.best_head).test[verdict.metric].value
+    return f"{value:.1%} {verdict.metric.replace('_', ' ')} with frozen features"
 
 
 def _source_hash(script: str) -> str:

@@ -99,6 +99,8 @@ def _unusable(place: Place, names: Sequence[str]) -> Iterator[str]:
     for name in names:
         if not name.isprintable():
             yield f"{place.shown(name)!r}: the name is not printable UTF-8; rename the file"
+        elif name.startswith("/"):
+            yield f"{name}: an absolute path, expected one from {place.data.remote or place.data.path} on"
         elif ".." in name and ".." in name.split("/"):
             yield f"{place.shown(name)}: '..' in a path: it leads out of the data folder, or in by a second way"
         else:

@@ -6,7 +6,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from pipeline.quality import files
+from pipeline.manifest import Manifest
+from pipeline.quality import checks, files
 from pipeline.quality.checks import CHECKS
 from pipeline.quality.findings import Finding, Found, Material
 from pipeline.quality.signatures import parts
@@ -78,12 +79,25 @@ def test_copies_are_listed_with_each_other() -> None:
 
 
 def test_of_a_pair_across_splits_the_training_image_might_go() -> None:
-    split = ["train"] * 60
-    split[20] = "test"
-    given = with_picture(material(split=split), 7, encoded(cloud(20, 64), "JPEG"))
-    goes, stays = found("near_duplicate", given)
-    assert (goes.row, goes.other, goes.suggestion) == (7, 20, "exclude: the other is in 'test'")
-    assert (stays.row, stays.suggestion) == (20, "keep")
+    table = Manifest(["a", "b"], ["a", "b"], ["a", "b"], ["cat"] * 2, [None] * 2, ["train", "test"])
+    assert checks._suggestions(table, [(0, 1, 0.99)]) == {0: "exclude: the other is in 'test'", 1: "keep"}
+
+
+def test_in_a_chain_of_copies_every_image_has_one_suggestion_and_none_goes_for_one_that_goes() -> None:
+    names = [f"{number}.png" for number in range(4)]
+    table = Manifest(names, names, ["a"] * 4, ["cat"] * 4, [None] * 4, ["train", "test", "train", "train"])
+    suggested = checks._suggestions(table, [(0, 1, 0.99), (0, 2, 0.98), (2, 3, 0.97)])
+    assert suggested == {
+        0: "exclude: the other is in 'test'",
+        1: "keep",
+        2: "keep",
+        3: "exclude: one of the two is enough",
+    }
+
+
+def test_images_with_two_labels_are_to_be_settled_first() -> None:
+    table = Manifest(["a", "b"], ["a", "b"], ["a", "b"], ["cat", "dog"], [None] * 2, ["train", "test"])
+    assert set(checks._suggestions(table, [(0, 1, 0.99)]).values()) == {checks.SETTLE}
 
 
 def test_copies_that_are_equal_bytes_are_no_near_duplicates() -> None:

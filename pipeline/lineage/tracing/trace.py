@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pipeline import manifest, runs, verdict
+from pipeline import exclusions, manifest, runs, stamps, verdict
 from pipeline.errors import InputError, StateError, first_five, unknown
 from pipeline.evaluation.metrics import METRICS
 from pipeline.lineage import chain
@@ -66,6 +66,8 @@ class _Trace:
         left, colon, right = what.partition(":")
         if colon and (run := self._run(_inside(left))):
             return self._of_part(self.recorded.run(*run), right)
+        if told := _excluded(what):
+            raise InputError(told)
         things = ["/".join(run) for run in self.recorded.params.runs()]
         raise InputError(unknown("WHAT", what, [*things, *self.recorded.nodes, *self.table.image_id]))
 
@@ -185,6 +187,16 @@ class _Trace:
 
 def _id(result: Mapping[str, Any]) -> str:
     return f"{result['backbone']}/{result['name']}"
+
+
+def _excluded(what: str) -> str | None:
+    """Say why an image is left out, if it is one that is; it may be given as a file or by its sha256."""
+    path = Path(what)
+    digits = stamps.sha256_file(path) if path.is_file() else what.lower()
+    for sha256, reason in exclusions.read().items():
+        if len(digits) >= DIGITS and sha256.startswith(digits):
+            return f"{what}: left out by {exclusions.EXCLUDED}: {reason}"
+    return None
 
 
 def _inside(what: str) -> str:
