@@ -5,7 +5,7 @@ import numpy.typing as npt
 
 from pipeline.evaluation import neighbours
 
-Floats = npt.NDArray[np.floating]
+Single = npt.NDArray[np.float32]
 
 REFERENCE = 5_000
 """Training images, drawn at random, that say what distances are usual."""
@@ -13,23 +13,22 @@ UNLIKE = 99.0
 """The percentile from which on an image is called unlike the training images."""
 
 
-def usual(train: Floats, seed: int) -> npt.NDArray[np.float64]:
+def usual(train: Single, seed: int) -> npt.NDArray[np.float64]:
     """Return distances from training images to the nearest other one, ascending: (up to REFERENCE,).
 
     Args:
-        train: (n, D) embeddings, two at least.
+        train: (n, D) embeddings of length 1, two at least.
         seed: of the drawing.
 
     """
-    rows = neighbours.of_length_one(train)
-    drawn = np.sort(np.random.default_rng(seed).permutation(len(rows))[:REFERENCE])
-    _, similarity = neighbours.nearest(rows[drawn], rows, 2)
+    drawn = np.sort(np.random.default_rng(seed).permutation(len(train))[:REFERENCE])
+    _, similarity = neighbours.nearest(train[drawn], train, 2)
     return np.sort(1 - similarity[:, 1].astype(np.float64))
 
 
-def distances(images: Floats, train: Floats) -> npt.NDArray[np.float64]:
-    """Return cosine distances, 0 to 2, of images (n, D) to the nearest training image (m, D): (n,)."""
-    _, similarity = neighbours.nearest(neighbours.of_length_one(images), neighbours.of_length_one(train), 1)
+def distances(images: Single, train: Single) -> npt.NDArray[np.float64]:
+    """Return cosine distances, 0 to 2, of images to the nearest training image: (n,); both (n or m, D), of length 1."""
+    _, similarity = neighbours.nearest(images, train, 1)
     return 1 - similarity[:, 0].astype(np.float64)
 
 

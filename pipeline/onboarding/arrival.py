@@ -12,11 +12,10 @@ from pipeline import stamps
 from pipeline.atomic import write_text
 from pipeline.errors import InputError
 from pipeline.onboarding import recognition
-from pipeline.onboarding.recognition import TABLES, Recognised
+from pipeline.onboarding.recognition import Recognised
 from pipeline.params import ARCHIVES, Data
 from pipeline.sources import SOURCES, place_of, remotes, tables
-from pipeline.sources.place import TABLES as LABELS
-from pipeline.sources.place import Place
+from pipeline.sources.place import TABLES, Place, is_table
 from pipeline.sources.remotes import Listed
 
 RAW = Path("data/raw")
@@ -57,18 +56,18 @@ def _data_set(name: str) -> Path:
 
 
 def _local(path: Path) -> Recognised:
-    if path.is_file() and path.name.lower().endswith(TABLES):
+    if path.is_file() and is_table(path.name):
         place = place_of(Data(source="table", path=path.parent))
         if (read := place.table()) != path.name:
             raise InputError(f"--data: {path}: {read} lies beside it and would be read in its place; move it away")
         return _table(place)
     if path.is_file() and not path.name.lower().endswith(ARCHIVES):
-        raise InputError(f"--data: {path}: a file, expected a folder, a table ({', '.join(TABLES)}) or an archive")
+        raise InputError(f"--data: {path}: a file, expected a folder, a table (.csv, .parquet) or an archive")
     place = place_of(Data(source="table", path=path))
     names = list(place.names())
-    beside = [name for name in names if "/" not in name and name.lower().endswith(TABLES)]
+    beside = [name for name in names if "/" not in name and is_table(name)]
     folders = {name.partition("/")[0] for name in names if "/" in name}
-    if set(beside) & set(LABELS) or (beside and len(folders) < 2):  # a table for its own sake, or nothing else
+    if set(beside) & set(TABLES) or (beside and len(folders) < 2):  # a table for its own sake, or nothing else
         return _table(place)
     if path.is_dir() and (inner := _only_folder(names)):
         return _local(path / inner)
@@ -101,7 +100,7 @@ def _remote(said: str) -> Recognised:
     folder = RAW / f"{last.partition('.')[0]}-{stamps.sha256_bytes(url.encode())[:8]}"
     if last.lower().endswith(ARCHIVES):
         return _local(_fetched(url, folder / last))
-    if last.lower().endswith(TABLES):
+    if is_table(last):
         _fetched(url, folder / f"labels{Path(last).suffix.lower()}")
         found = _table(place_of(Data(source="table", path=folder)))
         root = url.rpartition("/")[0]

@@ -16,7 +16,6 @@ COLUMNS: Mapping[str, Sequence[str]] = {
     "split": ("split", "set", "subset", "partition"),
 }
 """Ours -> what tables call them, in lower case, the likelier first."""
-TABLES = (".csv", ".parquet")
 
 
 @dataclass(frozen=True)
@@ -41,14 +40,14 @@ def tree(names: Sequence[str], where: object) -> tuple[str, str]:
     """Return the source that reads a tree of files without a table, and why.
 
     Args:
-        names: of the files, relative to the tree's root.
+        names: of the files, relative to the tree's root, as a place gives them: none is hidden.
         where: the root, for messages.
 
     Raises:
         InputError: if there are no images, some lie beside the class folders, or folders of splits and classes mix.
 
     """
-    inside = [PurePosixPath(name) for name in names if _is_image(name)]
+    inside = [path for path in map(PurePosixPath, names) if path.suffix.lower() in SUFFIXES]
     if not inside:
         raise InputError(
             f"{where}: got 0 images in {len(names):,} files, expected files ending in {', '.join(sorted(SUFFIXES))}"
@@ -76,11 +75,6 @@ def tree(names: Sequence[str], where: object) -> tuple[str, str]:
             "folders of splits, or only folders of classes"
         )
     return "image_folder", "a folder per class"
-
-
-def _is_image(name: str) -> bool:
-    path = PurePosixPath(name)
-    return path.suffix.lower() in SUFFIXES and not any(part.startswith(".") for part in path.parts)
 
 
 def columns(header: Sequence[str], table: Path) -> dict[str, str]:

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from pipeline import heads
 from pipeline.atomic import replacing, write_json, write_text
 from pipeline.errors import InputError
-from pipeline.evaluation import unlikeness
+from pipeline.evaluation import neighbours, unlikeness
 from pipeline.evaluation.predictions import Predictions
 from pipeline.params import Data, Params
 from pipeline.serving import places
@@ -77,8 +77,9 @@ def answers(new: New, trained: Trained, params: Params) -> Answers:
 
 
 def _unlikeness(new: New, trained: Trained, seed: int) -> tuple[Floats, Floats]:
-    train = trained.training_features()
-    blocks = [new.features[start : start + _BLOCK] for start in range(0, len(new.features), _BLOCK)]
+    train = neighbours.of_length_one(trained.training_features())
+    starts = range(0, len(new.features), _BLOCK)
+    blocks = (neighbours.of_length_one(new.features[start : start + _BLOCK]) for start in starts)
     distance = np.concatenate([unlikeness.distances(block, train) for block in blocks])
     return distance, unlikeness.percentiles(distance, unlikeness.usual(train, seed))
 
