@@ -131,6 +131,14 @@ class Augment(_Section):
     """Brightness, contrast and saturation change by this fraction at most."""
 
 
+class Engine(_Section):
+    """Where work runs: in this process, or on the workers of a cluster that is there already."""
+
+    backend: Literal["local", "dask", "ray"] = "local"
+    address: str | None = None
+    """Of Dask's scheduler or Ray's head."""
+
+
 class Embed(_Section):
     """The frozen pass; `copies` is the number of augmented views of each training image."""
 
@@ -142,6 +150,7 @@ class Embed(_Section):
     copies: Annotated[int, Field(ge=0, le=1000)] = 0
     augment: Augment = Augment()
     cache: Path = Path(".headswap/embeddings")
+    engine: Engine = Engine()
 
 
 class Selection(_Section):
