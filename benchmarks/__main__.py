@@ -21,6 +21,7 @@ GROUPS = (
     "audit",
     "quality",
     "predict",
+    "scale",
 )
 RESULTS = Path(__file__).parent / "results.json"
 

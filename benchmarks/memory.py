@@ -1,14 +1,17 @@
 """Peak memory of one piece of work in a process of its own: prints megabytes."""
 
 import json
+import os
+import shutil
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
+from benchmarks.figures import seconds
 from pipeline import cli, heads, manifest
 from pipeline.embeddings import matrix
 from pipeline.embeddings.cache import EmbeddingCache, Keys, sha256_of
@@ -35,11 +38,59 @@ def embed(*arguments: str) -> None:
 
 def materialise(folder: str, number: str, width: str) -> None:
     """Write a matrix of rows that the cache holds, in an order of its own."""
+    _materialising(Path(folder), int(number), int(width))()
+
+
+def materialise_and_copy(folder: str, number: str, width: str) -> None:
+    """Do as `materialise`, and copy the shards into one file, in turns; print the least seconds of each.
+
+    Before each the shards are dropped from the system's cache, and both end with what they wrote on the disk.
+    """
+    shards, materialise = sorted(Path(folder).glob("*/*.h5")), _materialising(Path(folder), int(number), int(width))
+    ours, copies = [], []
+    for _ in range(4):
+        _drop_from_cache(shards)
+        copies.append(seconds(lambda: _copy(shards, Path(folder) / "copy")))
+        _drop_from_cache(shards)
+        ours.append(seconds(materialise))
+    sys.stdout.write(f"{min(ours):.2f} {min(copies):.2f}")
+
+
+def _materialising(folder: Path, number: int, width: int) -> Callable[[], None]:
+    """Return what writes a matrix of rows that the cache holds, in an order of its own."""
+    wanted = np.random.default_rng(1).permutation(keys(number))
+    cache = EmbeddingCache(folder, {"backbone": "bench"})
+    names = [f"{place:08}.png" for place in range(number)]
+
+    def write() -> None:
+        rows = Rows((number, width), np.float16, cache.recipe, cache.blocks(wanted))
+        matrix.write(folder / "matrix.h5", sha256_of(wanted), names, "", rows)
+
+    return write
+
+
+def _drop_from_cache(paths: Sequence[Path]) -> None:
+    os.sync()
+    for path in paths:
+        with path.open("rb") as stream:
+            os.posix_fadvise(stream.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def _copy(paths: Sequence[Path], to: Path) -> None:
+    with to.open("wb") as out:
+        for path in paths:
+            with path.open("rb") as stream:
+                shutil.copyfileobj(stream, out)
+        out.flush()
+        os.fsync(out.fileno())
+
+
+def plan(folder: str, number: str) -> None:
+    """Open a cache and look up which of some keys it lacks; print the seconds and how many."""
     wanted = np.random.default_rng(1).permutation(keys(int(number)))
-    cache = EmbeddingCache(Path(folder), {"backbone": "bench"})
-    rows = Rows((int(number), int(width)), np.float16, cache.recipe, cache.blocks(wanted))
-    names = [f"{place:08}.png" for place in range(int(number))]
-    matrix.write(Path(folder) / "matrix.h5", sha256_of(wanted), names, "", rows)
+    start = time.perf_counter()
+    missing = EmbeddingCache(Path(folder), {"backbone": "bench"}).missing(wanted)
+    sys.stdout.write(f"{time.perf_counter() - start:.2f} {len(missing)}")
 
 
 def stream(kind: str, folder: str, rows: str, judged: str) -> None:
@@ -64,12 +115,12 @@ def quality(number: str) -> None:
     label, split = [f"class {one:02}" for one in target], drawing.choice(manifest.SPLITS, images).tolist()
     table = Manifest(names, names, [f"{place:064x}" for place in range(images)], label, [None] * images, split)
     material = Material(table, np.arange(images), X, signatures.parts(_clouds(drawing, images)), 0.96, 0)
-    seconds = dict[str, float]()
+    took = dict[str, float]()
     for name, check in CHECKS.items():
         begun = time.perf_counter()
         check.run(material)
-        seconds[name] = round(time.perf_counter() - begun, 1)
-    sys.stdout.write(json.dumps(seconds))
+        took[name] = round(time.perf_counter() - begun, 1)
+    sys.stdout.write(json.dumps(took))
 
 
 def _clouds(drawing: np.random.Generator, images: int) -> npt.NDArray[np.uint8]:
@@ -95,6 +146,8 @@ if __name__ == "__main__":
     work: dict[str, Callable[..., None]] = {
         "embed": embed,
         "materialise": materialise,
+        "materialise_and_copy": materialise_and_copy,
+        "plan": plan,
         "stream": stream,
         "quality": quality,
     }

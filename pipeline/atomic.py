@@ -20,9 +20,19 @@ def replacing(path: Path) -> Iterator[Path]:
     The data and the folder are fsynced, so that after a power cut `path` is the old file or the new one. What a killed
     process left beside `path` is removed once it is old enough to belong to no living one.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     for left in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
         remove_if_stale(left)
+    with creating(path) as temporary:
+        yield temporary
+
+
+@contextmanager
+def creating(path: Path) -> Iterator[Path]:
+    """Do as `replacing`, for a name that nobody wrote before: so nothing can be left beside it.
+
+    To look for that would list the folder: beside 20,000 shards it takes longer than to write one.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
         yield temporary

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
+from typing import Any
 
 
 class PipelineError(Exception):
@@ -10,6 +11,10 @@ class PipelineError(Exception):
     def __init__(self, *problems: str) -> None:
         super().__init__("\n".join(problems))
         self.problems = problems
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Travel whole from a worker to its driver."""
+        return type(self), self.problems
 
 
 class InputError(PipelineError):

@@ -136,7 +136,17 @@ class Engine(_Section):
 
     backend: Literal["local", "dask", "ray"] = "local"
     address: str | None = None
-    """Of Dask's scheduler or Ray's head."""
+    """Of Dask's scheduler, tcp://HOST:PORT, or Ray's head, HOST:PORT."""
+
+    @model_validator(mode="after")
+    def _is_somewhere(self) -> "Engine":
+        if self.backend == "local" and self.address is not None:
+            raise ValueError(f"backend: got 'local' beside address {self.address!r}, expected dask or ray")
+        form = {"dask": r"(tcp|tls)://[^\s/]+:\d+", "ray": r"[^\s/]+:\d+"}.get(self.backend, "")
+        if form and not re.fullmatch(form, self.address or ""):
+            expected = "tcp://HOST:PORT of the scheduler" if self.backend == "dask" else "HOST:PORT of the head"
+            raise ValueError(f"address: got {self.address!r}, expected {expected}")
+        return self
 
 
 class Embed(_Section):

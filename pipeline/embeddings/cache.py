@@ -8,22 +8,24 @@ older row stays.
 
 import resource
 import time
-from collections.abc import Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from pipeline import stamps
-from pipeline.atomic import replacing, write_json
+from pipeline.atomic import creating, write_json
 from pipeline.cost import Cost
-from pipeline.embeddings import hdf5
-from pipeline.embeddings.hdf5 import Floats
+from pipeline.embeddings import hdf5, indexes, lookup
+from pipeline.embeddings.hdf5 import Array, Floats
+from pipeline.embeddings.indexes import Known, Listed
 from pipeline.embeddings.stored import Stored
 from pipeline.errors import StateError
 
@@ -37,6 +39,11 @@ Keys = npt.NDArray[np.bytes_]
 """(N,) of 34 bytes: 32 of the sha256, 2 of the view's number."""
 
 _KEY = np.dtype("S34")
+_AHEAD = 3
+"""Shards that are read, each by a thread, while the rows of the one before are used."""
+
+One = TypeVar("One")
+Other = TypeVar("Other")
 
 
 def keys_of(sha256: Iterable[str], views: Iterable[int] | None = None) -> Keys:
@@ -73,17 +80,26 @@ class Shard:
     cost: Cost
     """Its `images` is n."""
     created_ns: int
+    worker: str = ""
+    """Who computed it, where several do; else empty."""
 
 
-@dataclass(frozen=True)
-class _Listed:
-    """What the index keeps of a shard."""
+class Added(NamedTuple):
+    """What a shard that was not there before brought."""
 
-    path: Path
+    rows: int
     cost: Cost
-    created_ns: int
-    row_shape: tuple[int, ...]
-    dtype: np.dtype[Any]
+    worker: str
+
+
+class _Used(NamedTuple):
+    """What is wanted of one shard."""
+
+    listed: Listed
+    positions: Ints
+    """(n,) in the keys asked for, ascending."""
+    rows: Ints
+    """(n,) in the shard."""
 
 
 class EmbeddingCache:
@@ -101,52 +117,79 @@ class EmbeddingCache:
     def __init__(self, root: Path, recipe: Recipe) -> None:
         self.folder = root / stamps.sha256_json(recipe)
         self.recipe = recipe
-        paths = list(self.folder.glob("*.h5"))
-        with ThreadPoolExecutor() as pool:  # hashing releases the interpreter's lock
-            found = list(pool.map(lambda path: _listed(read_shard(path)), paths))
-        found.sort(key=lambda pair: (pair[0].created_ns, pair[0].path))
-        self._shards = [listed for listed, _ in found]
-        self._keys = [keys for _, keys in found]
-        self._index: _Index | None = None
+        self._known = indexes.read(self.folder)
+        self._in_no_index = set[str]()
+        self._held: _Held | None = None
+        self.refresh()
+
+    def refresh(self) -> list[Added]:
+        """Look at the folder again; return what came since, from whomever, in no order. Each shard is read once.
+
+        A shard that `headswap cache` has merged of others counts as new, and what it is made of is gone; errors as of
+        the class.
+        """
+        added: list[Added] = []
+        complete = False
+        while not complete:  # what vanished before it was read, another one's merge has put elsewhere
+            there = {path.stem: path for path in self.folder.glob("*.h5")}
+            self._known = {sha256: known for sha256, known in self._known.items() if sha256 in there}
+            new = [path for sha256, path in there.items() if sha256 not in self._known]
+            with ThreadPoolExecutor() as pool:  # hashing releases the interpreter's lock
+                found = [known for known in pool.map(_read_if_there, new) if known]
+            for known in found:
+                self._add(known)
+            added += [Added(listed.rows, listed.cost, listed.worker) for listed, _ in found]
+            complete = len(found) == len(new)
+        self._held = None
+        self._in_no_index &= self._known.keys()
+        self._write_index()
+        return added
 
     def missing(self, keys: Keys) -> Ints:
         """Return the positions in keys (N,) whose rows must be computed, ascending; of equal keys only the first."""
-        distinct, first = np.unique(keys, return_index=True)
-        return np.sort(first[self._find(distinct) < 0])
+        absent = np.flatnonzero(self._find(keys) < 0)
+        return absent[lookup.firsts(keys[absent])]
 
-    def append(self, keys: Keys, features: Floats, cost: Cost) -> None:
+    def append(self, keys: Keys, features: Floats, cost: Cost, worker: str = "") -> None:
         """Add rows: keys (n,), features (n, ...). They are on disk, whole, when this returns."""
-        if not (self.folder / "recipe.json").exists():
-            write_json(self.folder / "recipe.json", dict(self.recipe))
-        shard = write_shard(self.folder, keys, features, cost, time.time_ns())
-        listed, keys = _listed(shard)
-        self._shards.append(listed)
-        self._keys.append(keys)
-        self._index = None
+        self._add(_known(add(self.folder.parent, self.recipe, keys, features, cost, worker)))
+        self._write_index()
 
     def blocks(self, keys: Keys) -> Iterator[tuple[Ints, Floats]]:
-        """Yield (positions in keys, their rows), a shard at a time; StateError if a row is not here."""
-        shard_of, row_of = self._located(keys)
-        order = np.argsort(shard_of, kind="stable")
-        for positions in np.split(order, np.flatnonzero(np.diff(shard_of[order])) + 1):
-            if len(positions):
-                shard = read_shard(self._shards[shard_of[positions[0]]].path)
-                yield positions, shard.features[row_of[positions]]
+        """Yield (positions in keys, their rows), a shard at a time, positions ascending; StateError if one is not here.
+
+        The next shards are read meanwhile.
+        """
+
+        def rows(used: _Used) -> tuple[Ints, Floats]:
+            path = indexes.path_of(self.folder, used.listed)
+            shard = read_shard(path)
+            _require_rows(shard.keys, used.rows, keys[used.positions], path)
+            return used.positions, shard.features[used.rows]
+
+        with ThreadPoolExecutor(_AHEAD) as pool:
+            yield from _ahead(pool, rows, self._used(keys))
 
     def stored(self, keys: Keys) -> Stored:
         """Return the rows of keys (N,) mapped from their shards, unread; StateError if one is not here or altered."""
-        shard_of, row_of = self._located(keys)
-        used, part_of = np.unique(shard_of, return_inverse=True)
-        _allow_open_files(len(used))
-        parts = [map_features(self._shards[shard].path) for shard in used]
-        starts = np.cumsum([0, *(len(part) for part in parts)])
-        return Stored(parts, starts[part_of] + row_of)
+        shards = list(self._used(keys))
+        _allow_open_files(len(shards))
+        parts: list[Floats] = []
+        row_of, start = np.empty(len(keys), np.intp), 0
+        for listed, positions, rows in shards:
+            path = indexes.path_of(self.folder, listed)
+            held, features = map_shard(path)
+            _require_rows(held, rows, keys[positions], path)
+            row_of[positions] = start + rows
+            parts.append(features)
+            start += len(features)
+        return Stored(parts, row_of)
 
     def row_shape(self) -> tuple[int, ...]:
         """Return the shape of one row; StateError if there is none."""
-        if not self._shards:
+        if not self._known:
             raise StateError("no image could be embedded; see the skipped ones")
-        return self._shards[0].row_shape
+        return next(iter(self._known.values())).listed.row_shape
 
     def cost(self, keys: Keys) -> Cost:
         """Return what the passes that made the rows of keys (N,) took.
@@ -155,54 +198,104 @@ class EmbeddingCache:
         one row and its cost.
         """
         total = Cost()
-        places = np.unique(self._find(keys))
-        for shard, used in enumerate(np.bincount(self._indexed().shard[places[places >= 0]]).tolist()):
+        places, held = np.unique(self._find(keys)), self._all_held()
+        for shard, used in enumerate(np.bincount(held.shard_of(places[places >= 0])).tolist()):
             if used:
-                cost = self._shards[shard].cost
+                cost = held.shards[shard].cost
                 part = cost * (used / cost.images)
                 part.images = used
                 total += part
         return total
 
-    def _located(self, keys: Keys) -> tuple[Ints, Ints]:
-        """Return each key's shard and the row in it, both (N,); StateError if one is not here."""
-        places, index = self._find(keys), self._indexed()
+    def _add(self, known: Known) -> None:
+        self._known[known.listed.sha256] = known
+        self._in_no_index.add(known.listed.sha256)
+        self._held = None
+
+    def _write_index(self) -> None:
+        """Write an index of the shards that are in none, once they are worth it."""
+        if len(self._in_no_index) >= indexes.WORTHWHILE:
+            indexes.write(self.folder, [self._known[sha256] for sha256 in self._in_no_index])
+            self._in_no_index.clear()
+
+    def _used(self, keys: Keys) -> Iterator[_Used]:
+        """Yield what is wanted of each shard, oldest first; StateError if a row is not here."""
+        places, held = self._find(keys), self._all_held()
         if (places < 0).any():
             raise StateError(f"{self.folder}: {int((places < 0).sum())} rows are not in the cache")
-        return index.shard[places], index.row[places]
+        shard_of = held.shard_of(places)
+        order = np.argsort(shard_of, kind="stable")
+        for positions in np.split(order, np.flatnonzero(np.diff(shard_of[order])) + 1):
+            if len(positions):
+                shard = shard_of[positions[0]]
+                yield _Used(held.shards[shard], positions, places[positions] - held.starts[shard])
 
     def _find(self, keys: Keys) -> Ints:
-        """Return each key's place in the index, -1 where there is none: (N,)."""
-        index = self._indexed()
-        if not len(index.keys):
-            return np.full(len(keys), -1)
-        places = np.minimum(np.searchsorted(index.keys, keys), len(index.keys) - 1)
-        return np.where(index.keys[places] == keys, places, -1)
+        """Return each key's place among all that are held, -1 where there is none: (N,)."""
+        return lookup.places(keys, self._all_held().keys)
 
-    def _indexed(self) -> "_Index":
-        if self._index is None:
-            self._index = _Index(self._keys)
-        return self._index
+    def _all_held(self) -> "_Held":
+        if self._held is None:
+            self._held = _Held(self._known.values())
+        return self._held
 
 
-class _Index:
-    """Distinct keys in order, each with the shard and row that hold it; of equal ones the oldest shard's stays."""
+class _Held:
+    """All keys (M,), the oldest shard's first: of equal ones its row is everyone's."""
 
-    def __init__(self, by_age: list[Keys]) -> None:
-        sizes = [len(keys) for keys in by_age]
-        joined = np.concatenate([np.empty(0, _KEY), *by_age])
-        self.keys, first = np.unique(joined, return_index=True)  # the first occurrence is the oldest
-        self.shard = np.repeat(np.arange(len(sizes)), sizes)[first]
-        starts = np.concatenate([[0], np.cumsum(sizes)]).astype(np.intp)
-        self.row = first - starts[self.shard]
+    def __init__(self, known: Iterable[Known]) -> None:
+        by_age = sorted(known, key=lambda one: (one.listed.created_ns, one.listed.sha256))
+        self.shards = [listed for listed, _ in by_age]
+        self.keys = np.concatenate([np.empty(0, _KEY), *(keys for _, keys in by_age)])
+        self.starts = np.cumsum([0, *(listed.rows for listed in self.shards)])
 
-
-def _listed(shard: Shard) -> tuple[_Listed, Keys]:
-    features = shard.features
-    return _Listed(shard.path, shard.cost, shard.created_ns, features.shape[1:], features.dtype), shard.keys
+    def shard_of(self, places: Ints) -> Ints:
+        """Return the number of the shard that holds each of the places (n,): (n,)."""
+        return np.searchsorted(self.starts, places, side="right") - 1
 
 
-def write_shard(folder: Path, keys: Keys, features: Floats, cost: Cost, created_ns: int) -> Shard:
+def _ahead(pool: ThreadPoolExecutor, work: Callable[[One], Other], items: Iterable[One]) -> Iterator[Other]:
+    """Yield what becomes of the items, in their order, with the next ones in the threads' hands meanwhile."""
+    waiting: deque[Future[Other]] = deque()
+    for item in items:
+        waiting.append(pool.submit(work, item))
+        if len(waiting) > _AHEAD:
+            yield waiting.popleft().result()
+    while waiting:
+        yield waiting.popleft().result()
+
+
+def _known(shard: Shard) -> Known:
+    row_shape, cost = shard.features.shape[1:], shard.cost
+    listed = Listed(shard.path.stem, len(shard.keys), row_shape, cost, shard.created_ns, shard.worker)
+    return Known(listed, shard.keys)
+
+
+def _read_if_there(path: Path) -> Known | None:
+    """Read what a shard says besides its features; None if it vanished, StateError as `read_shard`."""
+    try:
+        return _known(read_shard(path))
+    except StateError:
+        if path.exists() or path.is_symlink():
+            raise
+        return None
+
+
+def _require_rows(held: Keys, rows: Ints, wanted: Keys, path: Path) -> None:
+    """Raise StateError unless a shard with these keys (n,) holds the wanted ones (m,) at these rows (m,)."""
+    if rows.max() >= len(held) or (held[rows] != wanted).any():
+        raise StateError(f"{path}: holds other rows than an index says; delete {path.parent}/*{indexes.SUFFIX}")
+
+
+def add(root: Path, recipe: Recipe, keys: Keys, features: Floats, cost: Cost, worker: str) -> Shard:
+    """Add rows to a cache without looking at what else it holds; see `EmbeddingCache.append`."""
+    folder = root / stamps.sha256_json(recipe)
+    if not (folder / "recipe.json").exists():
+        write_json(folder / "recipe.json", dict(recipe))
+    return write_shard(folder, keys, features, cost, time.time_ns(), worker)
+
+
+def write_shard(folder: Path, keys: Keys, features: Floats, cost: Cost, created_ns: int, worker: str = "") -> Shard:
     """Write rows (n, ...) under keys (n,) as a file that is named by its content and whole or not there at all."""
     buffer = BytesIO()
     with hdf5.create(buffer) as file:
@@ -219,11 +312,13 @@ def write_shard(folder: Path, keys: Keys, features: Floats, cost: Cost, created_
         if cost.joules is not None:
             file.attrs["joules"] = cost.joules
         file.attrs["created_ns"] = created_ns
+        if worker:
+            file.attrs["worker"] = worker
     content = buffer.getvalue()
     path = folder / f"{stamps.sha256_bytes(content)}.h5"
-    with replacing(path) as temporary:
+    with creating(path) as temporary:
         temporary.write_bytes(content)
-    return Shard(path, keys, features, replace(cost, images=len(keys)), created_ns)
+    return Shard(path, keys, features, replace(cost, images=len(keys)), created_ns, worker)
 
 
 def read_shard(path: Path) -> Shard:
@@ -235,21 +330,29 @@ def read_shard(path: Path) -> Shard:
             raise StateError(f"{path}: belongs to another recipe; delete it")
         part = partial(hdf5.values, file, path=path, content=content)
         sha256, view, features = part("sha256"), part("view"), part("features")
-        if sha256.shape[1:] != (32,) or not view.shape == (len(sha256),) == features.shape[:1] or not len(view):
-            raise StateError(f"{path}: sha256, view and features do not belong together; delete it")
+        keys = _joined(sha256, view, features, path)
         number = partial(hdf5.number, file, path=path)
         optional = ("peak_memory", "joules", "running_seconds", "running_images")  # older shards lack them
         known = {name: number(name) for name in optional if name in file.attrs}
         known["peak_memory"] = int(known.get("peak_memory", 0))
         cost = Cost(number("seconds"), number("cpu_seconds"), len(sha256), **known)  # type: ignore[arg-type]
-        return Shard(path, _keys(sha256, view), features, cost, int(number("created_ns")))
+        worker = hdf5.text(file, "worker", path) if "worker" in file.attrs else ""
+        return Shard(path, keys, features, cost, int(number("created_ns")), worker)
 
 
-def map_features(path: Path) -> Floats:
-    """Map the features (n, ...) of a shard from its file, read-only; StateError as `read_shard`."""
-    with stamps.hashed(path) as (stream, sha256):
-        _require_unaltered(path, sha256)
-        return hdf5.mapped(stream, "features", path)
+def map_shard(path: Path) -> tuple[Keys, Floats]:
+    """Return the keys (n,) of a shard, and its features (n, ...) mapped from its file; StateError as `read_shard`."""
+    with stamps.hashed(path) as (stream, found):
+        _require_unaltered(path, found)
+        sha256, view, features = hdf5.mapped(stream, ["sha256", "view", "features"], path)
+    return _joined(sha256, view, features, path), features
+
+
+def _joined(sha256: Array, view: Array, features: Floats, path: Path) -> Keys:
+    """Return the keys (n,) in a shard of n rows; StateError unless all its parts have as many."""
+    if sha256.shape[1:] != (32,) or not view.shape == (len(sha256),) == features.shape[:1] or not len(view):
+        raise StateError(f"{path}: sha256, view and features do not belong together; delete it")
+    return _keys(sha256, view)
 
 
 def _allow_open_files(number: int) -> None:

@@ -6,6 +6,7 @@ of which is refused before a value is read. What we write never needs it.
 """
 
 import os
+from collections.abc import Sequence
 from io import BufferedReader, BytesIO
 from pathlib import Path
 from typing import Any
@@ -92,11 +93,12 @@ def values(file: h5py.File, name: str, path: Path, content: bytes) -> Array:
     return np.frombuffer(content, dtype, int(np.prod(shape)), offset).reshape(shape)
 
 
-def mapped(stream: BufferedReader, name: str, path: Path) -> Array:
-    """Return a data set of an opened file, mapped read-only: only what is used takes memory; errors as `place`."""
+def mapped(stream: BufferedReader, names: Sequence[str], path: Path) -> list[Array]:
+    """Return data sets of an opened file, mapped read-only: only what is used takes memory; errors as `place`."""
+    size = os.fstat(stream.fileno()).st_size
     with h5py.File(stream, "r") as file:
-        offset, shape, dtype = place(file, name, path, os.fstat(stream.fileno()).st_size)
-    return np.asarray(np.memmap(stream, dtype, "r", offset, shape))
+        places = [place(file, name, path, size) for name in names]
+    return [np.asarray(np.memmap(stream, dtype, "r", offset, shape)) for offset, shape, dtype in places]
 
 
 def text(file: h5py.File | h5py.Group, name: str, path: Path) -> str:

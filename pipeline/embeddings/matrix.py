@@ -9,7 +9,6 @@ import json
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from io import BufferedRandom
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +19,9 @@ import numpy.typing as npt
 from pipeline import stamps
 from pipeline.atomic import replacing
 from pipeline.cost import Cost
-from pipeline.embeddings import hdf5
+from pipeline.embeddings import hdf5, placing
 from pipeline.embeddings.hdf5 import Floats
+from pipeline.embeddings.placing import Block
 from pipeline.errors import StateError
 from pipeline.params import Params
 
@@ -32,8 +32,6 @@ _BLOCK = 4096
 """Rows that are copied at a time."""
 
 Ints = npt.NDArray[np.integer[Any]]
-Block = tuple[Ints, Floats]
-"""Positions (n,) and the rows (n, D) that belong there."""
 
 
 @dataclass(frozen=True)
@@ -121,9 +119,8 @@ def write(
                     group = file.create_group("augmented")
                     puts.append((augmented[0], _head(group, augmented[0])))
                     hdf5.store(group, "row", augmented[1].astype(np.int64))
-            with temporary.open("r+b") as stream:
-                for content, offset in puts:
-                    _put(stream, content, offset)
+            for content, offset in puts:
+                placing.put(temporary, offset, content.shape, content.dtype, content.blocks)
         except (OSError, RuntimeError) as error:  # HDF5 reports a full disk as either
             raise StateError(f"{path.parent}: cannot write ({error}); is the disk full?") from error
 
@@ -132,29 +129,6 @@ def _head(group: h5py.Group, rows: Rows) -> int:
     group.attrs["recipe"] = stamps.canonical_json(rows.recipe)
     group.attrs["recipe_sha256"] = stamps.sha256_json(rows.recipe)
     return hdf5.reserve(group, "features", rows.shape, rows.dtype)
-
-
-def _put(stream: BufferedRandom, rows: Rows, offset: int) -> None:
-    """Write each run of neighbouring rows with one call; memory holds one block at a time."""
-    stride = rows.shape[1] * np.dtype(rows.dtype).itemsize
-    done = np.zeros(rows.shape[0], bool)
-    for positions, features in rows.blocks:
-        order = np.argsort(positions)
-        ascending, content = positions[order], np.ascontiguousarray(features[order], rows.dtype)
-        done[ascending] = True
-        breaks = np.flatnonzero(np.diff(ascending) != 1) + 1
-        for start, stop in zip([0, *breaks], [*breaks, len(ascending)], strict=True):
-            _write_all(
-                stream.fileno(), memoryview(content[start:stop].data).cast("B"), offset + stride * ascending[start]
-            )
-    if not done.all():
-        raise StateError(f"{int((~done).sum())} of {len(done)} rows are missing")
-
-
-def _write_all(descriptor: int, content: memoryview, offset: int) -> None:
-    while content:
-        written = os.pwrite(descriptor, content, offset)
-        content, offset = content[written:], offset + written
 
 
 def read(backbone: str) -> Embeddings:

@@ -18,6 +18,7 @@ import numpy.typing as npt
 from pipeline import stamps
 from pipeline.atomic import remove_if_stale, write_json
 from pipeline.cost import Cost
+from pipeline.embeddings import indexes
 from pipeline.embeddings.cache import SCHEMA_VERSION, read_shard, sha256_of, write_shard
 from pipeline.embeddings.matrix import comparable
 from pipeline.errors import StateError
@@ -109,6 +110,7 @@ def remove(stored: Stored, *, dry: bool) -> Change:
     if not dry:
         for path in stored.shards:
             path.unlink(missing_ok=True)
+        indexes.drop(stored.folder)
         _tidy(stored.folder)
     return change
 
@@ -127,11 +129,14 @@ def forget(stored: Stored, images: Hashes, *, dry: bool) -> Change:
     """Remove the rows of these images, in every view, and say how many; other rows of their shards are kept.
 
     What cannot be read cannot be shown not to hold them: damaged shards, and all of an older layout, are removed whole,
-    and count no rows.
+    and count no rows. Indexes go first, so that a kill leaves none that names an image whose rows are gone, and last
+    once more, for a reader may have written one meanwhile.
     """
     if not stored.is_current:
         return remove(stored, dry=dry)
     change = Change()
+    if not dry:
+        indexes.drop(stored.folder)
     for path in stored.shards:
         try:
             keep = ~held(path, images)
@@ -142,6 +147,7 @@ def forget(stored: Stored, images: Hashes, *, dry: bool) -> Change:
             continue
         change += _keep(path, keep, dry=dry)
     if not dry:
+        indexes.drop(stored.folder)
         _tidy(stored.folder)
     return change
 
@@ -217,7 +223,9 @@ def _rewrite(paths: Sequence[Path], keeps: Sequence[Mask]) -> Path | None:
 
 
 def _tidy(folder: Path) -> None:
-    """Remove what killed writers left, and the folder if nothing else is in it."""
+    """Remove what killed writers left, indexes of no shard, and the folder if nothing else is in it."""
+    if not indexes.shards_in(folder):
+        indexes.drop(folder)
     for left in folder.glob(".*.tmp"):
         remove_if_stale(left)
     if not any(path.name != "recipe.json" for path in folder.iterdir()):

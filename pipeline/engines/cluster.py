@@ -10,17 +10,17 @@ Result = TypeVar("Result")
 
 
 class Cluster(Protocol):
-    """Workers that are there already."""
+    """Where tasks can be sent."""
 
     def map(self, function: Callable[[Task], Result], tasks: Sequence[Task]) -> Iterator[Result]:
         """Yield the function's results in the tasks' order.
 
-        Function and tasks are pickled on their way to a worker; work of a worker that is lost is done again.
+        Function and tasks are pickled on their way to a worker; the work of a worker that is lost is done again.
         """
 
 
 class Here:
-    """This process; an outer `joblib.parallel_config` may say otherwise."""
+    """The process itself; an outer `joblib.parallel_config` may say otherwise."""
 
     def map(self, function: Callable[[Task], Result], tasks: Sequence[Task]) -> Iterator[Result]:
         """Yield the function's results in the tasks' order."""

@@ -3,7 +3,7 @@
 from pipeline.heads.catalogue import HEADS
 from pipeline.heads.entries import check, streams
 from pipeline.heads.fitting import fit, predict
+from pipeline.heads.rows import Rows
 from pipeline.heads.saving import load, save
-from pipeline.heads.types import Rows
 
 __all__ = ["HEADS", "Rows", "check", "fit", "load", "predict", "save", "streams"]

@@ -1,16 +1,43 @@
 """Heads on parts of the training images: their share of the label-efficiency curve."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
-from pipeline.cost import Cost, measured
+from pipeline.cost import Cost
+from pipeline.engines import Cluster
 from pipeline.errors import InputError
 from pipeline.evaluation.curves import Point
 from pipeline.heads import entries, fitting
-from pipeline.heads.inputs import Inputs
-from pipeline.params import HeadEntry, Params
+from pipeline.heads.inputs import Inputs, of_images
+from pipeline.heads.metering import metered
+from pipeline.heads.rows import Rows, packed, unpacked
+from pipeline.params import HeadEntry, Params, Selection
 from pipeline.subsets import Subset
+
+
+@dataclass(frozen=True)
+class _Known:
+    """What all trainings share."""
+
+    rows: Rows
+    """All images, and their further views."""
+    validation: Rows
+    test: Rows
+    selection: Selection
+
+
+@dataclass(frozen=True)
+class _Training:
+    """A head and the part of the images that it learns from."""
+
+    head: str
+    entry: HeadEntry
+    images: bytes
+    """Packed."""
+    seed: int
 
 
 def check(heads: Mapping[str, HeadEntry]) -> list[str]:
@@ -19,31 +46,51 @@ def check(heads: Mapping[str, HeadEntry]) -> list[str]:
 
 
 def points(
-    params: Params, head: str, given: Inputs, subsets: Sequence[Subset], progress: Callable[[], object]
-) -> tuple[list[Point], Cost]:
-    """Fit a head on every subset, choosing its settings as its entry says; return its decisions and what they took.
+    params: Params, given: Inputs, subsets: Sequence[Subset], cluster: Cluster, progress: Callable[[str], object]
+) -> tuple[list[Point], dict[str, Cost]]:
+    """Fit every head on every subset, choosing its settings as its entry says.
 
     It is never refitted on validation images, for these would be labels that the subset does not have.
 
+    Args:
+        params: with the heads.
+        given: all images.
+        subsets: of the training images.
+        cluster: where the trainings run, each a task of its own.
+        progress: is told the head of each training that is done.
+
+    Returns:
+        What each head decides, in the order of heads and subsets, and head -> what its trainings took.
+
     Raises:
-        InputError: if the head refuses a subset.
+        InputError: if a head refuses a subset.
 
     """
-    entry, selection = params.curve.heads[head], params.selection.model_copy(update={"repeats": 0})
-    images, found = given.images, []
-    with measured() as cost:
-        for subset in subsets:
-            rows = given.to_train_on(subset.rows)
-            try:
-                chosen = fitting.fit(head, entry, rows, images[given.val], selection, subset.seed, refit=False)
-                tested = fitting.predict(chosen.model, images[given.test].X)
-            except InputError as error:
-                where = f"with {len(subset.rows)} training images"
-                raise InputError(*(f"{_in_curve(problem)} ({where})" for problem in error.problems)) from error
-            decided = np.concatenate([chosen.validation, tested]).argmax(axis=1)
-            found.append(Point(head, len(subset.rows), subset.seed, decided))
-            progress()
-    return found, cost
+    heads, images = params.curve.heads, given.images
+    selection = params.selection.model_copy(update={"repeats": 0})
+    known = _Known(given.with_views(), images[given.val], images[given.test], selection)
+    tasks = [
+        _Training(head, entry, packed(subset.rows), subset.seed) for head, entry in heads.items() for subset in subsets
+    ]
+    found, costs = [], {head: Cost() for head in heads}
+    for task, done in zip(tasks, metered(cluster, partial(_point, known), tasks), strict=True):
+        found.append(done.result)
+        costs[task.head] += done.cost
+        progress(task.head)
+    return found, costs
+
+
+def _point(known: _Known, task: _Training) -> Point:
+    images = unpacked(task.images)
+    rows = of_images(known.rows, images)
+    try:
+        chosen = fitting.fit(task.head, task.entry, rows, known.validation, known.selection, task.seed, refit=False)
+        tested = fitting.predict(chosen.model, known.test.X)
+    except InputError as error:
+        where = f"with {len(images)} training images"
+        raise InputError(*(f"{_in_curve(problem)} ({where})" for problem in error.problems)) from error
+    decided = np.concatenate([chosen.validation, tested]).argmax(axis=1)
+    return Point(task.head, len(images), task.seed, decided)
 
 
 def _in_curve(problem: str) -> str:

@@ -10,15 +10,19 @@ import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
+from pipeline import engines
 from pipeline.embeddings.stored import Stored
+from pipeline.engines import Cluster
 from pipeline.errors import InputError
 from pipeline.heads import calibration, entries, search
 from pipeline.heads.calibration import Calibrated
+from pipeline.heads.rows import Rows
 from pipeline.heads.search import Built, Candidate, Fold, Judging
-from pipeline.heads.types import Classifier, Features, Floats, Labels, Rows
+from pipeline.heads.types import Classifier, Features, Floats, Labels
 from pipeline.params import HeadEntry, Selection
 
 Probabilities = npt.NDArray[np.float64]
+_HERE = engines.Here()
 
 REPEATED = ("accuracy", "balanced_accuracy", "macro_f1")
 """What repeated k-fold reports: what decisions alone can tell, for calibration would multiply its price."""
@@ -56,6 +60,7 @@ def fit(
     seed: int,
     *,
     refit: bool = True,
+    cluster: Cluster = _HERE,
 ) -> Chosen:
     """Choose hyper-parameters as the entry says, fit the best on the training rows, and calibrate it on validation.
 
@@ -67,6 +72,7 @@ def fit(
         selection: how choices are made.
         seed: of all that is random.
         refit: whether `search: validation` ends with a fit on training and validation rows together.
+        cluster: where the fits that only score run; the head itself is fitted in this process.
 
     Raises:
         InputError: if the entry or one of its values is not valid, a feature is not a number, a class has too few
@@ -80,7 +86,7 @@ def fit(
         _require_known_classes(train, validation)
         models = entries.build(name, entry, seed)
         with tqdm(desc=name, unit="fit", leave=None, disable=None) as bar:
-            candidates = _searched(models, train, validation, entry, selection, seed, bar.update)
+            candidates = _searched(models, train, validation, entry, selection, seed, bar.update, cluster)
             chosen = candidates[search.best_of(candidates)].params
             best = next(built for built in models if built[0] is chosen)
             model = _fitted(best, train, selection.folds, seed)
@@ -90,7 +96,7 @@ def fit(
                 model = _fitted(best, train + validation, selection.folds, seed)
                 bar.update()
             model, probability, scores = _calibrated(model, uncalibrated, validation.y, entry, seed)
-            repeated = _repeated(best, train, selection, seed, bar.update)
+            repeated = _repeated(best, train, selection, seed, bar.update, cluster)
     unconverged, warned = _sort_out(caught)
     return Chosen(model, chosen, candidates, unconverged, probability, scores, repeated, warned)
 
@@ -142,6 +148,7 @@ def _searched(
     selection: Selection,
     seed: int,
     progress: Callable[[int], object],
+    cluster: Cluster,
 ) -> Sequence[Candidate]:
     """Score the candidates as the entry says; a single one is not scored."""
     how = entry.get("search", entries.SEARCHES[0])
@@ -149,8 +156,9 @@ def _searched(
         return [Candidate(models[0][0])]
     if how == "validation":
         rows, fold = _as_one_fold(train, validation)
-        return search.grid(models, Judging(rows, [fold], selection.metric, progress))
-    judging = Judging(train, search.folds_of(train, selection.folds, seed), selection.metric, progress)
+        return search.grid(models, Judging(rows, [fold], selection.metric, progress, cluster))
+    folds = search.folds_of(train, selection.folds, seed)
+    judging = Judging(train, folds, selection.metric, progress, cluster)
     if how == "grid":
         return search.grid(models, judging)
     return search.halving(models, judging, int(str(entry.get("candidates", entries.CANDIDATES))), seed)
@@ -188,7 +196,7 @@ def _calibrated(
 
 
 def _repeated(
-    best: Built, train: Rows, selection: Selection, seed: int, progress: Callable[[int], object]
+    best: Built, train: Rows, selection: Selection, seed: int, progress: Callable[[int], object], cluster: Cluster
 ) -> Mapping[str, Any]:
     """Return mean, spread (standard deviation over all folds) and every value of k-fold with several seeds."""
     if not selection.repeats:
@@ -198,7 +206,7 @@ def _repeated(
         for repeat in range(selection.repeats)
         for fold in search.folds_of(train, selection.folds, (seed + repeat) % 2**32)
     ]
-    scores = search.scored([best], Judging(train, folds, selection.metric, progress), REPEATED)[0]
+    scores = search.scored([best], Judging(train, folds, selection.metric, progress, cluster), REPEATED)[0]
     return {"folds": selection.folds, "repeats": selection.repeats} | {
         name: {"mean": float(values.mean()), "spread": float(values.std(ddof=1)), "values": values.tolist()}
         for name, values in zip(REPEATED, scores.T, strict=True)

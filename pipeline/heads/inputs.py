@@ -1,17 +1,25 @@
 """Manifest and embeddings side by side: the rows that heads learn from and are judged by."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 
-from pipeline import manifest, stamps
+from pipeline import engines, manifest, stamps
 from pipeline.embeddings import matrix
 from pipeline.embeddings.matrix import Embeddings
-from pipeline.embeddings.stored import Stored
+from pipeline.engines import Cluster, agreement
 from pipeline.errors import StateError
-from pipeline.heads.types import Features, Ints, Rows, chosen_rows
+from pipeline.heads.rows import Matrix, Rows
+from pipeline.heads.types import Ints
 from pipeline.manifest import Manifest
 from pipeline.params import Params
+
+LIBRARIES = ("numpy", "scipy", "scikit-learn", "torch")
+"""What decides a head's numbers besides Headswap's own code."""
 
 
 @dataclass(frozen=True)
@@ -22,7 +30,7 @@ class Inputs:
     row: Ints
     """(N,) the manifest's row of every image."""
     images: Rows
-    """N rows; in their `X` all further views lie below them."""
+    """N rows; in their source all further views lie below them."""
     views: Ints
     """(M,) the image that each further view is of."""
     train: Ints
@@ -31,9 +39,17 @@ class Inputs:
 
     def to_train_on(self, images: Ints) -> Rows:
         """Return some training images, and after them their further views."""
-        views = np.flatnonzero(np.isin(self.views, images))
-        rows, image = np.concatenate([images, len(self.row) + views]), np.concatenate([images, self.views[views]])
-        return Rows(chosen_rows(self.images.X, rows), self.images.y[image], image, self.images.group[image])
+        return of_images(self.with_views(), images)
+
+    def with_views(self) -> Rows:
+        """Return all images, and below them all further views: N + M rows."""
+        image = np.concatenate([self.images.image, self.views])
+        return Rows(self.images.source, np.arange(len(image)), self.images.y[image], image, self.images.group[image])
+
+
+def of_images(rows: Rows, images: Ints) -> Rows:
+    """Return the rows of some images, in the order in which they lie."""
+    return rows[np.flatnonzero(np.isin(rows.image, images))]
 
 
 def read(params: Params, backbone: str, *, streams: bool) -> Inputs:
@@ -54,7 +70,8 @@ def read(params: Params, backbone: str, *, streams: bool) -> Inputs:
     splits = np.array([table.split[at] for at in row])
     train, val, test = (np.flatnonzero(splits == split) for split in manifest.SPLITS)
     images = Rows(
-        X=_features(embedded, streams=streams),
+        source=_source(embedded, backbone, streams=streams),
+        at=np.arange(len(row)),
         y=np.array([table.label[at] for at in row]),
         image=np.arange(len(row)),
         group=np.array([table.group[at] or "" for at in row]),
@@ -63,12 +80,27 @@ def read(params: Params, backbone: str, *, streams: bool) -> Inputs:
     return Inputs(table, np.array(row), images, views, train, val, test)
 
 
-def _features(embedded: Embeddings, *, streams: bool) -> Features:
-    """Return the features of all images, then of all further views: unread if the head reads them block by block."""
-    parts = [embedded.features, *([embedded.augmented.features] if embedded.augmented else [])]
-    if streams:
-        return Stored(parts, np.arange(sum(map(len, parts))))
-    return np.concatenate([part.astype(np.float32) for part in parts])
+@contextmanager
+def cluster(params: Params, backbone: str) -> Iterator[Cluster]:
+    """Yield where heads are searched, as `embed.engine` says; errors, with the first tasks, as `engines.joined`."""
+    identity = partial(_identity, matrix.matrix_path(backbone).absolute())
+    with engines.when_needed(params.embed.engine, identity) as joined:
+        yield joined
+
+
+def _identity(path: Path) -> dict[str, str]:
+    """Return what decides a head's numbers here, and whether its matrix is in sight; its bytes are hashed later."""
+    size = f"{path.stat().st_size:,} bytes" if path.is_file() else "no such file"
+    return {**agreement.software(LIBRARIES), str(path): size}
+
+
+def _source(embedded: Embeddings, backbone: str, *, streams: bool) -> Matrix:
+    """Return the features of all images, and below them those of all further views."""
+    path, parts = matrix.matrix_path(backbone), {"features": embedded.features}
+    if embedded.augmented is not None and len(embedded.augmented.row):  # what is empty cannot be mapped
+        parts["augmented/features"] = embedded.augmented.features
+    sha256 = stamps.read(matrix.stamp_path(backbone)).outputs[path.as_posix()]
+    return Matrix(path.absolute(), sha256, tuple(parts), streams, tuple(parts.values()))
 
 
 def aligned(table: Manifest, embedded: Embeddings) -> list[int]:

@@ -1,24 +1,31 @@
 """Choosing hyper-parameters: folds that keep images and groups whole, and scores of candidates.
 
 scikit-learn's own searches know neither views of one image nor a path of regularisation; the folds are its own.
-Everything runs through joblib, so that an outer `joblib.parallel_config` decides where.
+Every fit of one fold is a task for a cluster. A task carries its classifiers and the numbers of its rows; what all
+tasks share is a reference to the features.
 """
 
 import itertools
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
-import joblib
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.engines import Cluster
 from pipeline.errors import InputError
 from pipeline.evaluation import metrics
-from pipeline.heads.types import Classifier, Features, Ints, Labels, Rows
+from pipeline.heads.rows import Rows, packed, unpacked
+from pipeline.heads.types import Classifier, Features, Ints, Labels
 
 Built = tuple[Mapping[str, Any], Classifier]
 """Settings, and the unfitted classifier that has them."""
+
+Warned = tuple[str, type[Warning]]
+"""What was said, and of which kind."""
 
 KEPT = 3
 """One in so many candidates goes on to the next round of halving, on so many times the rows."""
@@ -57,6 +64,8 @@ class Judging:
     metric: str
     progress: Callable[[int], object]
     """Is told the number of fits done."""
+    cluster: Cluster
+    """Where they run."""
 
 
 def folds_of(rows: Rows, number: int, seed: int) -> list[Fold]:
@@ -107,15 +116,16 @@ def best_of(candidates: Sequence[Candidate]) -> int:
 
 def scored(models: Sequence[Built], judging: Judging, names: Sequence[str]) -> npt.NDArray[np.float64]:
     """Fit every candidate on every fold; return its scores by the named metrics: (candidates, folds, metrics)."""
-    folds = judging.folds
+    folds = [(packed(fold.train), packed(fold.judged)) for fold in judging.folds]
     jobs = list(itertools.product(_paths(models), range(len(folds))))
-    results = joblib.Parallel(return_as="generator")(
-        joblib.delayed(_scores)([models[number][1] for number in path], judging.rows, folds[fold], names)
-        for path, fold in jobs
-    )
+    tasks = [_Scoring([models[number][1] for number in path], *folds[fold]) for path, fold in jobs]
+    rows = replace(judging.rows, group=np.full(len(judging.rows.y), ""))  # the folds are dealt: groups need not travel
+    results = judging.cluster.map(partial(_scores_and_warnings, rows, names), tasks)
     table = np.empty((len(models), len(folds), len(names)))
-    for (path, fold), scores in zip(jobs, results, strict=True):
+    for (path, fold), (scores, warned) in zip(jobs, results, strict=True):
         table[path, fold] = scores
+        for text, category in warned:
+            warnings.warn(text, category, stacklevel=2)
         judging.progress(len(path))
     return table
 
@@ -182,14 +192,31 @@ def _scorer(model: Classifier) -> Classifier:
     return getattr(model, "estimator", model) if "cv" in model.get_params(deep=False) else model
 
 
-def _scores(models: Sequence[Classifier], rows: Rows, fold: Fold, names: Sequence[str]) -> list[list[float]]:
-    """Score models that form a path, or one, on one fold: (models, metrics)."""
-    train, judged = rows[fold.train], rows[fold.judged]
+@dataclass(frozen=True)
+class _Scoring:
+    """One task: models that form a path, or one, and the packed rows of one fold."""
+
+    models: Sequence[Classifier]
+    train: bytes
+    judged: bytes
+
+
+def _scores_and_warnings(rows: Rows, names: Sequence[str], task: _Scoring) -> tuple[list[list[float]], list[Warned]]:
+    """Score a task's models, and return what was warned of, too: a worker's warnings would stay with it."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        scores = _scores(rows, names, task)
+    return scores, [(str(one.message), one.category) for one in caught]
+
+
+def _scores(rows: Rows, names: Sequence[str], task: _Scoring) -> list[list[float]]:
+    """Score a task's models by the named metrics: (models, metrics)."""
+    train, judged = rows[unpacked(task.train)], rows[unpacked(task.judged)]
     classes = np.unique(rows.y)
     truth = np.searchsorted(classes, judged.y)
     return [
         [metrics.value(name, truth, np.searchsorted(classes, decided), len(classes)) for name in names]
-        for decided in _decisions(models, train, judged.X)
+        for decided in _decisions(task.models, train, judged.X)
     ]
 
 

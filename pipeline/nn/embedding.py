@@ -12,16 +12,16 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
 from pipeline import manifest, stamps
-from pipeline.cost import Clock, measured
+from pipeline.cost import Clock, Cost, measured
 from pipeline.embeddings import matrix
-from pipeline.embeddings.cache import SCHEMA_VERSION, EmbeddingCache, keys_of
+from pipeline.embeddings.cache import SCHEMA_VERSION, Keys, keys_of
 from pipeline.errors import InputError, StateError
 from pipeline.images import BadImageError, Framing
 from pipeline.interrupts import deferred
@@ -42,7 +42,14 @@ AHEAD = 4
 
 Pixels = npt.NDArray[np.uint8]
 Load = Callable[..., Pixels]
-"""As `load`: an item, with `framing` and `augment`."""
+"""As `load`: an item, with `framing`."""
+
+
+class Shards(Protocol):
+    """Where rows go: a cache, or what stands for it in a worker."""
+
+    def append(self, keys: Keys, features: npt.NDArray[np.floating], cost: Cost) -> None:
+        """Add rows: keys (n,), features (n, ...). They are on disk, whole, when this returns."""
 
 
 class TooNarrowError(InputError):
@@ -56,6 +63,8 @@ class Item:
     path: Path
     sha256: str
     view: int = 0
+    name: str = ""
+    """Under the remote root, where there is one."""
 
 
 def recipe_of(identity: Mapping[str, Any], settings: Embed) -> dict[str, Any]:
@@ -94,13 +103,13 @@ def load(item: Item, framing: Framing, augment: Augment | None = None) -> Pixels
 
 def run(
     items: Sequence[Item],
-    cache: EmbeddingCache,
+    cache: Shards,
     forward: Forward,
     framing: Framing,
     batch_size: int,
     dtype: str,
-    augment: Augment | None = None,
     load: Load = load,
+    shard_rows: int | None = None,
 ) -> dict[str, str]:
     """Embed the items and append their rows to the cache, a shard at a time.
 
@@ -114,8 +123,8 @@ def run(
         framing: what becomes of an image's shape.
         batch_size: images per forward pass; the last batch is padded, for a row must not depend on its neighbours.
         dtype: of the stored rows.
-        augment: what the views other than 0 are.
-        load: how an item's file becomes pixels.
+        load: how an item's file becomes pixels; told what the views other than 0 are, if there are any.
+        shard_rows: rows of a shard, fewer where they are large; left out, SHARD_ROWS.
 
     Returns:
         sha256 -> reason, of the images that could not be decoded.
@@ -125,8 +134,13 @@ def run(
     if not items:
         return skipped
     bar = tqdm(total=len(items), desc="embed", unit="image", disable=None)
-    decode = partial(load, framing=framing, augment=augment)
-    with bar, deferred() as interrupted, ThreadPoolExecutor() as pool, _Writer(cache, dtype) as writer:
+    decode = partial(load, framing=framing)
+    with (
+        bar,
+        deferred() as interrupted,
+        ThreadPoolExecutor() as pool,
+        _Writer(cache, dtype, shard_rows or SHARD_ROWS) as writer,
+    ):
         decoded = _usable(_decoded(pool, items, decode, batch_size * AHEAD), skipped, bar.update)
         for batch, pixels in _filled(decoded, batch_size):
             writer.add(batch, forward(pixels)[: len(batch)])
@@ -149,7 +163,6 @@ def rows(
     forward: Forward,
     framing: Framing,
     batch_size: int,
-    augment: Augment | None = None,
     load: Load = load,
 ) -> Iterator[tuple[list[Item], npt.NDArray[np.float32]]]:
     """Yield batches of items with their rows (n, D), decoded ahead as in `run`; what cannot be decoded is left out.
@@ -159,7 +172,7 @@ def rows(
 
     """
     with ThreadPoolExecutor() as pool:
-        decoded = _decoded(pool, items, partial(load, framing=framing, augment=augment), batch_size * AHEAD)
+        decoded = _decoded(pool, items, partial(load, framing=framing), batch_size * AHEAD)
         for batch, pixels in _filled(_usable(decoded, {}, lambda: None), batch_size):
             yield batch, forward(pixels)[: len(batch)]
 
@@ -222,8 +235,8 @@ class _Writer:
     One shard at most is being written while the next is filled; what goes wrong there is raised at the next one.
     """
 
-    def __init__(self, cache: EmbeddingCache, dtype: str) -> None:
-        self.cache, self.dtype = cache, dtype
+    def __init__(self, cache: Shards, dtype: str, shard_rows: int) -> None:
+        self.cache, self.dtype, self.shard_rows = cache, dtype, shard_rows
         self.pool = ThreadPoolExecutor(1)
         self.writing: Future[None] | None = None
         self.started = False
@@ -257,7 +270,7 @@ class _Writer:
         self.rows.append(stored)
         if not self.started:  # the first batch of a pass waited for the network to be prepared
             self.started, self.running, self.before = True, Clock(), len(self.items)
-        if len(self.items) >= SHARD_ROWS or len(self.items) * stored[0].nbytes >= SHARD_BYTES:
+        if len(self.items) >= self.shard_rows or len(self.items) * stored[0].nbytes >= SHARD_BYTES:
             self._flush()
 
     def _flush(self) -> None:

@@ -9,6 +9,7 @@ import hashlib
 import importlib
 import itertools
 import json
+import os
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -83,6 +84,15 @@ def lazy(network: nn.Module, runtime: str) -> Forward:
         return prepared(images)
 
     return forward
+
+
+def decided(network: nn.Module, runtime: str, batch_size: int, side: int) -> str:
+    """Return the name of the runtime that would be used here: `auto` is timed, if there is no record of its choice."""
+    if runtime != "auto":
+        return runtime
+    example = np.zeros((batch_size, 3, side, side), np.uint8)
+    prepare(network, runtime, example)
+    return used(network, runtime, example)
 
 
 def used(network: nn.Module, runtime: str, example: Batch) -> str:
@@ -174,6 +184,7 @@ def _openvino(network: nn.Module, example: Batch) -> Forward:
     core = _module("openvino", without="openvino.tools.ovc").Core()
     model = core.read_model(_onnx(network, example.shape))
     settings = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
+    settings |= {"INFERENCE_NUM_THREADS": str(threads)} if (threads := _threads()) else {}
     request = core.compile_model(model, "CPU", settings).create_infer_request()
 
     def forward(images: Batch) -> Floats:
@@ -185,13 +196,25 @@ def _openvino(network: nn.Module, example: Batch) -> Forward:
 
 def _onnxruntime(network: nn.Module, example: Batch) -> Forward:
     """ONNX Runtime on the CPU."""
-    session = _module("onnxruntime").InferenceSession(_onnx(network, example.shape), providers=["CPUExecutionProvider"])
+    library = _module("onnxruntime")
+    options = library.SessionOptions()
+    options.intra_op_num_threads = _threads()
+    session = library.InferenceSession(_onnx(network, example.shape), options, providers=["CPUExecutionProvider"])
     name = session.get_inputs()[0].name
 
     def forward(images: Batch) -> Floats:
         return np.asarray(session.run(None, {name: images})[0], dtype=np.float32)
 
     return forward
+
+
+def _threads() -> int:
+    """Return how many threads a process may compute on, as OpenMP and so PyTorch is told; 0 leaves it to the runtime.
+
+    Dask and Ray say it to their workers, several of which share a machine.
+    """
+    stated = os.environ.get("OMP_NUM_THREADS", "").split(",")[0]
+    return int(stated) if stated.isdigit() else 0
 
 
 RUNTIMES: Mapping[str, Callable[[nn.Module, Batch], Forward]] = {

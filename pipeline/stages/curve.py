@@ -71,17 +71,19 @@ def _price(params: Params, backbone: str, drawn: Sequence[Subset]) -> list[str]:
 def _trained(
     params: Params, backbone: str, given: Inputs, drawn: Sequence[Subset]
 ) -> tuple[list[Point], dict[str, Cost]]:
-    points: list[Point] = []
-    costs: dict[str, Cost] = {}
     runs = [*params.curve.heads, *params.curve.plans]
     with tqdm(total=len(runs) * len(drawn), desc="curve", unit="training", disable=None) as bar:
-        for run in runs:
-            bar.set_postfix_str(run)
-            if run in params.curve.heads:
-                found, costs[run] = of_heads.points(params, run, given, drawn, bar.update)
-            else:
-                from pipeline.nn.finetuning import curve as of_plans  # noqa: PLC0415
 
-                found, costs[run] = of_plans.points(params, backbone, run, drawn, bar.update)
+        def done(head: str) -> None:
+            bar.set_postfix_str(head)
+            bar.update()
+
+        with inputs.cluster(params, backbone) as cluster:
+            points, costs = of_heads.points(params, given, drawn, cluster, done)
+        for plan in params.curve.plans:
+            from pipeline.nn.finetuning import curve as of_plans  # noqa: PLC0415
+
+            bar.set_postfix_str(plan)
+            found, costs[plan] = of_plans.points(params, backbone, plan, drawn, bar.update)
             points += found
     return points, costs

@@ -1,22 +1,23 @@
 """embed: manifest -> data/embeddings/<backbone>.h5, running the CNN over images the cache does not know."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
 
-from pipeline import manifest, processes, splits, stamps
+from pipeline import engines, manifest, processes, splits, stamps
 from pipeline.atomic import write_json
 from pipeline.embeddings import matrix, upkeep
 from pipeline.embeddings.cache import EmbeddingCache, Keys, Recipe, keys_of, sha256_of
 from pipeline.embeddings.matrix import Rows
 from pipeline.errors import InputError, first_five
 from pipeline.manifest import Manifest
-from pipeline.nn import backbones, embedding, runtime
+from pipeline.nn import backbones, embedding, runtime, units, workers
 from pipeline.nn.backbones import Loaded
 from pipeline.nn.embedding import Item
+from pipeline.nn.workers import Job
 from pipeline.params import Embed, Params
 
 
@@ -25,38 +26,67 @@ def main(params: Params, backbone: str, *, dry_run: bool = False) -> str:
 
     Raises:
         InputError: if an image cannot be used and `embed.on_bad_image` is fail.
-        StateError: if another `embed` is at work in this repository, or the manifest is of another data folder.
+        StateError: if another `embed` is at work in this repository, the manifest is of another data folder, or the
+            engine's workers cannot do it.
 
     """
-    settings, entry, table = params.embed, params.backbone(backbone), manifest.read()
+    table = manifest.read()
     table.require_folder(params.data.folder)
-    loaded = backbones.load(backbone, entry)
-    recipe = embedding.recipe_of(loaded.identity, settings)
+    loaded = backbones.load(backbone, params.backbone(backbone))
+    recipe = embedding.recipe_of(loaded.identity, params.embed)
     if dry_run:
-        return _forecast(_Part(EmbeddingCache(settings.cache, recipe), _items(table)), table, settings)
+        images = _Part(EmbeddingCache(params.embed.cache, recipe), _items(table))
+        return _forecast(images, table, params.embed)
     with processes.alone(processes.EMBED_LOCK, "another `headswap embed`"):
-        return _embed(settings, backbone, loaded, recipe, table)
+        return _embed(params, backbone, _Pass(params, backbone, loaded), recipe, table)
 
 
-def _embed(settings: Embed, backbone: str, loaded: Loaded, recipe: Recipe, table: Manifest) -> str:
-    compute = partial(
-        embedding.run,
-        forward=runtime.lazy(loaded.network, settings.runtime),
-        framing=loaded.framing._replace(scaled_jpeg=settings.scaled_jpeg),
-        batch_size=settings.batch_size,
-        dtype=settings.dtype,
-        augment=settings.augment,
-    )
+class _Pass:
+    """How images that the cache does not know go through the network: here, or on the workers of an engine."""
+
+    def __init__(self, params: Params, backbone: str, loaded: Loaded) -> None:
+        self.params, self.backbone, self.loaded = params, backbone, loaded
+        self.forward = runtime.lazy(loaded.network, params.embed.runtime)
+
+    def run(self, items: Sequence[Item], cache: EmbeddingCache) -> dict[str, str]:
+        """Embed the items and add their rows to the cache; return sha256 -> reason, of the undecodable images."""
+        if not items or self.params.embed.engine.backend == "local":
+            return self._here(items, cache)
+        job = self._job(cache.recipe)
+        with workers.agreed(job, items[0]) as identity, engines.joined(job.settings.engine, identity) as cluster:
+            return units.run(cluster, job, cache, items)
+
+    def _here(self, items: Sequence[Item], cache: EmbeddingCache) -> dict[str, str]:
+        settings = self.params.embed
+        return embedding.run(
+            items,
+            cache,
+            self.forward,
+            framing=self.loaded.framing._replace(scaled_jpeg=settings.scaled_jpeg),
+            batch_size=settings.batch_size,
+            dtype=settings.dtype,
+            load=partial(embedding.load, augment=settings.augment),
+        )
+
+    def _job(self, recipe: Recipe) -> Job:
+        settings, loaded = self.params.embed, self.loaded
+        name = runtime.decided(loaded.network, settings.runtime, settings.batch_size, loaded.framing.size)
+        settings = settings.model_copy(update={"runtime": name})
+        return Job(Path.cwd(), self.backbone, self.params.backbone(self.backbone), settings, self.params.data, recipe)
+
+
+def _embed(params: Params, backbone: str, frozen: _Pass, recipe: Recipe, table: Manifest) -> str:
+    settings = params.embed
     images = _Part(EmbeddingCache(settings.cache, recipe), _items(table))
     missing = images.missing()
     upkeep.register(settings.cache)
-    skipped = compute(missing, images.cache)
+    skipped = frozen.run(missing, images.cache)
     _report_bad_images(table, skipped, settings.on_bad_image)
     kept = [row for row in range(len(table)) if table.sha256[row] not in skipped]
     splits.require_every_class([table.label[row] for row in kept], [table.split[row] for row in kept])
 
     if missing:  # another writer's rows may be older than ours, and the oldest is everyone's
-        images = _Part(EmbeddingCache(settings.cache, recipe), images.items)
+        images.cache.refresh()
     images = _Part(images.cache, [images.items[row] for row in kept])
     train = [row for row, at in enumerate(kept) if table.split[at] == "train"]
     further = _Part(
@@ -64,8 +94,8 @@ def _embed(settings: Embed, backbone: str, loaded: Loaded, recipe: Recipe, table
         _copies(images.items, train, settings.copies),
     )
     missing_further = further.missing()
-    compute(missing_further, further.cache)
-    _materialise(backbone, loaded, table, skipped, images, (further, np.repeat(train, settings.copies)))
+    frozen.run(missing_further, further.cache)
+    _materialise(backbone, frozen.loaded, table, skipped, images, (further, np.repeat(train, settings.copies)))
     computed = len(missing) - len(skipped) + len(missing_further)
     rows = f"{len(kept)} rows" + (f" and {len(further.items)} further views" if further.items else "")
     return f"{rows}: {computed} computed, the rest from the cache; {len(table) - len(kept)} images skipped"
@@ -91,12 +121,13 @@ class _Part:
 
 
 def _items(table: Manifest) -> list[Item]:
-    return [Item(Path(path), sha256) for path, sha256 in zip(table.path, table.sha256, strict=True)]
+    rows = zip(table.path, table.sha256, table.image_id, strict=True)
+    return [Item(Path(path), sha256, name=image_id) for path, sha256, image_id in rows]
 
 
 def _copies(items: Sequence[Item], rows: Sequence[int], number: int) -> list[Item]:
     """Return the further views of some items, those of one image together."""
-    return [Item(items[row].path, items[row].sha256, view) for row in rows for view in range(1, number + 1)]
+    return [replace(items[row], view=view) for row in rows for view in range(1, number + 1)]
 
 
 def _forecast(images: _Part, table: Manifest, settings: Embed) -> str:
@@ -108,7 +139,9 @@ def _forecast(images: _Part, table: Manifest, settings: Embed) -> str:
     )
     views = settings.copies * sum(split == "train" for split in table.split)
     further = f" and at most {views} further views" if views else ""
-    return f"{len(missing)} of {len(table)} images{further} would go through the CNN{took}; nothing was computed"
+    engine = settings.engine
+    where = f" on the workers of {engine.backend} at {engine.address}" if engine.address else ""
+    return f"{len(missing)} of {len(table)} images{further} would go through the CNN{where}{took}; nothing was computed"
 
 
 def _report_bad_images(table: Manifest, skipped: dict[str, str], on_bad_image: str) -> None:

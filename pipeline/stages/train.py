@@ -11,6 +11,7 @@ from pipeline.embeddings import matrix
 from pipeline.errors import InputError
 from pipeline.evaluation.predictions import Predictions
 from pipeline.heads import inputs
+from pipeline.heads.metering import Metered
 from pipeline.heads.types import Classifier, Features
 from pipeline.params import Params
 
@@ -23,10 +24,12 @@ def main(params: Params, backbone: str, head: str) -> str:
     given = inputs.read(params, backbone, streams=heads.streams(head, entry))
     images, judged = given.images, np.concatenate([given.val, given.test])
 
-    with measured() as cost:
+    with inputs.cluster(params, backbone) as engine, measured() as own:
+        cluster = Metered(engine)
         train = given.to_train_on(given.train)
-        chosen = heads.fit(head, entry, train, images[given.val], params.selection, params.seed)
+        chosen = heads.fit(head, entry, train, images[given.val], params.selection, params.seed, cluster=cluster)
         tested = heads.predict(chosen.model, images[given.test].X)
+    cost = cluster.added_to(own)
     predictions = Predictions(
         image_id=[given.table.image_id[row] for row in given.row[judged]],
         split=[given.table.split[row] for row in given.row[judged]],

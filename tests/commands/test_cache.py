@@ -10,7 +10,7 @@ import pytest
 from pipeline import runs
 from pipeline.cli import main
 from pipeline.commands.cache import OLD
-from pipeline.embeddings import upkeep
+from pipeline.embeddings import indexes, upkeep
 from tests.conftest import Project, write_image
 
 ROOT = Path(".headswap/embeddings")
@@ -176,6 +176,25 @@ def test_merging_leaves_a_matrix_of_the_same_bytes(project: Project, capsys: pyt
     Path("data/embeddings/tiny.h5").unlink()
     embed(project)
     assert Path("data/embeddings/tiny.h5").read_bytes() == before
+
+
+def test_indexes_are_no_shards(
+    project: Project, objects: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(indexes, "WORTHWHILE", 1)
+    embed(project)
+    write_image(Path("data/raw/red/new.png"), "red", 99)
+    embed(project)
+    assert list(ROOT.rglob(f"*{indexes.SUFFIX}"))
+    capsys.readouterr()
+    assert main(["cache"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1].split()[5::2] == ["37", "2"]
+    for flag in ("--verify", "--merge", "--verify"):
+        assert main(["cache", flag]) == 0
+    Path("data/raw/red/new.png").unlink()
+    embed(project)
+    assert main(["cache", "--prune", "--yes"]) == 0
+    assert rows() == 36
 
 
 def test_what_an_interrupted_training_left_is_listed_and_pruned_after_a_week(

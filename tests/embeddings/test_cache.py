@@ -8,7 +8,8 @@ import pytest
 
 from pipeline import stamps
 from pipeline.cost import Cost
-from pipeline.embeddings.cache import EmbeddingCache, Floats, Keys, keys_of, sha256_of
+from pipeline.embeddings import cache as caches
+from pipeline.embeddings.cache import Added, EmbeddingCache, Floats, Keys, Shard, keys_of, read_shard, sha256_of
 from pipeline.errors import StateError
 
 RECIPE = {"backbone": "tiny", "dtype": "float16"}
@@ -212,3 +213,83 @@ def test_a_cache_of_more_shards_than_files_may_be_open_is_mapped_all_the_same(tm
         np.testing.assert_array_equal(stored[np.array([0, 99])], [[0, 0], [99, 99]])
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_who_computed_a_shard_is_kept_in_it() -> None:
+    cache = EmbeddingCache(Path("c"), RECIPE)
+    cache.append(KEYS[:4], ROWS[:4], Cost(), worker="gpu-7 ü")
+    cache.append(KEYS[4:], ROWS[4:], Cost())
+    assert sorted(read_shard(path).worker for path in cache.folder.glob("*.h5")) == ["", "gpu-7 ü"]
+
+
+def test_what_others_added_is_told_once_with_its_cost_and_worker() -> None:
+    mine, one, two = (EmbeddingCache(Path("c"), RECIPE) for _ in range(3))
+    mine.append(KEYS[:1], ROWS[:1], Cost())
+    one.append(KEYS[1:4], ROWS[1:4], Cost(3.0, 4.0), "one")
+    two.append(KEYS[4:6], ROWS[4:6], Cost(5.0, 6.0), "two")
+    assert sorted(mine.refresh()) == [Added(2, Cost(5.0, 6.0, 2), "two"), Added(3, Cost(3.0, 4.0, 3), "one")]
+    assert mine.refresh() == []
+    assert mine.missing(KEYS).tolist() == [6, 7, 8, 9]
+    np.testing.assert_array_equal(gathered(mine, KEYS[:6]), ROWS[:6])
+
+
+def test_a_shard_is_read_once_however_often_one_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    mine, other = (EmbeddingCache(Path("c"), RECIPE) for _ in range(2))
+    read: list[Path] = []
+
+    def counting(path: Path) -> Shard:
+        read.append(path)
+        return read_shard(path)
+
+    monkeypatch.setattr(caches, "read_shard", counting)
+    for row in range(3):
+        other.append(KEYS[[row]], ROWS[[row]], Cost())
+        mine.refresh()
+    assert len(read) == len(set(read)) == 3
+
+
+def test_shards_that_another_merges_while_they_are_read_lose_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    mine, other = (EmbeddingCache(Path("c"), RECIPE) for _ in range(2))
+    other.append(KEYS[:3], ROWS[:3], Cost())
+    (old,) = other.folder.glob("*.h5")
+
+    def merging(path: Path) -> Shard:
+        if path == old:
+            other.append(KEYS[:4], ROWS[:4], Cost())
+            old.unlink()
+        return read_shard(path)
+
+    monkeypatch.setattr(caches, "read_shard", merging)
+    assert [added.rows for added in mine.refresh()] == [4]
+    np.testing.assert_array_equal(gathered(mine, KEYS[:4]), ROWS[:4])
+
+
+def test_rows_of_a_shard_that_vanished_are_missing_after_another_look() -> None:
+    cache = EmbeddingCache(Path("c"), RECIPE)
+    cache.append(KEYS[:3], ROWS[:3], Cost())
+    for path in cache.folder.glob("*.h5"):
+        path.unlink()
+    assert cache.refresh() == []
+    assert cache.missing(KEYS[:3]).tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize("damage", ["flip", "dangle"])
+def test_a_damaged_new_shard_is_named(damage: str) -> None:
+    mine, other = (EmbeddingCache(Path("c"), RECIPE) for _ in range(2))
+    other.append(KEYS, ROWS, Cost())
+    (path,) = other.folder.glob("*.h5")
+    if damage == "flip":
+        path.write_bytes(path.read_bytes()[:-1] + b"x")
+    else:
+        path.unlink()
+        path.symlink_to("nowhere")
+    with pytest.raises(StateError, match=path.name):
+        mine.refresh()
+
+
+def test_an_image_of_many_shards_is_found_in_each_order() -> None:
+    cache = EmbeddingCache(Path("c"), RECIPE)
+    for row in range(10):
+        cache.append(KEYS[[row]], ROWS[[row]], Cost())
+    order = np.random.default_rng(0).permutation(10)
+    np.testing.assert_array_equal(gathered(EmbeddingCache(Path("c"), RECIPE), KEYS[order]), ROWS[order])

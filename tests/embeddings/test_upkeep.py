@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from pipeline import stamps
 from pipeline.cost import Cost
-from pipeline.embeddings import upkeep
+from pipeline.embeddings import indexes, upkeep
 from pipeline.embeddings.cache import SCHEMA_VERSION, EmbeddingCache, keys_of, sha256_of, write_shard
 from pipeline.embeddings.upkeep import Change, Stored
 from tests.embeddings.test_cache import KEYS, ROWS, gathered
@@ -22,9 +22,10 @@ ROOT = Path("c")
 RECIPE = {"backbone": "tiny", "dtype": "float16", "schema_version": SCHEMA_VERSION}
 
 
-@pytest.fixture(autouse=True)
-def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(autouse=True, params=[1, 64], ids=["indexed", "not indexed"])
+def _here(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(indexes, "WORTHWHILE", request.param)
 
 
 def cache() -> EmbeddingCache:
@@ -90,6 +91,25 @@ def test_forgetting_takes_exactly_the_images_rows_in_all_their_views() -> None:
     assert cache().missing(views).tolist() == [0]
     np.testing.assert_array_equal(gathered(cache(), KEYS[1:4]), [ROWS[1], *(ROWS[2:4] + 100)])
     assert upkeep.forget(stored(), images, dry=False) == Change()
+
+
+def test_no_index_holds_a_forgotten_image() -> None:
+    fill([[0, 1], [2, 3]])
+    cache()
+    before = len(list(ROOT.rglob(f"*{indexes.SUFFIX}")))
+    upkeep.forget(stored(), sha256_of(KEYS[:1]), dry=True)
+    assert len(list(ROOT.rglob(f"*{indexes.SUFFIX}"))) == before
+    upkeep.forget(stored(), sha256_of(KEYS[:1]), dry=False)
+    cache()
+    files = [path.read_bytes() for path in ROOT.rglob("*") if path.is_file()]
+    assert not any(sha256_of(KEYS[:1]).tobytes() in content for content in files)
+
+
+def test_an_index_does_not_keep_an_empty_folder() -> None:
+    fill([[0, 1], [2, 3]])
+    cache()
+    upkeep.prune(stored(), sha256_of(KEYS[:0]), dry=False)
+    assert not list(ROOT.iterdir())
 
 
 def test_forgetting_removes_what_cannot_be_read_and_a_folder_that_is_empty_then() -> None:

@@ -16,7 +16,8 @@ def _refuse(host):
 def _guarded(real, host_of):
     def call(*given, **named):
         host = host_of(*given)
-        return real(*given, **named) if host in HERE else _refuse(host)
+        here = host in HERE or str(host).startswith("127.")
+        return real(*given, **named) if here else _refuse(host)
 
     return call
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import joblib
 import numpy as np
 import pytest
 
@@ -181,6 +182,27 @@ def test_the_same_seed_gives_the_same_bytes(project: Project) -> None:
     subprocess.run(["rm", "-r", ".headswap/checkpoints"], check=True)
     drawn(project, plans=["last"])
     assert curves.path_of("tiny").read_bytes() == first
+
+
+def test_heads_on_other_processes_decide_the_same_and_their_time_is_counted(project: Project) -> None:
+    project.write(embed={"copies": 1})
+    heads = {"logreg": {"C": [0.1, 1.0]}, "rbf_svm": {"C": 1}, "nearest_mean": {}}
+    params = prepared(project, heads=heads)
+    curve.main(params, "tiny")
+    here = curves.path_of("tiny").read_bytes()
+    with joblib.parallel_config("loky", n_jobs=2):
+        curve.main(params, "tiny")
+    assert curves.path_of("tiny").read_bytes() == here
+    costs = curves.read("tiny").costs
+    assert set(costs) == set(heads)
+    assert all(cost.cpu_seconds > 0 and cost.joules is None for cost in costs.values())
+
+
+def test_a_head_that_refuses_a_part_on_another_process_is_worded_the_same(project: Project) -> None:
+    params = prepared(project, heads={"knn": {"n_neighbors": 12}})
+    message = r"^params.yaml: curve.heads.knn: .* \(with 9 training images\)$"
+    with joblib.parallel_config("loky", n_jobs=2), pytest.raises(InputError, match=message):
+        curve.main(params, "tiny")
 
 
 def test_nothing_to_draw_is_an_empty_curve(project: Project) -> None:

@@ -1,3 +1,7 @@
+from pathlib import Path
+
+import joblib
+
 from pipeline import manifest, runs
 from pipeline.stages import embed, prepare, train
 from tests.conftest import Project
@@ -16,3 +20,20 @@ def test_a_head_says_what_it_costs_to_keep_and_to_use(project: Project) -> None:
     assert (prediction["runtime"], prediction["images"]) == ("scikit-learn", manifest.read().split.count("test"))
     assert 0 < prediction["seconds_per_1000"] < 1000
     assert run.cost.peak_memory > 1_000_000
+
+
+def test_a_search_on_other_processes_ends_in_the_same_artifacts_and_counts_their_time(project: Project) -> None:
+    params = project.write(heads={"logreg": {"C": [0.1, 1.0], "search": "halving"}}, selection={"repeats": 2})
+    prepare.main(params)
+    embed.main(params, "tiny")
+    train.main(params, "tiny", "logreg")
+    names = ("predictions/tiny/logreg.parquet", "metrics/tiny/logreg.json")
+    here = [Path(name).read_bytes() for name in names]
+    chosen = runs.read("tiny", "logreg").stamp.facts["candidates"]
+    with joblib.parallel_config("loky", n_jobs=2):
+        train.main(params, "tiny", "logreg")
+    there = runs.read("tiny", "logreg")
+    assert [Path(name).read_bytes() for name in names] == here
+    assert there.stamp.facts["candidates"] == chosen
+    assert there.cost.cpu_seconds > 0
+    assert there.cost.joules is None

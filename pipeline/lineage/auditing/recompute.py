@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -62,7 +63,7 @@ def recompute(params: Params, backbone: str, number: int, told: Recomputed) -> I
         runtime.lazy(loaded.network, settings.runtime),
         loaded.framing._replace(scaled_jpeg=settings.scaled_jpeg),
         settings.batch_size,
-        settings.augment,
+        partial(embedding.load, augment=settings.augment),
     )
     with tqdm(total=len(stored), desc=f"recompute {backbone}", unit="image", disable=None) as bar:
         for batch, rows in again:

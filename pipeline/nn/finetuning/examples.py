@@ -5,6 +5,7 @@ import sys
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -187,7 +188,8 @@ def _store(
         tqdm.write(said, file=sys.stderr)
     mine = [items[position] for position in processes.share(missing)]
     try:
-        lost = embedding.run(mine, cache, forward, loaded.framing, plan.batch_size, plan.cached_dtype, plan.augment)
+        load = partial(embedding.load, augment=plan.augment)
+        lost = embedding.run(mine, cache, forward, loaded.framing, plan.batch_size, plan.cached_dtype, load)
     except TooNarrowError as error:
         got, expected = "got 'float16', too narrow for this block's output", "expected 'float32'"
         raise InputError(f"params.yaml: plans: cached_dtype: {got}; {expected}") from error

@@ -1,0 +1,86 @@
+"""Dask: a scheduler and its workers, started with Dask's own tools."""
+
+import asyncio
+import concurrent.futures
+import contextlib
+import warnings
+from collections.abc import Callable, Mapping
+from typing import Any, Self, TypeVar
+
+from pipeline.engines.elsewhere import ANSWER_WITHIN, Elsewhere, WorkersLostError
+from pipeline.errors import StateError
+
+Result = TypeVar("Result")
+
+
+class Dask(Elsewhere):
+    """The workers of a Dask scheduler; it gives a lost worker's tasks to others by itself."""
+
+    name = "dask"
+    package = "distributed"
+    counts_on_all = False
+    returns = "generator_unordered"
+
+    def __enter__(self) -> Self:
+        """Connect to the scheduler."""
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of versions that differ: those that decide numbers are compared
+                self.client = self.module.Client(self.address, timeout=ANSWER_WITHIN)
+        except (OSError, ValueError, TypeError) as error:
+            raise StateError(f"{self.where}: no Dask scheduler answers ({' '.join(str(error).split())})") from error
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        """Disconnect; the scheduler forgets what nobody waits for."""
+        self.client.close()
+
+    def slots(self, *, gpu: bool = False) -> int:
+        """Return the number of workers, or of the GPUs that they were given as a resource."""
+        workers = self._workers().values()
+        return int(sum(one["resources"].get("GPU", 0) for one in workers)) if gpu else len(workers)
+
+    def ask(self, question: Callable[[], Result], seconds: float) -> Mapping[str, Result | BaseException]:
+        """Send the question to each worker as a task that no other may take; refuse one that would take several."""
+        workers = self._workers()
+        asked = {
+            address: self.client.submit(question, workers=[address], allow_other_workers=False, pure=False)
+            for address in workers
+        }
+        with contextlib.suppress(TimeoutError):
+            self.module.wait(list(asked.values()), seconds)
+        answers = {address: _answer(future) for address, future in asked.items()}
+        return answers | {address: _threads(one["nthreads"]) for address, one in workers.items() if one["nthreads"] > 1}
+
+    def backend(self, shared: object, slots: int, *, gpu: bool) -> dict[str, Any]:  # noqa: ARG002  # it counts itself
+        """Send what is shared once; ask for the resource GPU, of which a worker has as many as it was started with."""
+        config = {"backend": "dask", "client": self.client, "n_jobs": -1, "scatter": [shared]}
+        return config | ({"resources": {"GPU": 1}} if gpu else {})
+
+    def _workers(self) -> Mapping[str, Any]:
+        return dict(self.client.scheduler_info(n_workers=-1)["workers"])
+
+    def worded(self, error: BaseException) -> BaseException:
+        """Tell a lost scheduler, what was lost with workers, and a task that ends every worker it is given to."""
+        if isinstance(error, self.module.scheduler.KilledWorker):
+            tried = error.allowed_failures + 1
+            return StateError(f"{self.where}: {tried} workers ended while they had the same task; see their logs")
+        if isinstance(error, (concurrent.futures.CancelledError, asyncio.CancelledError, OSError)):
+            if self.client.status == "running":
+                return WorkersLostError(f"{self.where}: workers ended, and what only they had is lost")
+            return StateError(f"{self.where}: the scheduler is gone; what was finished is kept")
+        return error
+
+    def stop(self) -> None:
+        """Do nothing: closing the client will."""
+
+
+def _answer(future: Any) -> Any:  # noqa: ANN401  # Dask has no types for futures
+    if not future.done():
+        return TimeoutError()
+    return future.result() if future.status == "finished" else future.exception()
+
+
+def _threads(number: int) -> StateError:
+    """Refuse to run tasks side by side in one process, whose folder, warnings and CPU seconds they would share."""
+    return StateError(f"has {number} threads, expected 1: start it with --nworkers {number} --nthreads 1")

@@ -1,0 +1,88 @@
+"""Ray: a head and further nodes, started with Ray's own tools."""
+
+import os
+from collections.abc import Callable, Mapping
+from typing import Any, Self, TypeVar
+
+from pipeline.engines.elsewhere import ANSWER_WITHIN, Elsewhere, WorkersLostError
+from pipeline.errors import StateError
+
+Result = TypeVar("Result")
+
+
+class Ray(Elsewhere):
+    """The nodes of a Ray cluster, one of which must be on this machine; each CPU, or GPU, is a worker."""
+
+    name = "ray"
+    package = "ray"
+    counts_on_all = True
+    returns = "list"
+
+    def __enter__(self) -> Self:
+        """Become a driver of the cluster."""
+        # Ray reports usage unless told not to, and waits for minutes for a head that is none.
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        os.environ.setdefault("RAY_gcs_rpc_server_connect_timeout_s", str(int(ANSWER_WITHIN)))
+        try:
+            self.module.init(address=self.address, log_to_driver=False, logging_level="ERROR")
+        except (OSError, RuntimeError, ValueError, AssertionError) as error:
+            raise StateError(f"{self.where}: cannot join ({' '.join(str(error).split())[:200]})") from error
+        from ray.util.joblib import register_ray  # noqa: PLC0415
+
+        register_ray()  # type: ignore[no-untyped-call]
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        """Leave; the workers that ran tasks of ours end."""
+        self.module.shutdown()
+
+    def slots(self, *, gpu: bool = False) -> int:
+        """Return the number of CPUs, or of GPUs."""
+        return int(sum(node["Resources"].get("GPU" if gpu else "CPU", 0) for node in self._nodes().values()))
+
+    def ask(self, question: Callable[[], Result], seconds: float) -> Mapping[str, Result | BaseException]:
+        """Ask one process on each node: they all begin as it does."""
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy  # noqa: PLC0415
+
+        def answered() -> Result:  # inside a function, so that it travels as code
+            return question()
+
+        task, asked = self.module.remote(answered), {}
+        for node, about in self._nodes().items():
+            there = task.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False))
+            asked[f"{about['NodeManagerAddress']} ({node[:8]})"] = there.remote()
+        self.module.wait(list(asked.values()), num_returns=len(asked), timeout=seconds)
+        return {name: self._answer(reference) for name, reference in asked.items()}
+
+    def backend(self, shared: object, slots: int, *, gpu: bool) -> dict[str, Any]:  # noqa: ARG002  # it sees by itself
+        """Ask for as many actors as there are slots."""
+        return {"backend": "ray", "n_jobs": slots} | ({"ray_remote_args": {"num_gpus": 1}} if gpu else {})
+
+    def worded(self, error: BaseException) -> BaseException:
+        """Tell lost workers and a lost head from what a task raises, which Ray wraps."""
+        errors = self.module.exceptions
+        if isinstance(error, errors.RayTaskError):
+            return error.cause  # type: ignore[no-any-return]
+        if isinstance(error, (errors.RayActorError, errors.WorkerCrashedError, errors.NodeDiedError)):
+            return WorkersLostError(f"{self.where}: a worker ended in the middle of its work")
+        if isinstance(error, errors.RayError):
+            return StateError(f"{self.where}: {' '.join(str(error).split())[:200]}; what was finished is kept")
+        return error
+
+    def stop(self) -> None:
+        """Leave and join again: what runs for a driver ends with it."""
+        self.__exit__()
+        self.__enter__()
+
+    def _nodes(self) -> Mapping[str, Any]:
+        """Return the nodes that work, by their ids."""
+        nodes = self.module.nodes()
+        return {node["NodeID"]: node for node in nodes if node["Alive"] and node["Resources"].get("CPU")}
+
+    def _answer(self, reference: Any) -> Any:  # noqa: ANN401  # Ray's types do not say what a reference is of
+        try:
+            return self.module.get(reference, timeout=0)
+        except self.module.exceptions.GetTimeoutError:
+            return TimeoutError()
+        except self.module.exceptions.RayError as error:
+            return getattr(error, "cause", None) or error

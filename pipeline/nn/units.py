@@ -1,0 +1,115 @@
+"""The frozen pass on the workers of a cluster.
+
+The unit of work is a list of images; what a worker makes of it is one immutable shard in the cache that all share. The
+driver deals the units, watches the shards appear, and never carries features.
+"""
+
+import itertools
+import sys
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from functools import partial
+
+import numpy as np
+from tqdm import tqdm
+
+from pipeline.cost import Cost
+from pipeline.embeddings.cache import EmbeddingCache, keys_of
+from pipeline.engines.elsewhere import ROUNDS, Elsewhere, WorkersLostError
+from pipeline.interrupts import deferred
+from pipeline.nn import workers
+from pipeline.nn.embedding import Item
+from pipeline.nn.workers import Job
+
+UNIT_ROWS = 4096
+"""The largest unit, which is what a lost worker loses: some 10 MB of rows, seconds on a GPU, a minute on a CPU core."""
+UNITS_PER_SLOT = 8
+"""And so small that the last ones, when some workers have nothing to do any more, take a small part of the whole."""
+SHOWN = 8
+"""Workers that are shown one by one."""
+
+
+def run(cluster: Elsewhere, job: Job, cached: EmbeddingCache, items: Sequence[Item]) -> dict[str, str]:
+    """Embed the items on the workers, and return when all their rows are in the cache.
+
+    On an interrupt no more units begin, and KeyboardInterrupt is raised; what workers have in hand they finish.
+
+    Args:
+        cluster: whose workers agree with this process on all that decides rows; see `workers.agreed`.
+        job: what to do with them.
+        cached: where the rows appear.
+        items: the images, all missing from the cache, each content and view once.
+
+    Returns:
+        sha256 -> reason, of the images that could not be decoded.
+
+    Raises:
+        StateError: if all workers are lost, or some of them once too often; or what a unit raises, with its worker.
+
+    """
+    skipped: dict[str, str] = {}
+    keys = keys_of((item.sha256 for item in items), (item.view for item in items))
+
+    for lost in range(1, ROUNDS + 1):
+        left = [items[row] for row in cached.missing(keys) if items[row].sha256 not in skipped]
+        try:
+            if left:
+                _watched(cluster, job, cached, left, skipped)
+        except WorkersLostError as error:
+            cluster.require_patience(lost, error)
+            cached.refresh()
+        else:
+            break
+    cached.refresh()
+    return skipped
+
+
+def _watched(
+    cluster: Elsewhere, job: Job, cached: EmbeddingCache, items: Sequence[Item], skipped: dict[str, str]
+) -> None:
+    """Deal the items once, and show what comes of them."""
+    gpu = cluster.slots(gpu=True) > 0
+    dealt = units(items, cluster.slots(gpu=gpu) or 1, job.settings.batch_size)
+    pace = _Pace()
+    with tqdm(total=len(items), desc="embed", unit="image", disable=None) as bar, deferred() as interrupted:
+        for done in cluster.each(partial(workers.embed, job), dealt, gpu=gpu):
+            for added in cached.refresh():
+                bar.update(added.rows)
+                pace.add(added.worker, added.cost)
+            bar.set_postfix_str(str(pace))
+            if done is not None:
+                skipped |= done
+                bar.update(len(done))
+            if interrupted():
+                break
+    for line in pace.lines():
+        tqdm.write(f"embed: {line}", file=sys.stderr)
+
+
+def units(items: Sequence[Item], slots: int, batch_size: int) -> list[Sequence[Item]]:
+    """Deal items into units of whole batches, about as many batches in each, and as many units for each slot."""
+    batches = -(-len(items) // batch_size)
+    largest = max(1, UNIT_ROWS // batch_size)
+    per_slot = max(UNITS_PER_SLOT, -(-batches // (largest * slots)))
+    bounds = np.linspace(0, batches, min(batches, per_slot * slots) + 1).astype(int) * batch_size
+    return [items[start:stop] for start, stop in itertools.pairwise(bounds.tolist())]
+
+
+class _Pace:
+    """Images and seconds of each worker."""
+
+    def __init__(self) -> None:
+        self.costs: dict[str, Cost] = defaultdict(Cost)
+
+    def add(self, worker: str, cost: Cost) -> None:
+        self.costs[worker] += cost
+
+    def lines(self) -> Iterator[str]:
+        for worker, cost in sorted(self.costs.items()):
+            yield f"{worker or 'another run'}: {cost.images} images, {cost.images / cost.seconds:.1f} a second"
+
+    def __str__(self) -> str:
+        rates = sorted(cost.images / cost.seconds for cost in self.costs.values())
+        if len(rates) <= SHOWN:
+            return " + ".join(f"{rate:.1f}" for rate in rates) + " images/s" if rates else ""
+        return f"{len(rates)} workers, {rates[0]:.1f} to {rates[-1]:.1f} images/s each"

