@@ -2,7 +2,7 @@
 PYTHON ?= python3
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: run test test-browser soak lint bench study
+.PHONY: run test test-browser test-engines soak lint bench study
 
 run: .venv/.installed ## the main job: from images to reports/index.html
 	headswap demo
@@ -18,6 +18,10 @@ test-browser: .venv/.installed ## the report in a real Chromium, which must be t
 	@test -n "$$CHROMIUM" || command -v chromium || command -v google-chrome || { echo "needs Chromium: apt install chromium, or CHROMIUM=/path/to/it"; exit 2; }
 	pytest -m browser tests/browser
 
+test-engines: .venv/.installed ## `embed.engine` on real Dask and Ray clusters on this machine, whose processes are killed
+	@.venv/bin/python -c 'import distributed, ray' 2>/dev/null || { echo "needs Dask and Ray: .venv/bin/pip install --editable '.[dask,ray]'"; exit 2; }
+	pytest -m engines tests/engines
+
 soak: .venv/.installed ## the tests that kill many processes
 	pytest -m soak
 
@@ -28,7 +32,7 @@ lint: .venv/.installed ## style, types and the direction of imports
 	lint-imports
 
 bench: .venv/.installed ## measurements, side by side; ONLY=embed for one group
-	python -m pip install --quiet --editable '.[demo,dev,bench,browser]'
+	python -m pip install --quiet --editable '.[demo,dev,bench,browser,dask,ray]'
 	python -m benchmarks $(ONLY)
 
 study: .venv/.installed ## accuracy of heads and plans over seeded splits, hours in all; ONLY=elpv for one

@@ -2,7 +2,7 @@
 
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib import metadata
 from pathlib import Path
 
@@ -31,7 +31,7 @@ def main(params: Params, *, fix: bool = False) -> str:
     mended = _mended(params) if fix else []
     remedy = "; to mend it: headswap doctor --fix"
     found = [f"{wedge.problem}{remedy if wedge.mend else ''}" for wedge in wedged.find(params)]
-    problems = [*wrong, *_tools(), *found, *_settings(params), *_data(params)]
+    problems = [*wrong, *_tools(), *found, *_settings(params), *_data(params), *_engine(params)]
     if problems:
         raise InputError(*mended, *problems)
     running = [f"at work: {one}" for one in wedged.at_work()]
@@ -112,3 +112,17 @@ def _data(params: Params) -> Iterator[str]:
         sources.listed(sources.place_of(params.data))
     except PipelineError as error:
         yield from error.problems
+
+
+def _engine(params: Params) -> Sequence[str]:
+    """Check that the engine is installed and that something answers at its address."""
+    from pipeline import engines  # noqa: PLC0415
+
+    engine = params.embed.engine
+    if engine.backend == "local":
+        return ()
+    try:
+        engines.ENGINES[engine.backend](str(engine.address))
+    except PipelineError as error:
+        return error.problems
+    return ()

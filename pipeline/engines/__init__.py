@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import cached_property, partial
 
-from pipeline.engines import agreement
+from pipeline.engines.agreement import Identify
 from pipeline.engines.cluster import Cluster, Here, Result, Task
 from pipeline.engines.elsewhere import Elsewhere
 from pipeline.engines.on_dask import Dask
@@ -20,7 +20,7 @@ ENGINES: Mapping[str, Callable[[str], Elsewhere]] = {"dask": Dask, "ray": Ray}
 
 
 @contextmanager
-def joined(engine: Engine, identity: agreement.Identify) -> Iterator[Elsewhere]:
+def joined(engine: Engine, identity: Identify) -> Iterator[Elsewhere]:
     """Join the engine's workers, all of which have been found to agree with this process; leave them at the end.
 
     Args:
@@ -33,12 +33,12 @@ def joined(engine: Engine, identity: agreement.Identify) -> Iterator[Elsewhere]:
 
     """
     with ENGINES[engine.backend](str(engine.address)) as cluster:
-        agreement.require(cluster, identity)
+        cluster.agree(identity)
         yield cluster
 
 
 @contextmanager
-def when_needed(engine: Engine, identity: agreement.Identify) -> Iterator[Cluster]:
+def when_needed(engine: Engine, identity: Identify) -> Iterator[Cluster]:
     """Yield where the setting says that work runs; an engine is joined with the first tasks, never if there are none.
 
     Args:

@@ -1,11 +1,14 @@
-"""Workers must agree with the driver on all that decides numbers, before any work begins."""
+"""Workers must agree with their driver on all that decides numbers, before any of their work counts."""
 
+import os
 import platform
+import uuid
 from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 from pipeline import environment, stamps
-from pipeline.engines.elsewhere import Elsewhere
 from pipeline.errors import PipelineError, StateError, first_five
 
 Identity = Mapping[str, str]
@@ -15,26 +18,35 @@ Identify = Callable[[], Identity]
 PATIENCE = 60.0
 """Seconds for workers to answer: they import their libraries and load weights first."""
 
-
-def require(cluster: Elsewhere, identify: Identify) -> None:
-    """Ask here and everywhere; StateError if there are no workers, or with a line for all that differs at one."""
-    here = identify()
-    answers = cluster.ask(_installed(), PATIENCE)
-    if not answers:
-        raise StateError(f"{cluster.where}: has no workers; start some")
-    if all(answer is True for answer in answers.values()):  # a worker of Dask's does not survive what it cannot read
-        answers = cluster.ask(identify, PATIENCE)
-    problems = [
-        f"{cluster.where}: worker {name}: {problem}"
-        for name, answer in answers.items()
-        for problem in _problems(here, answer)
-    ]
-    if problems:
-        raise StateError(*first_five(problems, "differences"))
+_agreed = set[str]()
+"""The agreements that this process is known to keep."""
 
 
-def _installed() -> Callable[[], bool]:
-    def installed() -> bool:  # inside a function, so that it travels as code and not as the name of a module
+@dataclass(frozen=True)
+class Agreement:
+    """What a driver found at its own place, and how a worker finds the same or something else at its."""
+
+    identify: Identify
+    here: Identity
+    number: str = field(default_factory=lambda: uuid.uuid4().hex)
+
+    def require(self) -> None:
+        """Raise StateError unless this worker keeps it, once per process: it may have joined after all were asked."""
+        if self.number not in _agreed:
+            if problems := [f"worker {worker()}: {problem}" for problem in _differences(self.here, self.identify())]:
+                raise StateError(*first_five(problems, "differences"))
+            _agreed.add(self.number)
+
+
+def worker() -> str:
+    """Return what this process is called where several compute."""
+    return f"{platform.node()}:{os.getpid()}"
+
+
+def question() -> Callable[[], bool]:
+    """Return a function that says whether Headswap is installed where it is called."""
+
+    def installed() -> bool:  # inside another, so that it travels as code and not as a name that must be imported
         from importlib.util import find_spec  # noqa: PLC0415
 
         try:
@@ -45,20 +57,8 @@ def _installed() -> Callable[[], bool]:
     return installed
 
 
-def software(libraries: Collection[str]) -> dict[str, str]:
-    """Return the versions of Python and some libraries, and the sha256 of Headswap's own code."""
-    folder = Path(__file__).parents[1]
-    code = {path.relative_to(folder).as_posix(): stamps.sha256_file(path) for path in folder.rglob("*.py")}
-    versions = environment.versions()
-    return {
-        "headswap's code": stamps.sha256_json(code)[:12],
-        "python": ".".join(platform.python_version_tuple()[:2]),
-        **{name: versions.get(name, "none") for name in libraries},
-    }
-
-
-def _problems(here: Identity, answer: object) -> Iterator[str]:
-    """Yield what is wrong with an answer: an identity, whether Headswap is installed, or what went wrong."""
+def problems(here: Identity, answer: object) -> Iterator[str]:
+    """Yield what is wrong with a worker's answer: its identity, whether Headswap is there, or an error."""
     if answer is False:
         yield "headswap is not installed there: install this very commit in its environment"
     elif isinstance(answer, PipelineError):
@@ -68,6 +68,27 @@ def _problems(here: Identity, answer: object) -> Iterator[str]:
     elif isinstance(answer, BaseException):
         yield f"{type(answer).__name__}: {' '.join(str(answer).split())[:200]}"
     elif isinstance(answer, Mapping):
-        for name, expected in here.items():
-            if (got := answer.get(name)) != expected:
-                yield f"{name}: got {got!r}, expected {expected!r} as here"
+        yield from _differences(here, answer)
+
+
+def _differences(here: Identity, there: Identity) -> Iterator[str]:
+    for name, expected in here.items():
+        if (got := there.get(name)) != expected:
+            yield f"{name}: got {got!r}, expected {expected!r} as on the driver"
+
+
+def software(libraries: Collection[str]) -> dict[str, str]:
+    """Return the versions of Python and some libraries, and the sha256 of Headswap's own code."""
+    versions = environment.versions()
+    return {
+        "headswap's code": _code(),
+        "python": ".".join(platform.python_version_tuple()[:2]),
+        **{name: versions.get(name, "none") for name in libraries},
+    }
+
+
+@cache  # what a process has imported stays, whatever its files become
+def _code() -> str:
+    folder = Path(__file__).parents[1]
+    files = {path.relative_to(folder).as_posix(): stamps.sha256_file(path) for path in folder.rglob("*.py")}
+    return stamps.sha256_json(files)[:12]

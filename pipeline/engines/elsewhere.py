@@ -9,14 +9,18 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from types import ModuleType
-from typing import Any, ClassVar, Self, TypeVar
+from typing import Any, ClassVar, NamedTuple, Self, TypeVar
 
 import joblib
 
-from pipeline.errors import InputError, StateError
+from pipeline.engines import agreement
+from pipeline.engines.agreement import Agreement, Identify
+from pipeline.errors import InputError, StateError, first_five
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
+Workers = Mapping[str, int]
+"""Name -> tasks that it does at once."""
 
 LOOK_EVERY = 0.5
 """Seconds between two looks at the workers, and at what they have finished."""
@@ -32,6 +36,13 @@ class WorkersLostError(StateError):
     """Workers ended in the middle of their work; what they had finished is kept."""
 
 
+class Shared(NamedTuple):
+    """What goes with every task of a call, and need be sent but once."""
+
+    function: Callable[[Any], Any]
+    agreement: Agreement
+
+
 class Elsewhere(ABC):
     """Workers that are there already. Leaving the block lets go of them; the tasks in their hands they finish."""
 
@@ -39,10 +50,13 @@ class Elsewhere(ABC):
     """Of the engine, as joblib calls its backend."""
     package: ClassVar[str]
     """The module that it needs."""
-    counts_on_all: ClassVar[bool]
-    """Whether it waits for workers that are gone, instead of giving their tasks to others."""
     returns: ClassVar[str]
     """How its backend gives results back, as `joblib.Parallel` calls it."""
+    counts_on_all: ClassVar[bool]
+    """Whether it waits for workers that are gone, instead of giving their tasks to others."""
+    spare: ClassVar[int]
+    """Tasks that are sent beyond two for each slot, for workers that join later."""
+    agreement: Agreement
 
     def __init__(self, address: str) -> None:
         self.address = address
@@ -75,23 +89,16 @@ class Elsewhere(ABC):
         """Leave."""
 
     @abstractmethod
-    def slots(self, *, gpu: bool = False) -> int:
-        """Return how many tasks can run at once now: 0 where there are no workers; one for each GPU if asked for."""
+    def workers(self, *, gpu: bool = False) -> Workers:
+        """Return who is there now; asked for GPUs, only who has some, and how many."""
 
     @abstractmethod
     def ask(self, question: Callable[[], Result], seconds: float) -> Mapping[str, Result | BaseException]:
         """Ask every worker; return the answers within some seconds, or what went wrong, by the workers' names."""
 
     @abstractmethod
-    def backend(self, shared: object, slots: int, *, gpu: bool) -> dict[str, Any]:
-        """Return the arguments of `joblib.parallel_config`.
-
-        Args:
-            shared: what goes with every task, and need be sent but once.
-            slots: how many tasks are to run at once.
-            gpu: whether each is to have a GPU.
-
-        """
+    def backend(self, shared: Shared, slots: int, *, gpu: bool) -> dict[str, Any]:
+        """Return the arguments of `joblib.parallel_config`: for so many tasks at once, each with a GPU if asked for."""
 
     @abstractmethod
     def worded(self, error: BaseException) -> BaseException:
@@ -100,6 +107,26 @@ class Elsewhere(ABC):
     @abstractmethod
     def stop(self) -> None:
         """Give up what `each` has begun: nothing of it is waited for any more."""
+
+    def slots(self, *, gpu: bool = False) -> int:
+        """Return how many tasks can run at once now, or how many with a GPU."""
+        return sum(self.workers(gpu=gpu).values())
+
+    def agree(self, identify: Identify) -> None:
+        """Ask here and everywhere; StateError if there are no workers, or with a line for all that differs at one."""
+        self.agreement = Agreement(identify, identify())
+        answers: Mapping[str, object] = self.ask(agreement.question(), agreement.PATIENCE)
+        if not answers:
+            raise StateError(f"{self.where}: has no workers; start some")
+        if all(answer is True for answer in answers.values()):  # one of Dask's does not survive what it cannot import
+            answers = self.ask(identify, agreement.PATIENCE)
+        problems = [
+            f"{self.where}: worker {name}: {problem}"
+            for name, answer in answers.items()
+            for problem in agreement.problems(self.agreement.here, answer)
+        ]
+        if problems:
+            raise StateError(*first_five(problems, "differences"))
 
     def map(self, function: Callable[[Task], Result], tasks: Sequence[Task]) -> Iterator[Result]:
         """Yield the function's results in the tasks' order, doing again what lost workers had; errors as `each`."""
@@ -119,15 +146,10 @@ class Elsewhere(ABC):
                 return
 
     def require_patience(self, lost: int, error: WorkersLostError) -> None:
-        """Wait until there are workers again; StateError if that takes too long, or they were lost once too often."""
-        seen = time.monotonic()
-        while not self.slots():
-            self._seen(seen, 0, gpu=False)
-            time.sleep(LOOK_EVERY)
+        """Raise StateError if workers were lost too often for the work to be begun again."""
         if lost >= ROUNDS:
-            raise StateError(
-                f"{error}, for the {lost}. time: see the workers' logs; what they finished is kept"
-            ) from error
+            remedy = "see the workers' logs; what they finished is kept"
+            raise StateError(f"{error}, for the {lost}. time: {remedy}") from error
 
     def each(
         self, function: Callable[[Task], Result], tasks: Sequence[Task], *, gpu: bool = False
@@ -135,19 +157,19 @@ class Elsewhere(ABC):
         """Yield results as they come, and None every half second besides, so that the caller may look around.
 
         Args:
-            function: pickled, with each task, on its way to a worker, where it runs without joblib's backend.
+            function: pickled, as each task is, on its way to a worker, where it runs without joblib's backend.
             tasks: what it is called with.
             gpu: whether each task is to have a GPU of its own.
 
         Raises:
             WorkersLostError: if a worker is lost and the engine does not make up for it.
-            StateError: if there are no workers any more.
+            StateError: if there are no workers any more, or one that has joined since does not agree.
             PipelineError: whatever the function raises.
 
         """
-        slots = self.slots(gpu=gpu)
+        began_with = self._awaited(gpu=gpu)
         answers: queue.Queue[tuple[str, Any]] = queue.Queue()
-        feed = threading.Thread(target=self._feed, args=(function, tasks, answers, slots, gpu), daemon=True)
+        feed = threading.Thread(target=self._feed, args=(function, tasks, answers, began_with, gpu), daemon=True)
         feed.start()
         seen = time.monotonic()
         try:
@@ -155,7 +177,7 @@ class Elsewhere(ABC):
                 try:
                     kind, value = answers.get(timeout=LOOK_EVERY)
                 except queue.Empty:
-                    seen = self._seen(seen, slots, gpu=gpu)
+                    seen = self._seen(seen, began_with, gpu=gpu)
                     yield None
                 else:
                     if kind == "error":
@@ -173,30 +195,40 @@ class Elsewhere(ABC):
         function: Callable[[Task], Result],
         tasks: Sequence[Task],
         answers: "queue.Queue[tuple[str, Any]]",
-        slots: int,
+        workers: Workers,
         gpu: bool,
     ) -> None:
         """Put every result into the queue, from a thread of its own: joblib waits without looking around."""
+        shared, slots = Shared(function, self.agreement), sum(workers.values())
         try:
-            with joblib.parallel_config(**self.backend(function, slots, gpu=gpu)):
-                calls = (joblib.delayed(_by_itself)(function, task) for task in tasks)
-                for result in joblib.Parallel(return_as=self.returns, batch_size=1)(calls):
+            with joblib.parallel_config(**self.backend(shared, slots, gpu=gpu)):
+                calls = (joblib.delayed(_answer)(shared, task) for task in tasks)
+                ahead = 2 * slots + self.spare
+                for result in joblib.Parallel(return_as=self.returns, batch_size=1, pre_dispatch=ahead)(calls):
                     answers.put(("result", result))
             answers.put(("end", None))
         except BaseException as error:  # noqa: BLE001  # raised by the thread that waits
             answers.put(("error", error))
 
-    def _seen(self, seen: float, slots: int, *, gpu: bool) -> float:
+    def _awaited(self, *, gpu: bool) -> Workers:
+        """Return the workers, as soon as there are any; StateError if that takes too long."""
+        seen = time.monotonic()
+        while not (workers := self.workers(gpu=gpu)):
+            self._seen(seen, {}, gpu=gpu)
+            time.sleep(LOOK_EVERY)
+        return workers
+
+    def _seen(self, seen: float, began_with: Workers, *, gpu: bool) -> float:
         """Return when workers were last seen: now, if there are any.
 
         Raises:
             StateError: if they have been gone for too long.
-            WorkersLostError: if there are fewer than the engine has counted on, and it would wait for them.
+            WorkersLostError: if one is gone for which the engine would wait.
 
         """
-        now, there = time.monotonic(), self.slots(gpu=gpu)
-        if there < slots and self.counts_on_all and there:
-            raise WorkersLostError(f"{self.where}: {slots - there} of {slots} workers are gone")
+        now, there = time.monotonic(), self.workers(gpu=gpu)
+        if there and self.counts_on_all and (gone := began_with.keys() - there.keys()):
+            raise WorkersLostError(f"{self.where}: gone: {', '.join(sorted(gone))}")
         if there:
             return now
         if now - seen > GRACE:
@@ -210,7 +242,8 @@ def _numbered(function: Callable[[Task], Result], numbered: tuple[int, Task]) ->
     return numbered[0], function(numbered[1])
 
 
-def _by_itself(function: Callable[[Task], Result], task: Task) -> Result:
+def _answer(shared: Shared, task: Any) -> Any:  # noqa: ANN401  # a task's, and its result's
     """Call a function in a worker; what it runs in parallel stays there, or it would send its data round."""
+    shared.agreement.require()
     with joblib.parallel_config("sequential"):
-        return function(task)
+        return shared.function(task)

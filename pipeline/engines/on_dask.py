@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Callable, Mapping
 from typing import Any, Self, TypeVar
 
-from pipeline.engines.elsewhere import ANSWER_WITHIN, Elsewhere, WorkersLostError
+from pipeline.engines.elsewhere import ANSWER_WITHIN, Elsewhere, Shared, Workers, WorkersLostError
 from pipeline.errors import StateError
 
 Result = TypeVar("Result")
@@ -19,6 +19,7 @@ class Dask(Elsewhere):
     name = "dask"
     package = "distributed"
     counts_on_all = False
+    spare = 64
     returns = "generator_unordered"
 
     def __enter__(self) -> Self:
@@ -35,10 +36,14 @@ class Dask(Elsewhere):
         """Disconnect; the scheduler forgets what nobody waits for."""
         self.client.close()
 
-    def slots(self, *, gpu: bool = False) -> int:
-        """Return the number of workers, or of the GPUs that they were given as a resource."""
-        workers = self._workers().values()
-        return int(sum(one["resources"].get("GPU", 0) for one in workers)) if gpu else len(workers)
+    def workers(self, *, gpu: bool = False) -> Workers:
+        """Return the workers, each for one task, or as many as the GPUs that it was given as a resource."""
+        try:
+            found = self._workers()
+        except OSError:  # the scheduler is gone
+            return {}
+        gpus = {name: int(about["resources"].get("GPU", 0)) for name, about in found.items()}
+        return {name: number for name, number in gpus.items() if number} if gpu else dict.fromkeys(found, 1)
 
     def ask(self, question: Callable[[], Result], seconds: float) -> Mapping[str, Result | BaseException]:
         """Send the question to each worker as a task that no other may take; refuse one that would take several."""
@@ -52,20 +57,18 @@ class Dask(Elsewhere):
         answers = {address: _answer(future) for address, future in asked.items()}
         return answers | {address: _threads(one["nthreads"]) for address, one in workers.items() if one["nthreads"] > 1}
 
-    def backend(self, shared: object, slots: int, *, gpu: bool) -> dict[str, Any]:  # noqa: ARG002  # it counts itself
+    def backend(self, shared: Shared, slots: int, *, gpu: bool) -> dict[str, Any]:  # noqa: ARG002  # it counts itself
         """Send what is shared once; ask for the resource GPU, of which a worker has as many as it was started with."""
         config = {"backend": "dask", "client": self.client, "n_jobs": -1, "scatter": [shared]}
         return config | ({"resources": {"GPU": 1}} if gpu else {})
-
-    def _workers(self) -> Mapping[str, Any]:
-        return dict(self.client.scheduler_info(n_workers=-1)["workers"])
 
     def worded(self, error: BaseException) -> BaseException:
         """Tell a lost scheduler, what was lost with workers, and a task that ends every worker it is given to."""
         if isinstance(error, self.module.scheduler.KilledWorker):
             tried = error.allowed_failures + 1
             return StateError(f"{self.where}: {tried} workers ended while they had the same task; see their logs")
-        if isinstance(error, (concurrent.futures.CancelledError, asyncio.CancelledError, OSError)):
+        lost = (concurrent.futures.CancelledError, asyncio.CancelledError, self.module.CommClosedError)
+        if isinstance(error, lost):
             if self.client.status == "running":
                 return WorkersLostError(f"{self.where}: workers ended, and what only they had is lost")
             return StateError(f"{self.where}: the scheduler is gone; what was finished is kept")
@@ -73,6 +76,9 @@ class Dask(Elsewhere):
 
     def stop(self) -> None:
         """Do nothing: closing the client will."""
+
+    def _workers(self) -> Mapping[str, Any]:
+        return dict(self.client.scheduler_info(n_workers=-1)["workers"])
 
 
 def _answer(future: Any) -> Any:  # noqa: ANN401  # Dask has no types for futures

@@ -1,10 +1,11 @@
 """Ray: a head and further nodes, started with Ray's own tools."""
 
+import contextlib
 import os
 from collections.abc import Callable, Mapping
 from typing import Any, Self, TypeVar
 
-from pipeline.engines.elsewhere import ANSWER_WITHIN, Elsewhere, WorkersLostError
+from pipeline.engines.elsewhere import ANSWER_WITHIN, Elsewhere, Shared, Workers, WorkersLostError
 from pipeline.errors import StateError
 
 Result = TypeVar("Result")
@@ -16,6 +17,7 @@ class Ray(Elsewhere):
     name = "ray"
     package = "ray"
     counts_on_all = True
+    spare = 0  # its pool deals tasks in turn, as they are sent
     returns = "list"
 
     def __enter__(self) -> Self:
@@ -36,27 +38,31 @@ class Ray(Elsewhere):
         """Leave; the workers that ran tasks of ours end."""
         self.module.shutdown()
 
-    def slots(self, *, gpu: bool = False) -> int:
-        """Return the number of CPUs, or of GPUs."""
-        return int(sum(node["Resources"].get("GPU" if gpu else "CPU", 0) for node in self._nodes().values()))
+    def workers(self, *, gpu: bool = False) -> Workers:
+        """Return the nodes with their CPUs, or with their GPUs."""
+        counted = {
+            name: int(about["Resources"].get("GPU" if gpu else "CPU", 0)) for name, about in self._nodes().items()
+        }
+        return {name: number for name, number in counted.items() if number}
 
     def ask(self, question: Callable[[], Result], seconds: float) -> Mapping[str, Result | BaseException]:
         """Ask one process on each node: they all begin as it does."""
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy  # noqa: PLC0415
 
-        def answered() -> Result:  # inside a function, so that it travels as code
+        def answered() -> object:  # inside a method, so that it travels as code and not as a name to be imported
             return question()
 
         task, asked = self.module.remote(answered), {}
-        for node, about in self._nodes().items():
-            there = task.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False))
-            asked[f"{about['NodeManagerAddress']} ({node[:8]})"] = there.remote()
+        for name, about in self._nodes().items():
+            there = task.options(scheduling_strategy=NodeAffinitySchedulingStrategy(about["NodeID"], soft=False))
+            asked[name] = there.remote()
         self.module.wait(list(asked.values()), num_returns=len(asked), timeout=seconds)
         return {name: self._answer(reference) for name, reference in asked.items()}
 
-    def backend(self, shared: object, slots: int, *, gpu: bool) -> dict[str, Any]:  # noqa: ARG002  # it sees by itself
-        """Ask for as many actors as there are slots."""
-        return {"backend": "ray", "n_jobs": slots} | ({"ray_remote_args": {"num_gpus": 1}} if gpu else {})
+    def backend(self, shared: Shared, slots: int, *, gpu: bool) -> dict[str, Any]:  # noqa: ARG002  # it sees by itself
+        """Ask for as many actors as there are slots; left to itself, Ray would give them no CPU of their own."""
+        resources = {"num_cpus": 1} | ({"num_gpus": 1} if gpu else {})
+        return {"backend": "ray", "n_jobs": slots, "ray_remote_args": resources}
 
     def worded(self, error: BaseException) -> BaseException:
         """Tell lost workers and a lost head from what a task raises, which Ray wraps."""
@@ -70,14 +76,19 @@ class Ray(Elsewhere):
         return error
 
     def stop(self) -> None:
-        """Leave and join again: what runs for a driver ends with it."""
+        """Leave and join again, if that is possible: what runs for a driver ends with it."""
         self.__exit__()
-        self.__enter__()
+        with contextlib.suppress(StateError):
+            self.__enter__()
 
     def _nodes(self) -> Mapping[str, Any]:
-        """Return the nodes that work, by their ids."""
-        nodes = self.module.nodes()
-        return {node["NodeID"]: node for node in nodes if node["Alive"] and node["Resources"].get("CPU")}
+        """Return the nodes that compute, by address and id; none if the head is gone."""
+        try:
+            nodes = self.module.nodes()
+        except (self.module.exceptions.RayError, RuntimeError):
+            return {}
+        computing = [node for node in nodes if node["Alive"] and node["Resources"].get("CPU")]
+        return {f"{node['NodeManagerAddress']} ({node['NodeID'][:8]})": node for node in computing}
 
     def _answer(self, reference: Any) -> Any:  # noqa: ANN401  # Ray's types do not say what a reference is of
         try:

@@ -27,7 +27,7 @@ from pipeline.images import BadImageError, Framing
 from pipeline.interrupts import deferred
 from pipeline.nn import views
 from pipeline.nn.backbones import Loaded
-from pipeline.nn.runtime import Forward
+from pipeline.nn.runtime import Forward, threads
 from pipeline.params import Augment, Embed
 
 # The embedding code's version: raise it whenever a change here or in `images` changes a number.
@@ -171,10 +171,15 @@ def rows(
         StateError: if a file is gone or has changed since `prepare`.
 
     """
-    with ThreadPoolExecutor() as pool:
+    with _decoders() as pool:
         decoded = _decoded(pool, items, partial(load, framing=framing), batch_size * AHEAD)
         for batch, pixels in _filled(_usable(decoded, {}, lambda: None), batch_size):
             yield batch, forward(pixels)[: len(batch)]
+
+
+def _decoders() -> ThreadPoolExecutor:
+    """Return threads that decode: some more than may compute, for they wait for the disk, too."""
+    return ThreadPoolExecutor(min(32, threads() + 4) if threads() else None)
 
 
 def _decoded(

@@ -184,7 +184,7 @@ def _openvino(network: nn.Module, example: Batch) -> Forward:
     core = _module("openvino", without="openvino.tools.ovc").Core()
     model = core.read_model(_onnx(network, example.shape))
     settings = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
-    settings |= {"INFERENCE_NUM_THREADS": str(threads)} if (threads := _threads()) else {}
+    settings |= {"INFERENCE_NUM_THREADS": str(threads())} if threads() else {}
     request = core.compile_model(model, "CPU", settings).create_infer_request()
 
     def forward(images: Batch) -> Floats:
@@ -198,7 +198,7 @@ def _onnxruntime(network: nn.Module, example: Batch) -> Forward:
     """ONNX Runtime on the CPU."""
     library = _module("onnxruntime")
     options = library.SessionOptions()
-    options.intra_op_num_threads = _threads()
+    options.intra_op_num_threads = threads()
     session = library.InferenceSession(_onnx(network, example.shape), options, providers=["CPUExecutionProvider"])
     name = session.get_inputs()[0].name
 
@@ -208,7 +208,7 @@ def _onnxruntime(network: nn.Module, example: Batch) -> Forward:
     return forward
 
 
-def _threads() -> int:
+def threads() -> int:
     """Return how many threads a process may compute on, as OpenMP and so PyTorch is told; 0 leaves it to the runtime.
 
     Dask and Ray say it to their workers, several of which share a machine.

@@ -6,16 +6,19 @@ driver deals the units, watches the shards appear, and never carries features.
 
 import itertools
 import sys
+import time
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
 from pipeline.cost import Cost
-from pipeline.embeddings.cache import EmbeddingCache, keys_of
-from pipeline.engines.elsewhere import ROUNDS, Elsewhere, WorkersLostError
+from pipeline.embeddings.cache import EmbeddingCache, Keys, keys_of
+from pipeline.engines.elsewhere import LOOK_EVERY, ROUNDS, Elsewhere, WorkersLostError
 from pipeline.interrupts import deferred
 from pipeline.nn import workers
 from pipeline.nn.embedding import Item
@@ -25,6 +28,8 @@ UNIT_ROWS = 4096
 """The largest unit, which is what a lost worker loses: some 10 MB of rows, seconds on a GPU, a minute on a CPU core."""
 UNITS_PER_SLOT = 8
 """And so small that the last ones, when some workers have nothing to do any more, take a small part of the whole."""
+SEEN_WITHIN = 60.0
+"""Seconds after which a shared disk shows one machine what another has written: NFS keeps listings so long."""
 SHOWN = 8
 """Workers that are shown one by one."""
 
@@ -51,37 +56,44 @@ def run(cluster: Elsewhere, job: Job, cached: EmbeddingCache, items: Sequence[It
     keys = keys_of((item.sha256 for item in items), (item.view for item in items))
 
     for lost in range(1, ROUNDS + 1):
-        left = [items[row] for row in cached.missing(keys) if items[row].sha256 not in skipped]
         try:
-            if left:
+            if left := _missing(cached, keys, items, skipped):
                 _watched(cluster, job, cached, left, skipped)
         except WorkersLostError as error:
             cluster.require_patience(lost, error)
             cached.refresh()
         else:
             break
-    cached.refresh()
+    until = time.monotonic() + SEEN_WITHIN
+    while _missing(cached, keys, items, skipped) and time.monotonic() < until:
+        time.sleep(LOOK_EVERY)
+        cached.refresh()
     return skipped
+
+
+def _missing(cached: EmbeddingCache, keys: Keys, items: Sequence[Item], skipped: Mapping[str, str]) -> list[Item]:
+    return [items[row] for row in cached.missing(keys) if items[row].sha256 not in skipped]
 
 
 def _watched(
     cluster: Elsewhere, job: Job, cached: EmbeddingCache, items: Sequence[Item], skipped: dict[str, str]
 ) -> None:
     """Deal the items once, and show what comes of them."""
-    gpu = cluster.slots(gpu=True) > 0
+    gpu = job.settings.runtime.startswith("torch") and cluster.slots(gpu=True) > 0
     dealt = units(items, cluster.slots(gpu=gpu) or 1, job.settings.batch_size)
-    pace = _Pace()
+    pace, looked = _Pace(), time.monotonic()
+    embed = partial(workers.embed, replace(job, gpu=gpu))
     with tqdm(total=len(items), desc="embed", unit="image", disable=None) as bar, deferred() as interrupted:
-        for done in cluster.each(partial(workers.embed, job), dealt, gpu=gpu):
-            for added in cached.refresh():
-                bar.update(added.rows)
-                pace.add(added.worker, added.cost)
-            bar.set_postfix_str(str(pace))
+        for done in cluster.each(embed, dealt, gpu=gpu):
             if done is not None:
                 skipped |= done
                 bar.update(len(done))
+            if time.monotonic() - looked >= LOOK_EVERY:
+                pace.look(cached, bar)
+                looked = time.monotonic()
             if interrupted():
                 break
+        pace.look(cached, bar)
     for line in pace.lines():
         tqdm.write(f"embed: {line}", file=sys.stderr)
 
@@ -101,8 +113,12 @@ class _Pace:
     def __init__(self) -> None:
         self.costs: dict[str, Cost] = defaultdict(Cost)
 
-    def add(self, worker: str, cost: Cost) -> None:
-        self.costs[worker] += cost
+    def look(self, cached: EmbeddingCache, bar: "tqdm[Any]") -> None:
+        """Look for new shards, and show them."""
+        for added in cached.refresh():
+            self.costs[added.worker] += added.cost
+            bar.update(added.rows)
+        bar.set_postfix_str(str(self))
 
     def lines(self) -> Iterator[str]:
         for worker, cost in sorted(self.costs.items()):

@@ -2,12 +2,10 @@
 
 import contextlib
 import functools
-import os
-import socket
 import tempfile
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -43,6 +41,8 @@ class Job:
     data: Data
     recipe: Recipe
     """Of the rows: of images as they are, or of further views."""
+    gpu: bool = False
+    """Whether the engine gives each unit a GPU."""
 
     @property
     def cache(self) -> Path:
@@ -58,6 +58,8 @@ def embed(job: Job, items: Sequence[Item]) -> Mapping[str, str]:
 
     """
     with _standing_in(job.project), _named():
+        if job.gpu and runtime.device().type != "cuda":
+            raise StateError("was given a GPU by its engine, but PyTorch finds none")
         loaded, forward = _network(job.backbone, job.entry, job.settings.runtime)
         return embedding.run(
             items,
@@ -89,11 +91,6 @@ def agreed(job: Job, first: Item) -> Iterator[agreement.Identify]:
         token.unlink(missing_ok=True)
 
 
-def name() -> str:
-    """Return what this process is called where several compute."""
-    return f"{socket.gethostname()}:{os.getpid()}"
-
-
 class _Shards:
     """The cache as a worker has it: to add to."""
 
@@ -101,19 +98,21 @@ class _Shards:
         self.job = job
 
     def append(self, keys: Keys, features: Floats, cost: Cost) -> None:
-        cache.add(self.job.cache, self.job.recipe, keys, features, cost, name())
+        """Add rows; their energy is unknown, for it is measured of a machine that workers share."""
+        cache.add(self.job.cache, self.job.recipe, keys, features, replace(cost, joules=None), agreement.worker())
 
 
 @contextlib.contextmanager
 def _standing_in(project: Path) -> Iterator[None]:
     """Stand where relative paths lead from; in a scratch folder, if the project is not here."""
-    with contextlib.chdir(project if project.is_dir() else _scratch()):
+    with contextlib.chdir(project if project.is_dir() else _scratch().name):
         yield
 
 
 @functools.cache
-def _scratch() -> Path:
-    return Path(tempfile.mkdtemp(prefix="headswap-"))
+def _scratch() -> "tempfile.TemporaryDirectory[str]":
+    """Return a folder that goes with the process."""
+    return tempfile.TemporaryDirectory(prefix="headswap-")
 
 
 @contextlib.contextmanager
@@ -121,7 +120,7 @@ def _named() -> Iterator[None]:
     try:
         yield
     except PipelineError as error:
-        raise type(error)(*(f"worker {name()}: {problem}" for problem in error.problems)) from error
+        raise type(error)(*(f"worker {agreement.worker()}: {problem}" for problem in error.problems)) from error
 
 
 @functools.lru_cache(maxsize=1)

@@ -1,7 +1,7 @@
 """embed: manifest -> data/embeddings/<backbone>.h5, running the CNN over images the cache does not know."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import cached_property, partial
 from pathlib import Path
 
@@ -35,7 +35,7 @@ def main(params: Params, backbone: str, *, dry_run: bool = False) -> str:
     loaded = backbones.load(backbone, params.backbone(backbone))
     recipe = embedding.recipe_of(loaded.identity, params.embed)
     if dry_run:
-        images = _Part(EmbeddingCache(params.embed.cache, recipe), _items(table))
+        images = _Part(EmbeddingCache(params.embed.cache, recipe), table, range(len(table)))
         return _forecast(images, table, params.embed)
     with processes.alone(processes.EMBED_LOCK, "another `headswap embed`"):
         return _embed(params, backbone, _Pass(params, backbone, loaded), recipe, table)
@@ -77,7 +77,7 @@ class _Pass:
 
 def _embed(params: Params, backbone: str, frozen: _Pass, recipe: Recipe, table: Manifest) -> str:
     settings = params.embed
-    images = _Part(EmbeddingCache(settings.cache, recipe), _items(table))
+    images = _Part(EmbeddingCache(settings.cache, recipe), table, range(len(table)))
     missing = images.missing()
     upkeep.register(settings.cache)
     skipped = frozen.run(missing, images.cache)
@@ -87,17 +87,20 @@ def _embed(params: Params, backbone: str, frozen: _Pass, recipe: Recipe, table: 
 
     if missing:  # another writer's rows may be older than ours, and the oldest is everyone's
         images.cache.refresh()
-    images = _Part(images.cache, [images.items[row] for row in kept])
+    images = _Part(images.cache, table, kept)
     train = [row for row, at in enumerate(kept) if table.split[at] == "train"]
+    copied = np.repeat(train, settings.copies)  # the further views of one image lie together
     further = _Part(
         EmbeddingCache(settings.cache, embedding.augmented(recipe, settings)),
-        _copies(images.items, train, settings.copies),
+        table,
+        [kept[row] for row in copied],
+        list(range(1, settings.copies + 1)) * len(train),
     )
     missing_further = further.missing()
     frozen.run(missing_further, further.cache)
-    _materialise(backbone, frozen.loaded, table, skipped, images, (further, np.repeat(train, settings.copies)))
+    _materialise(backbone, frozen.loaded, table, skipped, images, (further, copied))
     computed = len(missing) - len(skipped) + len(missing_further)
-    rows = f"{len(kept)} rows" + (f" and {len(further.items)} further views" if further.items else "")
+    rows = f"{len(kept)} rows" + (f" and {len(further.row)} further views" if further.row else "")
     return f"{rows}: {computed} computed, the rest from the cache; {len(table) - len(kept)} images skipped"
 
 
@@ -106,41 +109,40 @@ class _Part:
     """Rows of the matrix, by the images and views they belong to, and the cache that holds them."""
 
     cache: EmbeddingCache
-    items: Sequence[Item]
+    table: Manifest
+    row: Sequence[int]
+    """The manifest's row of every image."""
+    views: Sequence[int] | None = None
+    """Their numbers; left out, the images are as they are."""
 
     @cached_property
     def keys(self) -> Keys:
-        return keys_of((item.sha256 for item in self.items), (item.view for item in self.items))
+        return keys_of((self.table.sha256[row] for row in self.row), self.views)
 
     def missing(self) -> list[Item]:
-        return [self.items[position] for position in self.cache.missing(self.keys)]
+        return [self._item(position) for position in self.cache.missing(self.keys).tolist()]
+
+    def _item(self, position: int) -> Item:
+        row, view = self.row[position], self.views[position] if self.views else 0
+        return Item(Path(self.table.path[row]), self.table.sha256[row], view, self.table.image_id[row])
 
     def rows(self) -> Rows:
         (width,), dtype = self.cache.row_shape(), self.cache.recipe["dtype"]
-        return Rows((len(self.items), width), dtype, self.cache.recipe, self.cache.blocks(self.keys))
-
-
-def _items(table: Manifest) -> list[Item]:
-    rows = zip(table.path, table.sha256, table.image_id, strict=True)
-    return [Item(Path(path), sha256, name=image_id) for path, sha256, image_id in rows]
-
-
-def _copies(items: Sequence[Item], rows: Sequence[int], number: int) -> list[Item]:
-    """Return the further views of some items, those of one image together."""
-    return [replace(items[row], view=view) for row in rows for view in range(1, number + 1)]
+        return Rows((len(self.row), width), dtype, self.cache.recipe, self.cache.blocks(self.keys))
 
 
 def _forecast(images: _Part, table: Manifest, settings: Embed) -> str:
     """Say what a run would do, and how long it would take where the cache has seen the like."""
     missing = images.missing()
     known = images.cache.cost(images.keys)
+    seconds = known.seconds / known.images * len(missing) if known.images else 0
+    engine = settings.engine
+    where = f" on the workers of {engine.backend} at {engine.address}" if engine.address else ""
     took = (
-        f", about {known.seconds / known.images * len(missing):.0f} s at the cached rows' pace" if known.images else ""
+        f", about {seconds:.0f} s{' of one worker' if where else ''} at the cached rows' pace" if known.images else ""
     )
     views = settings.copies * sum(split == "train" for split in table.split)
     further = f" and at most {views} further views" if views else ""
-    engine = settings.engine
-    where = f" on the workers of {engine.backend} at {engine.address}" if engine.address else ""
     return f"{len(missing)} of {len(table)} images{further} would go through the CNN{where}{took}; nothing was computed"
 
 
@@ -163,7 +165,7 @@ def _materialise(
     path, manifest_sha256 = matrix.matrix_path(backbone), stamps.sha256_file(manifest.MANIFEST)
     copies, row = further
     image_id = [name for name, sha256 in zip(table.image_id, table.sha256, strict=True) if sha256 not in skipped]
-    augmented = (copies.rows(), row) if copies.items else None
+    augmented = (copies.rows(), row) if copies.row else None
     matrix.write(path, sha256_of(images.keys), image_id, manifest_sha256, images.rows(), augmented)
     reasons = {
         name: skipped[sha256] for name, sha256 in zip(table.image_id, table.sha256, strict=True) if sha256 in skipped
@@ -176,7 +178,7 @@ def _materialise(
             loaded.weights: str(images.cache.recipe["weights_sha256"]),
         },
         facts={"recipe": images.cache.recipe, "skipped": reasons, "weights_pinned": loaded.pinned}
-        | ({"augmented_recipe": copies.cache.recipe} if copies.items else {}),
+        | ({"augmented_recipe": copies.cache.recipe} if copies.row else {}),
     )
     stamps.write(matrix.stamp_path(backbone), stamp)
     cost = images.cache.cost(images.keys) + copies.cache.cost(copies.keys)

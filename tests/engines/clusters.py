@@ -4,7 +4,6 @@ import contextlib
 import os
 import re
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -15,6 +14,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 BIN = Path(sys.executable).parent
 PATIENCE = 90.0
@@ -37,8 +38,11 @@ def wait_for(condition: Callable[[], bool], what: str) -> None:
 
 def end(process: Process) -> None:
     """Kill a process and all that it has started, at once."""
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
+    with contextlib.suppress(psutil.NoSuchProcess):
+        for child in psutil.Process(process.pid).children(recursive=True):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                child.kill()
+    process.kill()
     process.wait()
 
 
@@ -54,7 +58,7 @@ class Cluster(ABC):
         self.logs = 0
         self.head = self._begin(*self._head())
         self.workers: list[Process] = []
-        wait_for(self._answers, "a head")
+        wait_for(lambda: self._answers() and self.there() == 0, "a head")
 
     @property
     @abstractmethod
@@ -95,8 +99,8 @@ class Cluster(ABC):
         self.logs += 1
         with (self.folder / f"{self.logs}.log").open("wb") as stream:
             return subprocess.Popen(
-                command, cwd=self.folder, env={**os.environ, **self.environment, **(environment or {})}, stdin=subprocess.DEVNULL,
-                stdout=stream, stderr=subprocess.STDOUT, start_new_session=True,
+                command, cwd=self.folder, env={**os.environ, **self.environment, **(environment or {})},
+                stdin=subprocess.DEVNULL, stdout=stream, stderr=subprocess.STDOUT, start_new_session=True,
             )  # fmt: skip
 
     def _answers(self) -> bool:
@@ -160,7 +164,8 @@ class Ray(Cluster):
             "print('there', sum(node['Alive'] and node['Resources'].get('CPU', 0) > 0 for node in ray.nodes()))"
         )
         answer = subprocess.run(
-            [sys.executable, "-c", asked, self.setting["address"]], capture_output=True, text=True, check=True,
+            [sys.executable, "-c", asked, self.setting["address"]], capture_output=True, text=True, check=False,
             env={**os.environ, "RAY_USAGE_STATS_ENABLED": "0"},
         )  # fmt: skip
-        return int(re.findall(r"^there (\d+)$", answer.stdout, re.MULTILINE)[0])
+        found = re.findall(r"^there (\d+)$", answer.stdout, re.MULTILINE)
+        return int(found[0]) if found else -1  # the head is not ready yet

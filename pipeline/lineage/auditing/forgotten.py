@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline import exclusions, locks, manifest, runs, sources, stamps
-from pipeline.embeddings import matrix, upkeep
+from pipeline.embeddings import indexes, matrix, upkeep
 from pipeline.errors import StateError
 from pipeline.lineage.auditing import objects
 from pipeline.lineage.findings import Finding
@@ -152,6 +152,10 @@ def _shards(root: Path, images: npt.NDArray[np.uint8]) -> Iterator[Finding]:
         else:
             if rows:
                 yield Finding(path.as_posix(), NOTHING, f"{rows} rows; run `headswap forget` again")
+    for path in sorted(root.glob(f"*/*{indexes.SUFFIX}")):
+        content = stamps.read_bytes(path)
+        if any(bytes(one) in content for one in images):
+            yield Finding(path.as_posix(), NOTHING, "an index that names it; run `headswap forget` again")
     for path in sorted([*root.glob("*/.*.tmp"), *matrix.matrix_path("x").parent.glob(".*.tmp")]):
         yield Finding(path.as_posix(), NOTHING, "what a killed writer left; delete it")
 
