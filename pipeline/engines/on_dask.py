@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Callable, Mapping
 from typing import Any, Self, TypeVar
 
+from pipeline.engines import agreement
 from pipeline.engines.elsewhere import ANSWER_WITHIN, Elsewhere, Shared, Workers, WorkersLostError
 from pipeline.errors import StateError
 
@@ -30,6 +31,11 @@ class Dask(Elsewhere):
                 self.client = self.module.Client(self.address, timeout=ANSWER_WITHIN)
         except (OSError, ValueError, TypeError) as error:
             raise StateError(f"{self.where}: no Dask scheduler answers ({' '.join(str(error).split())})") from error
+        if not self.client.run_on_scheduler(agreement.question()):  # it reads the tasks that it passes on
+            self.client.close()
+            raise StateError(
+                f"{self.where}: headswap is not installed in the scheduler's environment, which needs it, too"
+            )
         return self
 
     def __exit__(self, *_error: object) -> None:

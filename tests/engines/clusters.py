@@ -20,6 +20,7 @@ import psutil
 BIN = Path(sys.executable).parent
 PATIENCE = 90.0
 STRANGERS = Path(__file__).parent / "strangers"
+QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "disabled"}  # whatever token this machine may have
 Process = subprocess.Popen[bytes]
 
 
@@ -52,11 +53,12 @@ class Cluster(ABC):
     host = "127.0.0.1"
     environment: Mapping[str, str] = {}
 
-    def __init__(self) -> None:
+    def __init__(self, environment: Mapping[str, str] | None = None) -> None:
+        """Start the head, in an environment of its own if need be."""
         self.folder = Path(tempfile.mkdtemp(prefix="hs-"))  # short: it holds sockets
         self.port = free_port()
         self.logs = 0
-        self.head = self._begin(*self._head())
+        self.head = self._begin(*self._head(), environment=environment)
         self.workers: list[Process] = []
         wait_for(lambda: self._answers() and self.there() == 0, "a head")
 
@@ -145,7 +147,7 @@ class Ray(Cluster):
     def _head(self) -> list[str]:
         # A node that is gone is noticed after a second and a half, not half a minute.
         health = {"period_ms": 500, "timeout_ms": 500, "failure_threshold": 3, "initial_delay_ms": 0}
-        self.environment = {f"RAY_health_check_{name}": str(value) for name, value in health.items()}
+        self.environment = {f"RAY_health_check_{name}": str(value) for name, value in health.items()} | QUIET
         start = ["--head", "--port", str(self.port), "--num-cpus", "0", "--include-dashboard=false"]
         return self._start(0, *start, "--temp-dir", str(self.folder), "--disable-usage-stats")
 
@@ -165,7 +167,7 @@ class Ray(Cluster):
         )
         answer = subprocess.run(
             [sys.executable, "-c", asked, self.setting["address"]], capture_output=True, text=True, check=False,
-            env={**os.environ, "RAY_USAGE_STATS_ENABLED": "0"},
+            env={**os.environ, **QUIET},
         )  # fmt: skip
         found = re.findall(r"^there (\d+)$", answer.stdout, re.MULTILINE)
         return int(found[0]) if found else -1  # the head is not ready yet

@@ -3,6 +3,7 @@
 import os
 import shutil
 import signal
+import socket
 import subprocess
 from collections import Counter
 from collections.abc import Iterator
@@ -33,7 +34,8 @@ def test_every_engine_is_tested() -> None:
 def clone(tmp_path_factory: pytest.TempPathFactory) -> SmallClone:
     """A clone in which everything ran in one process."""
     made = SmallClone(tmp_path_factory.mktemp("engines") / "clone", per_stratum=60)
-    made.environment["OMP_NUM_THREADS"] = "1"  # as workers have it: PyTorch's last bits depend on it
+    made.environment |= clusters.QUIET
+    made.environment |= {"OMP_NUM_THREADS": "1"}  # as workers have it: PyTorch's last bits depend on it
     made.set(**{"embed.batch_size": 8, "selection.repeats": 2, f"backbones.{BACKBONE}.image_size": 160})
     made.repro(*STAGES)
     return made
@@ -218,3 +220,32 @@ def test_a_worker_that_differs_is_refused_by_name(away: SmallClone, stranger: tu
     assert "worker " in said[0]
     assert line in said[0]
     assert not shards(away)
+
+
+def test_a_scheduler_that_could_not_read_its_tasks_is_refused(clone: SmallClone, expected: dict[str, bytes]) -> None:
+    made = clusters.Dask({"PYTHONPATH": str(STRANGERS / "without_package")})
+    try:
+        clone.set(**{"embed.engine": made.setting})
+        forget(clone)
+        assert "headswap is not installed in the scheduler's environment" in clone.run(*EMBED, status=2)
+    finally:
+        made.stop()
+
+
+def test_whatever_else_listens_at_the_address_is_refused(
+    clone: SmallClone, expected: dict[str, bytes], cluster: Cluster
+) -> None:
+    forget(clone)
+    with socket.create_server(("127.0.0.1", 0)) as deaf:
+        address = cluster.setting["address"].rpartition("//")
+        clone.set(
+            **{
+                "embed.engine": {
+                    **cluster.setting,
+                    "address": f"{address[0]}{address[1]}127.0.0.1:{deaf.getsockname()[1]}",
+                }
+            }
+        )
+        said = clone.run(*EMBED, status=2).splitlines()
+    assert len(said) == 1, said
+    assert "headswap embed: params.yaml: embed.engine: " in said[0]
