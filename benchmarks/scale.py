@@ -1,4 +1,4 @@
-"""What a million images and more need: planning against a large cache, and writing its rows in order."""
+"""What a million images and more need: planning against a large cache, writing its rows in order, and clusters."""
 
 import os
 import shutil
@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks import memory
+from benchmarks import engines, memory
 from benchmarks.clone import REPOSITORY
 from benchmarks.figures import Figure, at_least, at_most
 from pipeline.cost import Cost
@@ -26,6 +26,7 @@ def measure() -> Iterator[Figure]:
     """Measure one thing after the other; each in a folder of its own, which goes whatever happens."""
     yield from _planning()
     yield from _materialising()
+    yield from engines.measure()
 
 
 def _planning(number: int = 10_000_000) -> Iterator[Figure]:

@@ -14,7 +14,7 @@ class PipelineError(Exception):
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Travel whole from a worker to its driver."""
-        return type(self), self.problems
+        return type(self), self.problems, self.__dict__
 
 
 class InputError(PipelineError):

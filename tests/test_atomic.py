@@ -50,3 +50,29 @@ def test_what_a_killed_process_left_is_removed_once_it_is_stale(tmp_path: Path) 
     atomic.write_json(tmp_path / "a.json", {})
     assert not old.exists()
     assert new.exists()
+
+
+@pytest.mark.parametrize("call", ["block", "fsync", "replace"])
+def test_a_new_name_that_is_not_written_whole_is_not_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    if call != "block":
+        monkeypatch.setattr(*{"fsync": ("os.fsync", fail), "replace": ("pathlib.Path.replace", fail)}[call])
+    with pytest.raises(OSError, match="No space"), atomic.creating(tmp_path / "new/file") as temporary:
+        temporary.write_text("half")
+        fail() if call == "block" else None
+    assert not list((tmp_path / "new").iterdir())
+
+
+def test_a_new_name_is_written_whole_without_a_look_at_what_lies_beside_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Path, "glob", None)
+    with atomic.creating(tmp_path / "file") as temporary:
+        assert temporary.parent == tmp_path
+        temporary.write_text("whole")
+        assert not (tmp_path / "file").exists()
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("file", "whole")]

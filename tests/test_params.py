@@ -85,3 +85,41 @@ def test_a_missing_file_and_broken_yaml_are_input_errors(tmp_path: Path) -> None
 
 def test_a_head_entry_need_not_be_a_mapping_of_anything(project: Project) -> None:
     assert "heads.logreg" in problems(project=project, heads={"logreg": "C"})
+
+
+class TestEngine:
+    @pytest.mark.parametrize(
+        ("engine", "expected"),
+        [
+            ({"address": "tcp://h:1"}, "backend: got 'local' beside address 'tcp://h:1', expected dask or ray"),
+            ({"backend": "dask"}, "address: got None, expected tcp://HOST:PORT of the scheduler"),
+            ({"backend": "dask", "address": "h:8786"}, "address: got 'h:8786', expected tcp://HOST:PORT"),
+            ({"backend": "dask", "address": "tcp://h"}, "address: got 'tcp://h', expected tcp://HOST:PORT"),
+            ({"backend": "dask", "address": "http://h:8787"}, "got 'http://h:8787', expected tcp://HOST:PORT"),
+            ({"backend": "ray"}, "address: got None, expected HOST:PORT of the head"),
+            ({"backend": "ray", "address": "auto"}, "address: got 'auto', expected HOST:PORT of the head"),
+            ({"backend": "ray", "address": "ray://h:10001"}, "got 'ray://h:10001', expected HOST:PORT of the head"),
+            ({"backend": "spark"}, "embed.engine.backend: got 'spark', input should be 'local', 'dask' or 'ray'"),
+            ({"adress": "h:1"}, "embed.engine: unknown key: got 'adress', expected one of: address, backend; did you"),
+        ],
+    )
+    def test_a_place_that_is_none_is_one_line(self, project: Project, engine: dict[str, Any], expected: str) -> None:
+        found = problems(project=project, embed={"engine": engine})
+        assert found.startswith("params.yaml: embed.engine")
+        assert expected in found
+        assert len(found.splitlines()) == 1
+
+    @pytest.mark.parametrize(
+        "engine",
+        [
+            {"backend": "dask", "address": "tcp://10.0.0.1:8786"},
+            {"backend": "dask", "address": "tls://[::1]:8786"},
+            {"backend": "ray", "address": "head.example.org:6379"},
+            {"backend": "local"},
+        ],
+    )
+    def test_a_place_is_read_as_it_stands(self, project: Project, engine: dict[str, Any]) -> None:
+        assert project.write(embed={"engine": engine}).embed.engine.model_dump() == {"address": None, **engine}
+
+    def test_work_stays_here_unless_told_otherwise(self, project: Project) -> None:
+        assert project.write().embed.engine.backend == "local"

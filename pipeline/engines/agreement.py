@@ -32,10 +32,15 @@ class Agreement:
 
     def require(self) -> None:
         """Raise StateError unless this worker keeps it, once per process: it may have joined after all were asked."""
-        if self.number not in _agreed:
-            if problems := [f"worker {worker()}: {problem}" for problem in _differences(self.here, self.identify())]:
-                raise StateError(*first_five(problems, "differences"))
-            _agreed.add(self.number)
+        if self.number in _agreed:
+            return
+        try:
+            differences = list(_differences(self.here, self.identify()))
+        except PipelineError as error:
+            differences = list(error.problems)
+        if differences:
+            raise StateError(*first_five([f"worker {worker()}: {one}" for one in differences], "differences"))
+        _agreed.add(self.number)
 
 
 def worker() -> str:
@@ -64,7 +69,7 @@ def problems(here: Identity, answer: object) -> Iterator[str]:
     elif isinstance(answer, PipelineError):
         yield from answer.problems
     elif isinstance(answer, TimeoutError):
-        yield f"no answer within {PATIENCE:.0f} s; is it busy with other work?"
+        yield str(answer) or f"no answer within {PATIENCE:.0f} s; is it busy with other work?"
     elif isinstance(answer, BaseException):
         yield f"{type(answer).__name__}: {' '.join(str(answer).split())[:200]}"
     elif isinstance(answer, Mapping):

@@ -77,7 +77,7 @@ class Elsewhere(ABC):
         host, _, port = self.address.rpartition("//")[2].rpartition(":")
         try:
             socket.create_connection((host.strip("[]"), int(port)), ANSWER_WITHIN).close()
-        except OSError as error:
+        except (OSError, UnicodeError) as error:
             raise StateError(f"{self.where}: nothing answers ({error}); is the cluster running?") from error
 
     @abstractmethod
@@ -185,6 +185,7 @@ class Elsewhere(ABC):
                     if kind == "end":
                         return
                     yield value
+                    seen = time.monotonic()
         finally:
             feed.join(LOOK_EVERY)
             if feed.is_alive():

@@ -2,13 +2,18 @@
 
 import contextlib
 import os
+import threading
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, Self, TypeVar
 
-from pipeline.engines.elsewhere import ANSWER_WITHIN, Elsewhere, Shared, Workers, WorkersLostError
+from pipeline.engines.elsewhere import Elsewhere, Shared, Workers, WorkersLostError
 from pipeline.errors import StateError
 
 Result = TypeVar("Result")
+
+JOIN_WITHIN = 10.0
+"""Seconds to join a cluster: where somebody else listens, Ray itself would try for minutes."""
 
 
 class Ray(Elsewhere):
@@ -20,15 +25,18 @@ class Ray(Elsewhere):
     spare = 0  # its pool deals tasks in turn, as they are sent
     returns = "list"
 
+    def __init__(self, address: str) -> None:
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray reports usage unless told not to
+        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "error")  # and logs its tries to reach a head
+        super().__init__(address)
+
     def __enter__(self) -> Self:
         """Become a driver of the cluster."""
-        # Ray reports usage unless told not to, and waits for minutes for a head that is none.
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        os.environ.setdefault("RAY_gcs_rpc_server_connect_timeout_s", str(int(ANSWER_WITHIN)))
-        try:
-            self.module.init(address=self.address, log_to_driver=False, logging_level="ERROR")
-        except (OSError, RuntimeError, ValueError, AssertionError) as error:
-            raise StateError(f"{self.where}: cannot join ({' '.join(str(error).split())[:200]})") from error
+        failed = _within(
+            JOIN_WITHIN, partial(self.module.init, self.address, log_to_driver=False, logging_level="ERROR")
+        )
+        if failed is not None:
+            raise StateError(f"{self.where}: cannot join ({' '.join(str(failed).split())[:200]})") from failed
         from ray.util.joblib import register_ray  # noqa: PLC0415
 
         register_ray()  # type: ignore[no-untyped-call]
@@ -97,3 +105,21 @@ class Ray(Elsewhere):
             return TimeoutError()
         except self.module.exceptions.RayError as error:
             return getattr(error, "cause", None) or error
+
+
+def _within(seconds: float, action: Callable[[], object]) -> BaseException | None:
+    """Return what went wrong with an action, or that it takes too long: it is left to itself then, until we end."""
+    failures: list[BaseException | None] = []
+
+    def attempt() -> None:
+        try:
+            action()
+        except BaseException as error:  # noqa: BLE001  # the other thread's to word
+            failures.append(error)
+        else:
+            failures.append(None)
+
+    thread = threading.Thread(target=attempt, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    return failures[0] if failures else TimeoutError(f"no answer of Ray's within {seconds:.0f} s; is it Ray's head?")

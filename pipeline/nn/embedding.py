@@ -138,7 +138,7 @@ def run(
     with (
         bar,
         deferred() as interrupted,
-        ThreadPoolExecutor() as pool,
+        _decoders() as pool,
         _Writer(cache, dtype, shard_rows or SHARD_ROWS) as writer,
     ):
         decoded = _usable(_decoded(pool, items, decode, batch_size * AHEAD), skipped, bar.update)

@@ -213,8 +213,8 @@ def threads() -> int:
 
     Dask and Ray say it to their workers, several of which share a machine.
     """
-    stated = os.environ.get("OMP_NUM_THREADS", "").split(",")[0]
-    return int(stated) if stated.isdigit() else 0
+    stated = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
+    return int(stated) if stated.isdecimal() else 0
 
 
 RUNTIMES: Mapping[str, Callable[[nn.Module, Batch], Forward]] = {

@@ -84,15 +84,19 @@ def _watched(
     pace, looked = _Pace(), time.monotonic()
     embed = partial(workers.embed, replace(job, gpu=gpu))
     with tqdm(total=len(items), desc="embed", unit="image", disable=None) as bar, deferred() as interrupted:
-        for done in cluster.each(embed, dealt, gpu=gpu):
-            if done is not None:
-                skipped |= done
-                bar.update(len(done))
-            if time.monotonic() - looked >= LOOK_EVERY:
-                pace.look(cached, bar)
-                looked = time.monotonic()
-            if interrupted():
-                break
+        try:
+            for done in cluster.each(embed, dealt, gpu=gpu):
+                if done is not None:
+                    skipped |= done
+                    bar.update(len(done))
+                if time.monotonic() - looked >= LOOK_EVERY:
+                    pace.look(cached, bar)
+                    looked = time.monotonic()
+                if interrupted():
+                    break
+        except WorkersLostError:  # perhaps by the same Ctrl-C, which then counts
+            if not interrupted():
+                raise
         pace.look(cached, bar)
     for line in pace.lines():
         tqdm.write(f"embed: {line}", file=sys.stderr)

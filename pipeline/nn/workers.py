@@ -60,7 +60,7 @@ def embed(job: Job, items: Sequence[Item]) -> Mapping[str, str]:
     with _standing_in(job.project), _named():
         if job.gpu and runtime.device().type != "cuda":
             raise StateError("was given a GPU by its engine, but PyTorch finds none")
-        loaded, forward = _network(job.backbone, job.entry, job.settings.runtime)
+        loaded, forward = _network(job.backbone, job.entry, job.settings.runtime, job.settings.batch_size)
         return embedding.run(
             items,
             _Shards(job),
@@ -124,8 +124,8 @@ def _named() -> Iterator[None]:
 
 
 @functools.lru_cache(maxsize=1)
-def _network(backbone: str, entry: BackboneEntry, runtime_name: str) -> tuple[Loaded, Forward]:
-    """Load a network, once per process."""
+def _network(backbone: str, entry: BackboneEntry, runtime_name: str, batch_size: int) -> tuple[Loaded, Forward]:  # noqa: ARG001
+    """Load a network, once per process and size of batches: the first one prepares it."""
     loaded = backbones.load(backbone, entry)
     return loaded, runtime.lazy(loaded.network, runtime_name)
 
@@ -157,7 +157,7 @@ def _identity(job: Job, first: Item, token: Path) -> dict[str, str]:
         _require_shared(job.cache, token)
         with contextlib.suppress(BadImageError):
             _load(job.data, first, Framing(32, 1))
-        loaded, _ = _network(job.backbone, job.entry, job.settings.runtime)
+        loaded, _ = _network(job.backbone, job.entry, job.settings.runtime, job.settings.batch_size)
     recipe = embedding.recipe_of(loaded.identity, job.settings)
     stated = {key: stamps.canonical_json(value) for key, value in recipe.items()}
     return {**stated, **agreement.software(LIBRARIES)}

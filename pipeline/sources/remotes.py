@@ -123,14 +123,17 @@ class Remote(Place):
             yield [Hashed(name, sha256, self._known[name][0])]
 
     def _fetched(self, unwanted: Collection[str], keep: bool, name: str) -> str:
-        return store.put(self._pieces(name), unwanted, keep=keep)
+        return store.put(self._pieces(name, self._known[name][1]), unwanted, keep=keep)
 
     def content(self, name: str) -> bytes:
-        """Return a file's bytes, for whom no store has them; nothing need be known of it."""
-        return b"".join(self._pieces(name))
+        """Return a file's bytes, for whom no store has them; InputError if it cannot be had."""
+        found = self._look(name)
+        if isinstance(found, str):
+            raise InputError(found)
+        return b"".join(self._pieces(name, found.get("size")))
 
-    def _pieces(self, name: str) -> Iterator[bytes]:
-        url, expected, got = self._url(name), self._known.get(name, (None, None))[1], 0
+    def _pieces(self, name: str, expected: int | None) -> Iterator[bytes]:
+        url, got = self._url(name), 0
         with _words(url):
             if expected is not None and expected <= _SMALL:
                 content = self._files.cat_file(url)

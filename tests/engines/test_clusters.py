@@ -6,19 +6,20 @@ import signal
 import socket
 import subprocess
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from pipeline.embeddings.cache import read_shard
 from pipeline.engines import ENGINES
 from tests.engines import clusters
-from tests.engines.clusters import STRANGERS, Cluster, Process, wait_for
+from tests.engines.clusters import STRANGERS, Cluster, wait_for
 from tests.test_end_to_end import BACKBONE, SmallClone
 
+Stranger = Callable[[Path, SmallClone], tuple[dict[str, str], str]]
+"""From an empty folder to what makes a worker's environment differ, and what should be said of it."""
 pytestmark = pytest.mark.engines
 CLUSTERS = {"dask": clusters.Dask, "ray": clusters.Ray}
 EMBED = ("headswap", "embed", "--backbone", BACKBONE)
@@ -83,12 +84,13 @@ def shards(clone: SmallClone) -> list[Path]:
 
 
 def begun(clone: SmallClone) -> subprocess.Popen[str]:
-    """Start `headswap embed`, and wait for the first shard."""
+    """Start `headswap embed`, and wait for its first shard."""
+    before = len(shards(clone))
     run = subprocess.Popen(
         EMBED, cwd=clone.root, env=clone.environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT, text=True, start_new_session=True,
     )  # fmt: skip
-    wait_for(lambda: bool(shards(clone)) or run.poll() is not None, "a shard")
+    wait_for(lambda: len(shards(clone)) > before or run.poll() is not None, "a shard")
     if run.poll() is not None:
         raise AssertionError(ended(run)[1])
     return run
@@ -97,6 +99,12 @@ def begun(clone: SmallClone) -> subprocess.Popen[str]:
 def ended(run: subprocess.Popen[str]) -> tuple[int, str]:
     said, _ = run.communicate(timeout=180)
     return run.returncode, said
+
+
+def settled(clone: SmallClone) -> None:
+    """Wait until no worker finishes what it had in hand any more."""
+    found: list[int] = []
+    wait_for(lambda: found.append(len(shards(clone))) or found[-20:] == found[-1:] * 20, "the end of all units")
 
 
 def require_each_row_once(clone: SmallClone) -> None:
@@ -113,73 +121,37 @@ def test_every_stage_gives_the_bytes_of_one_process(away: SmallClone, expected: 
     require_each_row_once(away)
 
 
-def test_what_is_cached_needs_no_cluster(away: SmallClone, expected: dict[str, bytes]) -> None:
-    away.set(**{"embed.engine": {"backend": "local"}})
-    away.run(*EMBED)
-    away.set(**{"embed.engine": {"backend": "dask", "address": "tcp://127.0.0.1:9"}})
-    away.run(*EMBED)
-    assert results_of_embed(away) == expected[RESULTS[0]]
-
-
-def results_of_embed(clone: SmallClone) -> bytes:
-    return (clone.root / RESULTS[0]).read_bytes()
-
-
 def test_a_killed_worker_costs_nothing_but_its_unit(away: SmallClone, expected: dict[str, bytes]) -> None:
     run = begun(away)
     worker = int(read_shard(shards(away)[0]).worker.rpartition(":")[2])
     os.kill(worker, signal.SIGKILL)
     status, said = ended(run)
     assert status == 0, said
-    assert results_of_embed(away) == expected[RESULTS[0]]
+    assert (away.root / RESULTS[0]).read_bytes() == expected[RESULTS[0]]
     require_each_row_once(away)
 
 
-def test_without_workers_it_ends_and_goes_on_with_new_ones(
+def test_a_killed_driver_and_then_all_workers_gone_lose_no_shard(
     away: SmallClone, cluster: Cluster, expected: dict[str, bytes]
 ) -> None:
+    run = begun(away)
+    os.killpg(run.pid, signal.SIGKILL)
+    ended(run)
+    settled(away)
+    after_driver = set(shards(away))
     run = begun(away)
     cluster.remove(*cluster.workers)
     status, said = ended(run)
     assert status == 2, said
     assert "all workers are gone; what they finished is kept" in said
     assert "Traceback" not in said
-    done = set(shards(away))
+    after_workers = set(shards(away))
     cluster.add()
     cluster.add()
     away.run(*EMBED)
-    assert done < set(shards(away))
-    assert results_of_embed(away) == expected[RESULTS[0]]
+    assert after_driver < after_workers < set(shards(away))
+    assert (away.root / RESULTS[0]).read_bytes() == expected[RESULTS[0]]
     require_each_row_once(away)
-
-
-def test_after_the_driver_was_killed_a_new_one_goes_on(away: SmallClone, expected: dict[str, bytes]) -> None:
-    run = begun(away)
-    os.killpg(run.pid, signal.SIGKILL)
-    ended(run)
-    done = set(shards(away))
-    away.run(*EMBED)
-    assert done < set(shards(away))
-    assert results_of_embed(away) == expected[RESULTS[0]]
-
-
-def test_an_interrupt_ends_it_and_keeps_what_was_done(away: SmallClone) -> None:
-    run = begun(away)
-    run.send_signal(signal.SIGINT)
-    status, said = ended(run)
-    assert status == 130, said
-    assert "interrupted; what was finished is kept" in said
-
-
-@pytest.fixture(params=["without_package", "other_weights", "other_library", "without_cache"])
-def stranger(
-    request: pytest.FixtureRequest, away: SmallClone, cluster: Cluster, tmp_path: Path
-) -> Iterator[tuple[str, Process]]:
-    """Add a worker that differs; the line that should name it."""
-    environment, line = DIFFERENCES[request.param](tmp_path, away)
-    process = cluster.add(environment)
-    yield line, process
-    cluster.remove(process)
 
 
 def without_package(folder: Path, clone: SmallClone) -> tuple[dict[str, str], str]:
@@ -208,17 +180,22 @@ def without_cache(folder: Path, clone: SmallClone) -> tuple[dict[str, str], str]
     return hidden, "not shared"
 
 
-DIFFERENCES: dict[str, Any] = {
-    one.__name__: one for one in (without_package, other_weights, other_library, without_cache)
-}
-
-
-def test_a_worker_that_differs_is_refused_by_name(away: SmallClone, stranger: tuple[str, Process]) -> None:
-    line, _ = stranger
-    said = away.run(*EMBED, status=2).splitlines()
-    assert len(said) == 1, said
-    assert "worker " in said[0]
-    assert line in said[0]
+@pytest.mark.parametrize("strangers", [[without_package], [other_weights, other_library, without_cache]])
+def test_workers_that_differ_are_refused_by_name(
+    away: SmallClone, cluster: Cluster, tmp_path: Path, strangers: Sequence[Stranger]
+) -> None:
+    lines = []
+    for number, stranger in enumerate(strangers):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        environment, line = stranger(folder, away)
+        cluster.add(environment)
+        lines.append(line)
+    said = sorted(away.run(*EMBED, status=2).splitlines())
+    cluster.remove(*cluster.workers[2:])
+    assert len(said) == len(lines), said
+    assert all("worker " in one for one in said)
+    assert all(any(line in one for one in said) for line in lines), said
     assert not shards(away)
 
 
@@ -237,15 +214,9 @@ def test_whatever_else_listens_at_the_address_is_refused(
 ) -> None:
     forget(clone)
     with socket.create_server(("127.0.0.1", 0)) as deaf:
-        address = cluster.setting["address"].rpartition("//")
-        clone.set(
-            **{
-                "embed.engine": {
-                    **cluster.setting,
-                    "address": f"{address[0]}{address[1]}127.0.0.1:{deaf.getsockname()[1]}",
-                }
-            }
-        )
-        said = clone.run(*EMBED, status=2).splitlines()
+        scheme = "tcp://" if cluster.setting["backend"] == "dask" else ""
+        address = f"{scheme}127.0.0.1:{deaf.getsockname()[1]}"
+        clone.set(**{"embed.engine": {**cluster.setting, "address": address}})
+        said = [line for line in clone.run(*EMBED, status=2).splitlines() if line.startswith("headswap")]  # Ray logs
     assert len(said) == 1, said
-    assert "headswap embed: params.yaml: embed.engine: " in said[0]
+    assert address in said[0]

@@ -2,6 +2,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
@@ -179,3 +180,47 @@ class TestExports:
         runtime.prepare(network, "openvino", batch())
         runtime.prepare(network, "openvino", batch(size=2))
         assert len(list(runtime.EXPORTS.iterdir())) == 1
+
+
+class TestThreads:
+    @pytest.mark.parametrize(
+        ("stated", "expected"), [("2", 2), ("4,2", 4), ("", 0), ("x", 0), ("-1", 0), ("0", 0), (None, 0)]
+    )
+    def test_they_are_as_many_as_openmp_is_told(
+        self, monkeypatch: pytest.MonkeyPatch, stated: str | None, expected: int
+    ) -> None:
+        if stated is None:
+            monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+        else:
+            monkeypatch.setenv("OMP_NUM_THREADS", stated)
+        assert runtime.threads() == expected
+
+    @pytest.mark.parametrize(("stated", "expected"), [("1", 1), ("", 0)])
+    def test_the_runtimes_are_told(
+        self, network: Backbone, monkeypatch: pytest.MonkeyPatch, stated: str, expected: int
+    ) -> None:
+        library = MagicMock()
+        monkeypatch.setattr(runtime, "_module", lambda *_, **__: library)
+        monkeypatch.setattr(runtime, "_onnx", lambda *_: b"")
+        monkeypatch.setenv("OMP_NUM_THREADS", stated)
+        for name in ("onnxruntime", "openvino"):
+            RUNTIMES[name](network, batch())
+        _, options = library.InferenceSession.call_args.args
+        _, _, settings = library.Core().compile_model.call_args.args
+        assert options.intra_op_num_threads == expected
+        assert settings.get("INFERENCE_NUM_THREADS", "0") == str(expected)
+
+
+class TestDecided:
+    def test_a_runtime_that_is_named_is_not_prepared(self, network: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(runtime, "prepare", None)
+        assert runtime.decided(network, "openvino", 4, SIZE) == "openvino"
+
+    def test_auto_is_timed_once_and_for_a_worker_it_is_a_name(
+        self, network: Backbone, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        seconds = iter([0.2, 0.3, 0.1])
+        monkeypatch.setattr(runtime, "AUTO", ("torch",))
+        monkeypatch.setattr(runtime, "_seconds", lambda *_: next(seconds))
+        assert [runtime.decided(network, "auto", 4, SIZE) for _ in range(2)] == ["torch", "torch"]
+        assert list(seconds) == [0.3, 0.1]

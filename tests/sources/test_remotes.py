@@ -3,6 +3,7 @@
 import os
 import threading
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -144,7 +145,7 @@ def test_what_came_before_an_error_is_kept(monkeypatch: pytest.MonkeyPatch) -> N
         if len(done) == 15:
             raise InputError("the network is gone")
         done.append(name)
-        return real(self, name)
+        return real(self, name, size)
 
     with monkeypatch.context() as patch:
         patch.setattr(remotes.Remote, "_pieces", failing)
@@ -184,3 +185,45 @@ def test_a_remote_root_needs_a_table_and_a_file_system_that_is_installed() -> No
 )
 def test_only_what_would_look_otherwise_if_it_changed_is_remembered(found: dict[str, Any], trusted: bool) -> None:
     assert (remotes._mark(found, OLD + 1) is not None) is trusted
+
+
+class TestContent:
+    """What a worker reads that has neither table nor store."""
+
+    def of(self, root: str, name: str) -> bytes:
+        return remotes.Remote(Data(source="table", path=Path("none"), remote=root)).content(name)
+
+    def test_it_is_a_files_bytes_and_nothing_else_is_read(self, server: ThreadingHTTPServer) -> None:
+        lay_out({"cat/a b#1?.png": b"odd", "cat/0.png": b""})
+        assert self.of(root_of(server), "cat/3.png") == b"cat 3"
+        assert self.of(root_of(server), "cat/a b#1?.png") == b"odd"
+        assert self.of(root_of(server), "cat/0.png") == b""
+        assert {path.partition("?")[0] for path in Quiet.asked} <= {"/cat/3.png", "/cat/a%20b%231%3F.png", "/cat/0.png"}
+        assert not store.present()
+
+    @pytest.mark.parametrize("scheme", ["file", "memory"])
+    def test_it_comes_from_any_file_system(self, scheme: str) -> None:
+        folder = lay_out(CATS_AND_DOGS)
+        fsspec.filesystem("memory").pipe(f"{folder}/cat/3.png", b"cat 3")
+        assert self.of(f"{scheme}://{folder}", "cat/3.png") == b"cat 3"
+
+    def test_what_is_not_there_is_named(self, server: ThreadingHTTPServer) -> None:
+        with pytest.raises(InputError, match=f"^{root_of(server)}/cat/gone.png: (cannot be read|no such)"):
+            self.of(root_of(server), "cat/gone.png")
+
+    def test_what_is_no_image_for_its_size_is_refused(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(remotes, "MOST_BYTES", 4)
+        with pytest.raises(InputError, match="cat/3.png: .*(more than|at most) 4"):
+            self.of(f"file://{lay_out(CATS_AND_DOGS)}", "cat/3.png")
+
+    def test_several_are_read_at_once(self, server: ThreadingHTTPServer, monkeypatch: pytest.MonkeyPatch) -> None:
+        both, real = threading.Barrier(2), Quiet.do_GET
+
+        def meet(self: Quiet) -> None:
+            both.wait(3)
+            real(self)
+
+        monkeypatch.setattr(Quiet, "do_GET", meet)
+        remote = remotes.Remote(Data(source="table", path=Path("none"), remote=root_of(server)))
+        with ThreadPoolExecutor(2) as pool:
+            assert list(pool.map(remote.content, ["cat/1.png", "cat/2.png"])) == [b"cat 1", b"cat 2"]

@@ -1,9 +1,11 @@
 """Which images go through the CNN, counted."""
 
+import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -248,3 +250,63 @@ def test_a_dry_run_says_what_a_run_would_do_and_does_nothing(project: Project, f
     prepare.main(params)
     assert "1 of 37 images would go through the CNN, about" in embed.main(params, "tiny", dry_run=True)
     assert forwards() == 36
+
+
+class TestEngine:
+    AWAY: ClassVar = {"engine": {"backend": "dask", "address": "tcp://127.0.0.1:9"}}
+    """Where nothing listens."""
+
+    def test_what_is_cached_needs_no_cluster(self, project: Project) -> None:
+        views = {"copies": 1}
+        first = run(project, embed=views)
+        MATRIX.unlink()
+        assert run(project, embed={**views, **self.AWAY}) == first
+
+    def test_what_is_not_says_that_nothing_answers_and_leaves_nothing(self, project: Project) -> None:
+        pytest.importorskip("distributed")
+        with pytest.raises(StateError, match="embed.engine: dask at tcp://127.0.0.1:9: nothing answers"):
+            run(project, embed=self.AWAY)
+        assert not MATRIX.exists()
+        assert not [path for path in Path(".headswap/embeddings").iterdir() if path.name.endswith(".tmp")]
+
+    def test_a_dry_run_names_it_and_joins_nothing(self, project: Project, forwards: Count) -> None:
+        params = project.write(embed=self.AWAY)
+        prepare.main(params)
+        said = embed.main(params, "tiny", dry_run=True)
+        assert said == (
+            "36 of 36 images would go through the CNN on the workers of dask at tcp://127.0.0.1:9; nothing was computed"
+        )
+        assert forwards() == 0
+
+    def test_a_dry_run_tells_the_pace_of_one_worker(self, project: Project) -> None:
+        run(project)
+        write_image(Path("data/raw/red/new.png"), "red", 99)
+        params = project.write(embed=self.AWAY)
+        prepare.main(params)
+        assert re.search(r"tcp://127.0.0.1:9, about \d+ s of one worker at", embed.main(params, "tiny", dry_run=True))
+
+    def test_its_workers_make_the_matrix_that_one_process_makes(
+        self, project: Project, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        views = {"copies": 2, "on_bad_image": "skip"}
+        Path("data/raw/red/00.png").write_bytes(b"no image")
+        expected = run(project, embed=views)
+        shutil.rmtree(".headswap")
+        dealt = list[object]()
+
+        class Here:
+            def slots(self, *, gpu: bool = False) -> int:
+                return 0 if gpu else 2
+
+            def each(self, function: Callable[[Any], Any], tasks: Any, *, gpu: bool = False) -> Iterator[Any]:
+                dealt.extend(tasks)
+                yield from map(function, reversed(tasks))
+
+        @contextmanager
+        def joined(engine: object, identity: Callable[[], object]) -> Iterator[Here]:
+            identity()
+            yield Here()
+
+        monkeypatch.setattr(embed.engines, "joined", joined)
+        assert run(project, embed={**views, **self.AWAY}) == expected
+        assert len(dealt) > 9
