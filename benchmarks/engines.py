@@ -9,6 +9,7 @@ import shutil
 import socket
 import statistics
 import tempfile
+import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -181,7 +182,7 @@ def _units(name: str) -> Iterator[Figure]:
     with _joined(stated, items[0]) as (job, cluster):
         for turn in range(TURNS):
             for rows in (FEW // SLOTS, size):
-                part = replace(job, recipe={**job.recipe, "turn": f"{turn} of {rows}"})
+                part = replace(job, recipe={**job.recipe, "turn": f"{name} {turn} {rows}"})
                 dealt = [items[start : start + rows] for start in range(0, FEW, rows)]
                 took[rows].append(_seconds_an_image(cluster, part, dealt))
         nothing = _milliseconds_of_nothing(cluster)
@@ -261,16 +262,24 @@ def _refusals(name: str, cluster: clusters.Cluster, clone: Clone, folder: Path) 
     """Time whole commands that must be refused, with one worker that is as it should be beside one that is not."""
     took = dict[str, float]()
     shutil.rmtree(clone.root / CACHE)
-    with socket.create_server((cluster.host, 0)) as silent:
-        for what, port in (("nobody", clusters.free_port()), ("not the engine", silent.getsockname()[1])):
-            address = cluster.setting["address"].replace(str(cluster.port), str(port))
-            took[what] = _refused(clone, {**cluster.setting, "address": address}, f"{name} at {address}: ")
+    for what, port in (("nobody there", clusters.free_port()), ("somebody silent", _silent(cluster.host))):
+        address = cluster.setting["address"].replace(str(cluster.port), str(port))
+        took[what] = _refused(clone, {**cluster.setting, "address": address}, f"{name} at {address}: ")
     for what, (environment, line) in _strangers(clone, folder / name).items():
         process = cluster.add(environment)
         took[what] = _refused(clone, cluster.setting, line)
         cluster.remove(process)
     detail = ", ".join(f"{what} {its:.1f}" for what, its in took.items())
     return at_most(f"{name}: the longest refusal, the whole command ({detail})", max(took.values()), "s", 15)
+
+
+def _silent(host: str, seconds: float = 30.0) -> int:
+    """Return a port where somebody listens, never answers, and hangs up at last: nothing waits for ever."""
+    listening = socket.create_server((host, 0))
+    hang_up = threading.Timer(seconds, listening.close)
+    hang_up.daemon = True
+    hang_up.start()
+    return int(listening.getsockname()[1])
 
 
 def _refused(clone: Clone, setting: Mapping[str, Any], line: str) -> float:

@@ -7,6 +7,7 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from functools import partial
 from types import ModuleType
 from typing import Any, ClassVar, NamedTuple, Self, TypeVar
@@ -28,6 +29,8 @@ GRACE = 10.0
 """Seconds for which a cluster may be without workers: those that are restarted come back by then."""
 ANSWER_WITHIN = 5.0
 """Seconds for whoever listens at the address to answer."""
+JOIN_WITHIN = 10.0
+"""Seconds to join: where something else listens, the engines themselves would try for minutes, or for ever."""
 ROUNDS = 3
 """How often work that lost its workers is begun, in all."""
 
@@ -79,6 +82,24 @@ class Elsewhere(ABC):
             socket.create_connection((host.strip("[]"), int(port)), ANSWER_WITHIN).close()
         except (OSError, UnicodeError) as error:
             raise StateError(f"{self.where}: nothing answers ({error}); is the cluster running?") from error
+
+    def within(self, join: Callable[[], Result]) -> Result:
+        """Return what joining the cluster returns; StateError if it fails or takes too long, and is left to itself."""
+        joining: Future[Result] = Future()
+
+        def attempt() -> None:
+            try:
+                joining.set_result(join())
+            except Exception as error:  # noqa: BLE001  # whatever an engine raises
+                joining.set_exception(error)
+
+        threading.Thread(target=attempt, daemon=True).start()
+        try:
+            return joining.result(JOIN_WITHIN)
+        except Exception as error:
+            said = " ".join(str(error).split())[:200]
+            silent = f"no answer within {JOIN_WITHIN:.0f} s; is it {self.name} that listens there?"
+            raise StateError(f"{self.where}: {f'cannot join ({said})' if joining.done() else silent}") from error
 
     @abstractmethod
     def __enter__(self) -> Self:

@@ -5,6 +5,7 @@ import concurrent.futures
 import contextlib
 import warnings
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, Self, TypeVar
 
 from pipeline.engines import agreement
@@ -25,12 +26,9 @@ class Dask(Elsewhere):
 
     def __enter__(self) -> Self:
         """Connect to the scheduler."""
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # of versions that differ: those that decide numbers are compared
-                self.client = self.module.Client(self.address, timeout=ANSWER_WITHIN)
-        except (OSError, ValueError, TypeError) as error:
-            raise StateError(f"{self.where}: no Dask scheduler answers ({' '.join(str(error).split())})") from error
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of versions that differ: those that decide numbers are compared
+            self.client = self.within(partial(self.module.Client, self.address, timeout=ANSWER_WITHIN))
         if not self.client.run_on_scheduler(agreement.question()):  # it reads the tasks that it passes on
             self.client.close()
             raise StateError(

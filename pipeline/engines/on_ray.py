@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import threading
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, Self, TypeVar
@@ -11,9 +10,6 @@ from pipeline.engines.elsewhere import Elsewhere, Shared, Workers, WorkersLostEr
 from pipeline.errors import StateError
 
 Result = TypeVar("Result")
-
-JOIN_WITHIN = 10.0
-"""Seconds to join a cluster: where somebody else listens, Ray itself would try for minutes."""
 
 
 class Ray(Elsewhere):
@@ -32,11 +28,7 @@ class Ray(Elsewhere):
 
     def __enter__(self) -> Self:
         """Become a driver of the cluster."""
-        failed = _within(
-            JOIN_WITHIN, partial(self.module.init, self.address, log_to_driver=False, logging_level="ERROR")
-        )
-        if failed is not None:
-            raise StateError(f"{self.where}: cannot join ({' '.join(str(failed).split())[:200]})") from failed
+        self.within(partial(self.module.init, self.address, log_to_driver=False, logging_level="ERROR"))
         from ray.util.joblib import register_ray  # noqa: PLC0415
 
         register_ray()  # type: ignore[no-untyped-call]
@@ -105,21 +97,3 @@ class Ray(Elsewhere):
             return TimeoutError()
         except self.module.exceptions.RayError as error:
             return getattr(error, "cause", None) or error
-
-
-def _within(seconds: float, action: Callable[[], object]) -> BaseException | None:
-    """Return what went wrong with an action, or that it takes too long: it is left to itself then, until we end."""
-    failures: list[BaseException | None] = []
-
-    def attempt() -> None:
-        try:
-            action()
-        except BaseException as error:  # noqa: BLE001  # the other thread's to word
-            failures.append(error)
-        else:
-            failures.append(None)
-
-    thread = threading.Thread(target=attempt, daemon=True)
-    thread.start()
-    thread.join(seconds)
-    return failures[0] if failures else TimeoutError(f"no answer of Ray's within {seconds:.0f} s; is it Ray's head?")

@@ -141,7 +141,7 @@ def test_what_came_before_an_error_is_kept(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(remotes, "_WORKERS", 1)
     real, done = remotes.Remote._pieces, list[str]()
 
-    def failing(self: remotes.Remote, name: str) -> Iterator[bytes]:
+    def failing(self: remotes.Remote, name: str, size: int | None) -> Iterator[bytes]:
         if len(done) == 15:
             raise InputError("the network is gone")
         done.append(name)
