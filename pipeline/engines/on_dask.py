@@ -71,7 +71,7 @@ class Dask(Elsewhere):
         if isinstance(error, self.module.scheduler.KilledWorker):
             tried = error.allowed_failures + 1
             return StateError(f"{self.where}: {tried} workers ended while they had the same task; see their logs")
-        lost = (concurrent.futures.CancelledError, asyncio.CancelledError, self.module.CommClosedError)
+        lost = (concurrent.futures.CancelledError, asyncio.CancelledError, self.module.comm.CommClosedError)
         if isinstance(error, lost):
             if self.client.status == "running":
                 return WorkersLostError(f"{self.where}: workers ended, and what only they had is lost")
