@@ -140,7 +140,8 @@ class EmbeddingCache:
                 self._add(known)
             added += [Added(listed.rows, listed.cost, listed.worker) for listed, _ in found]
             complete = len(found) == len(new)
-        self._held = None
+        if added:
+            self._held = None
         self._in_no_index &= self._known.keys()
         self._write_index()
         return added
@@ -164,7 +165,7 @@ class EmbeddingCache:
         def rows(used: _Used) -> tuple[Ints, Floats]:
             path = indexes.path_of(self.folder, used.listed)
             shard = read_shard(path)
-            _require_rows(shard.keys, used.rows, keys[used.positions], path)
+            _require_as_listed(shard.keys, shard.features, used, keys, path)
             return used.positions, shard.features[used.rows]
 
         with ThreadPoolExecutor(_AHEAD) as pool:
@@ -176,11 +177,11 @@ class EmbeddingCache:
         _allow_open_files(len(shards))
         parts: list[Floats] = []
         row_of, start = np.empty(len(keys), np.intp), 0
-        for listed, positions, rows in shards:
-            path = indexes.path_of(self.folder, listed)
+        for used in shards:
+            path = indexes.path_of(self.folder, used.listed)
             held, features = map_shard(path)
-            _require_rows(held, rows, keys[positions], path)
-            row_of[positions] = start + rows
+            _require_as_listed(held, features, used, keys, path)
+            row_of[used.positions] = start + used.rows
             parts.append(features)
             start += len(features)
         return Stored(parts, row_of)
@@ -281,9 +282,11 @@ def _read_if_there(path: Path) -> Known | None:
         return None
 
 
-def _require_rows(held: Keys, rows: Ints, wanted: Keys, path: Path) -> None:
-    """Raise StateError unless a shard with these keys (n,) holds the wanted ones (m,) at these rows (m,)."""
-    if rows.max() >= len(held) or (held[rows] != wanted).any():
+def _require_as_listed(held: Keys, features: Floats, used: _Used, keys: Keys, path: Path) -> None:
+    """Raise StateError unless a shard, with its keys (n,) and features (n, ...), is what an index may have said."""
+    listed, rows = used.listed, used.rows
+    like = len(held) == listed.rows and features.shape[1:] == listed.row_shape
+    if not like or rows.max() >= len(held) or (held[rows] != keys[used.positions]).any():
         raise StateError(f"{path}: holds other rows than an index says; delete {path.parent}/*{indexes.SUFFIX}")
 
 

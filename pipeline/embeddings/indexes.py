@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from io import BytesIO
+from math import isfinite
 from pathlib import Path
 from typing import NamedTuple
 
@@ -68,28 +69,33 @@ def read(folder: Path) -> dict[str, Known]:
     An index that is damaged, or repeats what others say, is removed. One that names a shard which is gone is replaced:
     for what was removed should leave no trace.
     """
-    there, stale = shards_in(folder), list[Path]()
+    parsed = {path: named(path) for path in sorted(folder.glob(f"*{SUFFIX}"))}
+    there, stale = shards_in(folder), list[Path]()  # listed last: what is new in an index is not taken for gone
     found, again = dict[str, Known](), dict[str, Known]()
-    for path in sorted(folder.glob(f"*{SUFFIX}")):
-        try:
-            named = {known.listed.sha256: known for known in _parse(path)}
-        except StateError:
-            _discard(path)
-            continue
-        new = {sha256: named[sha256] for sha256 in named.keys() & there - found.keys()}
-        if not new or not named.keys() <= there:
+    for path, says in parsed.items():
+        new = {sha256: says[sha256] for sha256 in says.keys() & there - found.keys()}
+        if not new or not says.keys() <= there:
             stale.append(path)
             again |= new
         found |= new
-    for path in stale:
-        _discard(path)
-    if again:
-        write(folder, list(again.values()))
+    written = write(folder, list(again.values())) if again else None
+    if written or not again:  # on a full disk a stale one is better than none
+        for path in stale:
+            if path != written:
+                _discard(path)
     return found
 
 
-def write(folder: Path, known: Sequence[Known]) -> None:
-    """Write an index of some shards; where that cannot be, as on a full disk, there is none, and that costs only time.
+def named(path: Path) -> dict[str, Known]:
+    """Return what an index says, by the shards' sha256; nothing if it is damaged, or not there any more."""
+    try:
+        return {known.listed.sha256: known for known in _parse(path)}
+    except StateError:
+        return {}
+
+
+def write(folder: Path, known: Sequence[Known]) -> Path | None:
+    """Write an index of some shards; None where that cannot be, as on a full disk, which costs only time.
 
     A shard that was removed meanwhile, perhaps for an image is forgotten, must not live on in an index: that goes, too.
     """
@@ -104,8 +110,10 @@ def write(folder: Path, known: Sequence[Known]) -> None:
     with suppress(OSError):
         with creating(path) as temporary:
             temporary.write_bytes(content)
-        if not {one.listed.sha256 for one in known} <= shards_in(folder):
-            _discard(path)
+        if all(path_of(folder, one.listed).exists() for one in known):
+            return path
+        _discard(path)
+    return None
 
 
 def drop(folder: Path) -> None:
@@ -124,18 +132,28 @@ def _parse(path: Path) -> list[Known]:
     content = stamps.read_bytes(path)
     if stamps.sha256_bytes(content) != path.stem:
         raise StateError(f"{path}: altered since it was written")
-    with hdf5.parse(content, path) as file:
-        text, keys = (hdf5.values(file, name, path, content) for name in ("shards", "keys"))
     try:
+        with hdf5.parse(content, path) as file:
+            text, keys = (hdf5.values(file, name, path, content) for name in ("shards", "keys"))
         listed = _LISTED.validate_json(text.tobytes())
-    except ValidationError as error:
-        raise StateError(f"{path}: not an index") from error
+    except (ValidationError, OSError, RuntimeError, KeyError, ValueError, TypeError, OverflowError) as error:
+        raise StateError(f"{path}: not an index") from error  # HDF5 raises any of them for what is none
     sizes = [one.rows for one in listed]
-    have_rows = bool(listed) and all(one.cost.images == one.rows > 0 for one in listed)
+    have_rows = bool(listed) and all(_is_possible(one) for one in listed)
+    have_rows &= len({one.sha256 for one in listed}) == len(listed)
     if keys.dtype != np.uint8 or keys.shape[1:] != (_WIDTH,) or not have_rows or sum(sizes) != len(keys):
         raise StateError(f"{path}: shards and keys do not belong together")
     parts = np.split(keys.view(f"S{_WIDTH}").reshape(-1), np.cumsum(sizes)[:-1])
     return [Known(one, part) for one, part in zip(listed, parts, strict=True)]
+
+
+def _is_possible(listed: Listed) -> bool:
+    """Return whether a shard can be what an index says of it."""
+    cost = listed.cost
+    numbers = (cost.seconds, cost.cpu_seconds, cost.peak_memory, cost.running_seconds, cost.running_images)
+    measured = all(isfinite(one) and one >= 0 for one in (*numbers, cost.joules or 0.0))
+    sizes = (listed.rows, listed.created_ns, *listed.row_shape)
+    return measured and cost.images == listed.rows and bool(listed.row_shape) and min(sizes) > 0
 
 
 def _discard(path: Path) -> None:

@@ -121,6 +121,7 @@ def prune(stored: Stored, images: Hashes, *, dry: bool) -> Change:
     for path in stored.shards:
         change += _keep(path, held(path, images), dry=dry)
     if not dry:
+        indexes.drop(stored.folder)  # they name what is gone
         _tidy(stored.folder)
     return change
 
@@ -187,6 +188,8 @@ def merge(stored: Stored) -> Change:
             change.rows += sum(int((~first).sum()) for first in batch.values())
             change.shards += len(batch) - (written is not None)
             change.bytes += before - (written.stat().st_size if written else 0)
+    if change.shards:
+        indexes.drop(stored.folder)
     return change
 
 

@@ -15,6 +15,7 @@ Identity = Mapping[str, str]
 """What must be the same everywhere, by name."""
 Identify = Callable[[], Identity]
 
+CODE = "headswap's code"
 PATIENCE = 60.0
 """Seconds for workers to answer: they import their libraries and load weights first."""
 
@@ -79,14 +80,15 @@ def problems(here: Identity, answer: object) -> Iterator[str]:
 def _differences(here: Identity, there: Identity) -> Iterator[str]:
     for name, expected in here.items():
         if (got := there.get(name)) != expected:
-            yield f"{name}: got {got!r}, expected {expected!r} as on the driver"
+            hint = "; restart it if it began before the code changed" if name == CODE else ""
+            yield f"{name}: got {got!r}, expected {expected!r} as on the driver{hint}"
 
 
 def software(libraries: Collection[str]) -> dict[str, str]:
     """Return the versions of Python and some libraries, and the sha256 of Headswap's own code."""
     versions = environment.versions()
     return {
-        "headswap's code": _code(),
+        CODE: _code(),
         "python": ".".join(platform.python_version_tuple()[:2]),
         **{name: versions.get(name, "none") for name in libraries},
     }

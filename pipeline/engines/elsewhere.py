@@ -1,5 +1,6 @@
 """Workers in other processes and machines, reached through joblib's backends."""
 
+import asyncio
 import importlib
 import queue
 import socket
@@ -44,6 +45,13 @@ class Shared(NamedTuple):
 
     function: Callable[[Any], Any]
     agreement: Agreement
+
+
+class _Outcome(NamedTuple):
+    """What became of a task."""
+
+    result: Any = None
+    error: Exception | None = None
 
 
 class Elsewhere(ABC):
@@ -98,8 +106,10 @@ class Elsewhere(ABC):
             return joining.result(JOIN_WITHIN)
         except Exception as error:
             said = " ".join(str(error).split())[:200]
-            silent = f"no answer within {JOIN_WITHIN:.0f} s; is it {self.name} that listens there?"
-            raise StateError(f"{self.where}: {f'cannot join ({said})' if joining.done() else silent}") from error
+            silent, doubt = f"no answer within {JOIN_WITHIN:.0f} s", f"is it {self.name} that listens there?"
+            raise StateError(
+                f"{self.where}: {f'cannot join ({said})' if joining.done() else silent}; {doubt}"
+            ) from error
 
     @abstractmethod
     def __enter__(self) -> Self:
@@ -122,8 +132,12 @@ class Elsewhere(ABC):
         """Return the arguments of `joblib.parallel_config`: for so many tasks at once, each with a GPU if asked for."""
 
     @abstractmethod
-    def worded(self, error: BaseException) -> BaseException:
-        """Return a WorkersLostError or StateError for what the engine raises; anything else as it is."""
+    def require_head(self) -> None:
+        """Raise StateError if the scheduler, or head, is gone."""
+
+    @abstractmethod
+    def lost(self, error: BaseException) -> StateError | None:
+        """Return a WorkersLostError or StateError for what the engine raises when something is gone."""
 
     @abstractmethod
     def stop(self) -> None:
@@ -136,11 +150,12 @@ class Elsewhere(ABC):
     def agree(self, identify: Identify) -> None:
         """Ask here and everywhere; StateError if there are no workers, or with a line for all that differs at one."""
         self.agreement = Agreement(identify, identify())
-        answers: Mapping[str, object] = self.ask(agreement.question(), agreement.PATIENCE)
+        try:
+            answers = self._answers(identify)
+        except (Exception, asyncio.CancelledError) as error:
+            raise self.worded(error) from error
         if not answers:
             raise StateError(f"{self.where}: has no workers; start some")
-        if all(answer is True for answer in answers.values()):  # one of Dask's does not survive what it cannot import
-            answers = self.ask(identify, agreement.PATIENCE)
         problems = [
             f"{self.where}: worker {name}: {problem}"
             for name, answer in answers.items()
@@ -148,6 +163,17 @@ class Elsewhere(ABC):
         ]
         if problems:
             raise StateError(*first_five(problems, "differences"))
+
+    def _answers(self, identify: Identify) -> Mapping[str, object]:
+        answers: Mapping[str, object] = self.ask(agreement.question(), agreement.PATIENCE)
+        if all(answer is True for answer in answers.values()):  # one of Dask's does not survive what it cannot import
+            answers = self.ask(identify, agreement.PATIENCE)
+        return answers
+
+    def worded(self, error: BaseException) -> StateError:
+        """Return what an engine raises as a line."""
+        unknown = StateError(f"{self.where}: {type(error).__name__}: {' '.join(str(error).split())[:200]}")
+        return error if isinstance(error, StateError) else self.lost(error) or unknown
 
     def map(self, function: Callable[[Task], Result], tasks: Sequence[Task]) -> Iterator[Result]:
         """Yield the function's results in the tasks' order, doing again what lost workers had; errors as `each`."""
@@ -185,27 +211,27 @@ class Elsewhere(ABC):
         Raises:
             WorkersLostError: if a worker is lost and the engine does not make up for it.
             StateError: if there are no workers any more, or one that has joined since does not agree.
-            PipelineError: whatever the function raises.
+            Exception: whatever the function raises.
 
         """
         began_with = self._awaited(gpu=gpu)
-        answers: queue.Queue[tuple[str, Any]] = queue.Queue()
+        answers: queue.Queue[_Outcome | None] = queue.Queue()
         feed = threading.Thread(target=self._feed, args=(function, tasks, answers, began_with, gpu), daemon=True)
         feed.start()
         seen = time.monotonic()
         try:
             while True:
                 try:
-                    kind, value = answers.get(timeout=LOOK_EVERY)
+                    answer = answers.get(timeout=LOOK_EVERY)
                 except queue.Empty:
                     seen = self._seen(seen, began_with, gpu=gpu)
                     yield None
                 else:
-                    if kind == "error":
-                        raise self.worded(value)
-                    if kind == "end":
+                    if answer is None:
                         return
-                    yield value
+                    if answer.error is not None:
+                        raise answer.error
+                    yield answer.result
                     seen = time.monotonic()
         finally:
             feed.join(LOOK_EVERY)
@@ -216,7 +242,7 @@ class Elsewhere(ABC):
         self,
         function: Callable[[Task], Result],
         tasks: Sequence[Task],
-        answers: "queue.Queue[tuple[str, Any]]",
+        answers: "queue.Queue[_Outcome | None]",
         workers: Workers,
         gpu: bool,
     ) -> None:
@@ -226,11 +252,18 @@ class Elsewhere(ABC):
             with joblib.parallel_config(**self.backend(shared, slots, gpu=gpu)):
                 calls = (joblib.delayed(_answer)(shared, task) for task in tasks)
                 ahead = 2 * slots + self.spare
-                for result in joblib.Parallel(return_as=self.returns, batch_size=1, pre_dispatch=ahead)(calls):
-                    answers.put(("result", result))
-            answers.put(("end", None))
-        except BaseException as error:  # noqa: BLE001  # raised by the thread that waits
-            answers.put(("error", error))
+                for outcome in joblib.Parallel(return_as=self.returns, batch_size=1, pre_dispatch=ahead)(calls):
+                    answers.put(outcome)
+            answers.put(None)
+        except BaseException as error:  # noqa: BLE001  # the engine's, not a task's; raised by the thread that waits
+            answers.put(_Outcome(error=self._engines_own(error)))
+
+    def _engines_own(self, error: BaseException) -> StateError:
+        """Word an error; what goes wrong meanwhile, as when the head is gone, says more."""
+        try:
+            return self.worded(error)
+        except StateError as other:
+            return other
 
     def _awaited(self, *, gpu: bool) -> Workers:
         """Return the workers, as soon as there are any; StateError if that takes too long."""
@@ -244,10 +277,11 @@ class Elsewhere(ABC):
         """Return when workers were last seen: now, if there are any.
 
         Raises:
-            StateError: if they have been gone for too long.
+            StateError: if they have been gone for too long, or the head is gone.
             WorkersLostError: if one is gone for which the engine would wait.
 
         """
+        self.require_head()
         now, there = time.monotonic(), self.workers(gpu=gpu)
         if there and self.counts_on_all and (gone := began_with.keys() - there.keys()):
             raise WorkersLostError(f"{self.where}: gone: {', '.join(sorted(gone))}")
@@ -264,8 +298,11 @@ def _numbered(function: Callable[[Task], Result], numbered: tuple[int, Task]) ->
     return numbered[0], function(numbered[1])
 
 
-def _answer(shared: Shared, task: Any) -> Any:  # noqa: ANN401  # a task's, and its result's
+def _answer(shared: Shared, task: Any) -> _Outcome:  # noqa: ANN401  # whatever the function takes
     """Call a function in a worker; what it runs in parallel stays there, or it would send its data round."""
-    shared.agreement.require()
-    with joblib.parallel_config("sequential"):
-        return shared.function(task)
+    try:
+        shared.agreement.require()
+        with joblib.parallel_config("sequential"):
+            return _Outcome(shared.function(task))
+    except Exception as error:  # noqa: BLE001  # raised by the driver, which then knows it from the engine's own
+        return _Outcome(error=error)

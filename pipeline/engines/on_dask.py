@@ -3,6 +3,7 @@
 import asyncio
 import concurrent.futures
 import contextlib
+import logging
 import warnings
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -26,10 +27,11 @@ class Dask(Elsewhere):
 
     def __enter__(self) -> Self:
         """Connect to the scheduler."""
+        logging.getLogger("distributed").setLevel(logging.CRITICAL + 1)  # what goes wrong is worded here
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of versions that differ: those that decide numbers are compared
             self.client = self.within(partial(self.module.Client, self.address, timeout=ANSWER_WITHIN))
-        if not self.client.run_on_scheduler(agreement.question()):  # it reads the tasks that it passes on
+        if not self.within(partial(self.client.run_on_scheduler, agreement.question())):  # it reads what it passes on
             self.client.close()
             raise StateError(
                 f"{self.where}: headswap is not installed in the scheduler's environment, which needs it, too"
@@ -42,10 +44,7 @@ class Dask(Elsewhere):
 
     def workers(self, *, gpu: bool = False) -> Workers:
         """Return the workers, each for one task, or as many as the GPUs that it was given as a resource."""
-        try:
-            found = self._workers()
-        except OSError:  # the scheduler is gone
-            return {}
+        found = self._workers()
         gpus = {name: int(about["resources"].get("GPU", 0)) for name, about in found.items()}
         return {name: number for name, number in gpus.items() if number} if gpu else dict.fromkeys(found, 1)
 
@@ -66,23 +65,32 @@ class Dask(Elsewhere):
         config = {"backend": "dask", "client": self.client, "n_jobs": -1, "scatter": [shared]}
         return config | ({"resources": {"GPU": 1}} if gpu else {})
 
-    def worded(self, error: BaseException) -> BaseException:
+    def require_head(self) -> None:
+        """Raise StateError unless the client is connected; what was asked of an earlier connection is lost."""
+        if self.client.status != "running":
+            raise StateError(f"{self.where}: the scheduler is gone; what was finished is kept")
+
+    def lost(self, error: BaseException) -> StateError | None:
         """Tell a lost scheduler, what was lost with workers, and a task that ends every worker it is given to."""
         if isinstance(error, self.module.scheduler.KilledWorker):
             tried = error.allowed_failures + 1
             return StateError(f"{self.where}: {tried} workers ended while they had the same task; see their logs")
-        lost = (concurrent.futures.CancelledError, asyncio.CancelledError, self.module.comm.CommClosedError)
-        if isinstance(error, lost):
-            if self.client.status == "running":
-                return WorkersLostError(f"{self.where}: workers ended, and what only they had is lost")
-            return StateError(f"{self.where}: the scheduler is gone; what was finished is kept")
-        return error
+        if isinstance(error, (concurrent.futures.CancelledError, asyncio.CancelledError, OSError)):
+            self.require_head()
+            return WorkersLostError(f"{self.where}: workers ended, and what only they had is lost")
+        return None
 
     def stop(self) -> None:
         """Do nothing: closing the client will."""
 
     def _workers(self) -> Mapping[str, Any]:
-        return dict(self.client.scheduler_info(n_workers=-1)["workers"])
+        """Return what the scheduler says of its workers; nothing if it is gone."""
+        if self.client.status != "running":
+            return {}
+        try:
+            return dict(self.client.scheduler_info(n_workers=-1).get("workers", {}))
+        except OSError:
+            return {}
 
 
 def _answer(future: Any) -> Any:  # noqa: ANN401  # Dask has no types for futures

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import time
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, Self, TypeVar
@@ -10,6 +11,10 @@ from pipeline.engines.elsewhere import Elsewhere, Shared, Workers, WorkersLostEr
 from pipeline.errors import StateError
 
 Result = TypeVar("Result")
+
+
+LOOK_AT_HEAD_EVERY = 5.0
+"""Seconds."""
 
 
 class Ray(Elsewhere):
@@ -25,6 +30,7 @@ class Ray(Elsewhere):
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray reports usage unless told not to
         os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "error")  # and logs its tries to reach a head
         super().__init__(address)
+        self.look_at = 0.0
 
     def __enter__(self) -> Self:
         """Become a driver of the cluster."""
@@ -64,16 +70,22 @@ class Ray(Elsewhere):
         resources = {"num_cpus": 1} | ({"num_gpus": 1} if gpu else {})
         return {"backend": "ray", "n_jobs": slots, "ray_remote_args": resources}
 
-    def worded(self, error: BaseException) -> BaseException:
-        """Tell lost workers and a lost head from what a task raises, which Ray wraps."""
+    def require_head(self) -> None:
+        """Raise StateError unless somebody listens where the head did: Ray itself would end us a minute later."""
+        if time.monotonic() < self.look_at:
+            return
+        self.look_at = time.monotonic() + LOOK_AT_HEAD_EVERY
+        try:
+            self._require_listener()
+        except StateError as error:
+            raise StateError(f"{self.where}: the head is gone; what was finished is kept") from error
+
+    def lost(self, error: BaseException) -> StateError | None:
+        """Tell lost workers from what else Ray raises."""
         errors = self.module.exceptions
-        if isinstance(error, errors.RayTaskError):
-            return error.cause  # type: ignore[no-any-return]
         if isinstance(error, (errors.RayActorError, errors.WorkerCrashedError, errors.NodeDiedError)):
             return WorkersLostError(f"{self.where}: a worker ended in the middle of its work")
-        if isinstance(error, errors.RayError):
-            return StateError(f"{self.where}: {' '.join(str(error).split())[:200]}; what was finished is kept")
-        return error
+        return None
 
     def stop(self) -> None:
         """Leave and join again, if that is possible: what runs for a driver ends with it."""

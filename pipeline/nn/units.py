@@ -30,6 +30,10 @@ UNITS_PER_SLOT = 8
 """And so small that the last ones, when some workers have nothing to do any more, take a small part of the whole."""
 SEEN_WITHIN = 60.0
 """Seconds after which a shared disk shows one machine what another has written: NFS keeps listings so long."""
+PAUSE = 2.0
+"""Seconds between looks for them: each goes through all keys."""
+LOOKING_PART = 20
+"""How many times longer than a look the time between two is: a folder of many shards takes long to list."""
 SHOWN = 8
 """Workers that are shown one by one."""
 
@@ -66,7 +70,7 @@ def run(cluster: Elsewhere, job: Job, cached: EmbeddingCache, items: Sequence[It
             break
     until = time.monotonic() + SEEN_WITHIN
     while _missing(cached, keys, items, skipped) and time.monotonic() < until:
-        time.sleep(LOOK_EVERY)
+        time.sleep(PAUSE)
         cached.refresh()
     return skipped
 
@@ -81,7 +85,7 @@ def _watched(
     """Deal the items once, and show what comes of them."""
     gpu = job.settings.runtime.startswith("torch") and cluster.slots(gpu=True) > 0
     dealt = units(items, cluster.slots(gpu=gpu) or 1, job.settings.batch_size)
-    pace, looked = _Pace(), time.monotonic()
+    pace, look_at = _Pace(), 0.0
     embed = partial(workers.embed, replace(job, gpu=gpu))
     with tqdm(total=len(items), desc="embed", unit="image", disable=None) as bar, deferred() as interrupted:
         try:
@@ -89,9 +93,8 @@ def _watched(
                 if done is not None:
                     skipped |= done
                     bar.update(len(done))
-                if time.monotonic() - looked >= LOOK_EVERY:
-                    pace.look(cached, bar)
-                    looked = time.monotonic()
+                if time.monotonic() >= look_at:
+                    look_at = pace.look(cached, bar)
                 if interrupted():
                     break
         except WorkersLostError:  # perhaps by the same Ctrl-C, which then counts
@@ -117,19 +120,26 @@ class _Pace:
     def __init__(self) -> None:
         self.costs: dict[str, Cost] = defaultdict(Cost)
 
-    def look(self, cached: EmbeddingCache, bar: "tqdm[Any]") -> None:
-        """Look for new shards, and show them."""
+    def look(self, cached: EmbeddingCache, bar: "tqdm[Any]") -> float:
+        """Look for new shards, show them, and return when to look again: looking takes a small part of the time."""
+        begun = time.monotonic()
         for added in cached.refresh():
             self.costs[added.worker] += added.cost
             bar.update(added.rows)
         bar.set_postfix_str(str(self))
+        now = time.monotonic()
+        return now + max(LOOK_EVERY, LOOKING_PART * (now - begun))
 
     def lines(self) -> Iterator[str]:
         for worker, cost in sorted(self.costs.items()):
-            yield f"{worker or 'another run'}: {cost.images} images, {cost.images / cost.seconds:.1f} a second"
+            yield f"{worker or 'another run'}: {cost.images} images, {_rate(cost):.1f} a second"
 
     def __str__(self) -> str:
-        rates = sorted(cost.images / cost.seconds for cost in self.costs.values())
+        rates = sorted(_rate(cost) for cost in self.costs.values())
         if len(rates) <= SHOWN:
             return " + ".join(f"{rate:.1f}" for rate in rates) + " images/s" if rates else ""
         return f"{len(rates)} workers, {rates[0]:.1f} to {rates[-1]:.1f} images/s each"
+
+
+def _rate(cost: Cost) -> float:
+    return cost.images / max(cost.seconds, 1e-9)

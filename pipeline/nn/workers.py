@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from pipeline import stamps
+from pipeline.atomic import remove_if_stale
 from pipeline.cost import Cost
 from pipeline.embeddings import cache
 from pipeline.embeddings.cache import Keys, Recipe
@@ -83,6 +84,8 @@ def agreed(job: Job, first: Item) -> Iterator[agreement.Identify]:
 
     """
     job.cache.mkdir(parents=True, exist_ok=True)
+    for left in job.cache.glob(".seen.*.tmp"):
+        remove_if_stale(left)
     token = _temporary(job.cache)
     token.write_text(token.name)
     try:

@@ -1,5 +1,6 @@
 """Workers that differ from their driver do nothing for it."""
 
+import asyncio
 import importlib.metadata
 import os
 import platform
@@ -27,7 +28,7 @@ class Asked(Elsewhere):
 
     name, package, returns, counts_on_all, spare = "ray", "json", "list", False, 0
     where = "params.yaml: embed.engine: ray at head:1"
-    backend = worded = workers = stop = __enter__ = __exit__ = None  # type: ignore[assignment]
+    backend = lost = require_head = workers = stop = __enter__ = __exit__ = None  # type: ignore[assignment]
 
     def __init__(self, *answers: Mapping[str, Any]) -> None:
         self.answers, self.questions = iter(answers), list[Callable[[], Any]]()
@@ -162,3 +163,18 @@ class TestSoftware:
         found.append(agreement._code.__wrapped__())
         assert found[0] == found[1]
         assert len(set(found)) == 3
+
+
+class Torn(Asked):
+    """A cluster whose head ends while its workers are asked."""
+
+    def ask(self, question: Callable[[], Any], seconds: float) -> Mapping[str, Any]:
+        raise asyncio.CancelledError
+
+    def lost(self, error: BaseException) -> StateError:
+        return StateError(f"{self.where}: the scheduler is gone")
+
+
+def test_a_head_that_ends_meanwhile_is_one_line_too() -> None:
+    with pytest.raises(StateError, match="ray at head:1: the scheduler is gone"):
+        Torn().agree(identify)

@@ -104,7 +104,7 @@ def ended(run: subprocess.Popen[str]) -> tuple[int, str]:
 def settled(clone: SmallClone) -> None:
     """Wait until no worker finishes what it had in hand any more."""
     found: list[int] = []
-    wait_for(lambda: found.append(len(shards(clone))) or found[-20:] == found[-1:] * 20, "the end of all units")
+    wait_for(lambda: found.append(len(shards(clone))) or found[-100:] == found[-1:] * 100, "the end of all units")
 
 
 def require_each_row_once(clone: SmallClone) -> None:
@@ -220,3 +220,14 @@ def test_whatever_else_listens_at_the_address_is_refused(
         said = [line for line in clone.run(*EMBED, status=2).splitlines() if line.startswith("headswap")]  # Ray logs
     assert len(said) == 1, said
     assert address in said[0]
+
+
+def test_a_head_that_ends_in_the_middle_ends_the_run_in_one_line(
+    away: SmallClone, cluster: Cluster, expected: dict[str, bytes]
+) -> None:
+    run = begun(away)
+    clusters.end(cluster.head)
+    status, said = ended(run)
+    assert status == 2, said
+    assert [line for line in said.splitlines() if "is gone; what was finished is kept" in line], said
+    assert "Traceback" not in said

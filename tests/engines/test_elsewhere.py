@@ -20,7 +20,7 @@ TWO = {"one": 1, "two": 1}
 Look = Callable[[], Workers]
 
 
-class LostError(Exception):
+class LostError(BaseException):
     """What the engine itself raises when a worker ends."""
 
 
@@ -52,8 +52,11 @@ class Scripted(Elsewhere):
     def backend(self, shared: Shared, slots: int, *, gpu: bool) -> dict[str, Any]:
         return {"backend": "threading", "n_jobs": slots}
 
-    def worded(self, error: BaseException) -> BaseException:
-        return WorkersLostError(f"{self.where}: a worker ended") if isinstance(error, LostError) else error
+    def require_head(self) -> None:
+        pass
+
+    def lost(self, error: BaseException) -> StateError | None:
+        return WorkersLostError(f"{self.where}: a worker ended") if isinstance(error, LostError) else None
 
     def stop(self) -> None:
         self.stopped.set()

@@ -145,7 +145,7 @@ class TestRun:
         self, project: Project, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(units, "SEEN_WITHIN", 5.0)
-        monkeypatch.setattr(units, "LOOK_EVERY", 0.01)
+        monkeypatch.setattr(units, "PAUSE", 0.01)
         made, real, looks = Pass(project), EmbeddingCache.refresh, iter(range(30))
         monkeypatch.setattr(EmbeddingCache, "refresh", lambda self: [] if next(looks, None) is not None else real(self))
         made.run(Here())

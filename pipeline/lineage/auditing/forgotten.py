@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from pipeline import exclusions, locks, manifest, runs, sources, stamps
 from pipeline.embeddings import indexes, matrix, upkeep
+from pipeline.embeddings.cache import sha256_of
 from pipeline.errors import StateError
 from pipeline.lineage.auditing import objects
 from pipeline.lineage.findings import Finding
@@ -153,8 +154,8 @@ def _shards(root: Path, images: npt.NDArray[np.uint8]) -> Iterator[Finding]:
             if rows:
                 yield Finding(path.as_posix(), NOTHING, f"{rows} rows; run `headswap forget` again")
     for path in sorted(root.glob(f"*/*{indexes.SUFFIX}")):
-        content = stamps.read_bytes(path)
-        if any(bytes(one) in content for one in images):
+        named = [known.keys for known in indexes.named(path).values()]
+        if named and np.isin(matrix.comparable(sha256_of(np.concatenate(named))), matrix.comparable(images)).any():
             yield Finding(path.as_posix(), NOTHING, "an index that names it; run `headswap forget` again")
     for path in sorted([*root.glob("*/.*.tmp"), *matrix.matrix_path("x").parent.glob(".*.tmp")]):
         yield Finding(path.as_posix(), NOTHING, "what a killed writer left; delete it")
