@@ -166,7 +166,9 @@ class Elsewhere(ABC):
 
     def _answers(self, identify: Identify) -> Mapping[str, object]:
         answers: Mapping[str, object] = self.ask(agreement.question(), agreement.PATIENCE)
-        if all(answer is True for answer in answers.values()):  # one of Dask's does not survive what it cannot import
+        if answers and all(
+            answer is True for answer in answers.values()
+        ):  # one of Dask's does not survive what it cannot import
             answers = self.ask(identify, agreement.PATIENCE)
         return answers
 

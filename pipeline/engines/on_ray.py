@@ -22,6 +22,7 @@ class Ray(Elsewhere):
 
     name = "ray"
     package = "ray"
+    doubt = "is it ray that listens there, and does it ask for a token (RAY_AUTH_MODE=token)?"
     counts_on_all = True
     spare = 0  # its pool deals tasks in turn, as they are sent
     returns = "list"
@@ -66,9 +67,13 @@ class Ray(Elsewhere):
         return {name: self._answer(reference) for name, reference in asked.items()}
 
     def backend(self, shared: Shared, slots: int, *, gpu: bool) -> dict[str, Any]:  # noqa: ARG002  # it sees by itself
-        """Ask for as many actors as there are slots; left to itself, Ray would give them no CPU of their own."""
-        resources = {"num_cpus": 1} | ({"num_gpus": 1} if gpu else {})
-        return {"backend": "ray", "n_jobs": slots, "ray_remote_args": resources}
+        """Ask for as many actors as there are slots; left to itself, Ray would give them no CPU of their own.
+
+        A single slot gets two, of half a CPU each: joblib would do the work of one in this process.
+        """
+        each = 1 if slots > 1 else 0.5
+        resources = {"num_cpus": each} | ({"num_gpus": each} if gpu else {})
+        return {"backend": "ray", "n_jobs": max(2, slots), "ray_remote_args": resources}
 
     def require_head(self) -> None:
         """Raise StateError unless somebody listens where the head did: Ray itself would end us a minute later."""

@@ -1,5 +1,6 @@
 """An index spares time, and whatever is wrong with it costs nothing else."""
 
+import re
 from io import BytesIO
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 from pipeline import stamps
 from pipeline.cost import Cost
 from pipeline.embeddings import cache as caches
-from pipeline.embeddings import indexes
+from pipeline.embeddings import indexes, upkeep
 from pipeline.embeddings.cache import EmbeddingCache, read_shard, sha256_of
 from pipeline.errors import StateError
 from tests.embeddings.test_cache import KEYS, RECIPE, ROWS, gathered
@@ -216,3 +217,62 @@ def test_where_no_index_can_be_written_the_cache_opens_without(error: OSError, m
     monkeypatch.setattr(Path, "write_bytes", fail)
     assert opened().missing(KEYS[:7]).tolist() == [6]
     assert [path.suffix for path in opened().folder.iterdir() if path.suffix not in (".h5", ".json")] == []
+
+
+def say(old: str, new: str) -> None:
+    """Let the index say something else of its shards."""
+    (path,) = index_files()
+    with h5py.File(path, "r+") as file:
+        text = file["shards"][:].tobytes().decode()
+        assert re.search(old, text)
+        del file["shards"]
+        file["shards"] = np.frombuffer(re.sub(old, new, text).encode(), np.uint8)
+    rename_to_its_hash(path)
+
+
+IMPOSSIBLE = [
+    (r'"row_shape":\[\d+\]', '"row_shape":[]'),
+    (r'"row_shape":\[\d+\]', '"row_shape":[-1]'),
+    (r'"seconds":[\d.]+', '"seconds":-1e308'),
+    (r'"created_ns":', '"created_ns":-'),
+    (r'"sha256":"[0-9a-f]+"', f'"sha256":"{"a" * 64}"'),
+]
+
+
+@pytest.mark.parametrize(("old", "new"), IMPOSSIBLE)
+def test_an_index_that_cannot_be_true_is_no_index(old: str, new: str) -> None:
+    fill(slice(0, 3), slice(3, 6))
+    opened()
+    say(old, new)
+    assert indexes.named(index_files()[0]) == {}
+    np.testing.assert_array_equal(gathered(opened(), KEYS[:6]), ROWS[:6])
+
+
+def test_a_width_that_is_not_the_shards_is_an_error_with_a_remedy() -> None:
+    fill(slice(0, 3), slice(3, 6))
+    opened()
+    say(r'"row_shape":\[\d+\]', '"row_shape":[99]')
+    with pytest.raises(StateError, match="other rows than an index says; delete"):
+        gathered(opened(), KEYS[:6])
+
+
+def test_a_stale_index_stays_where_its_replacement_cannot_be_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    fill(slice(0, 3), slice(3, 6), slice(6, 8))
+    opened()
+    before = index_files()
+    shards()[0].unlink()
+    with monkeypatch.context() as patch:
+        patch.setattr(indexes, "creating", lambda path: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+        opened()
+    assert index_files() == before
+    opened()
+    assert index_files() != before
+
+
+def test_pruning_leaves_no_index_that_names_what_is_gone() -> None:
+    fill(slice(0, 3), slice(3, 6))
+    opened()
+    (stored,) = upkeep.recipes(ROOT)
+    upkeep.prune(stored, sha256_of(KEYS[:2]), dry=False)
+    assert index_files() == []
+    assert opened().missing(KEYS[:6]).tolist() == [2, 3, 4, 5]
