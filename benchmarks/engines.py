@@ -92,8 +92,7 @@ def _running(name: str) -> Iterator[clusters.Cluster]:
     """Start a cluster, and stop it: even an idle one takes some per cent of a core."""
     cluster = CLUSTERS[name]()
     try:
-        for _ in range(SLOTS):
-            cluster.add()
+        cluster.add(*[{}] * SLOTS)
         yield cluster
     finally:
         cluster.stop()
@@ -266,9 +265,9 @@ def _refusals(name: str, cluster: clusters.Cluster, clone: Clone, folder: Path) 
         address = cluster.setting["address"].replace(str(cluster.port), str(port))
         took[what] = _refused(clone, {**cluster.setting, "address": address}, f"{name} at {address}: ")
     for what, (environment, line) in _strangers(clone, folder / name).items():
-        process = cluster.add(environment)
+        cluster.add(environment)
         took[what] = _refused(clone, cluster.setting, line)
-        cluster.remove(process)
+        cluster.remove(cluster.workers[-1])
     detail = ", ".join(f"{what} {its:.1f}" for what, its in took.items())
     return at_most(f"{name}: the longest refusal, the whole command ({detail})", max(took.values()), "s", 15)
 

@@ -63,6 +63,8 @@ class Elsewhere(ABC):
     """The module that it needs."""
     returns: ClassVar[str]
     """How its backend gives results back, as `joblib.Parallel` calls it."""
+    doubt: ClassVar[str]
+    """What to ask oneself where it cannot be joined."""
     counts_on_all: ClassVar[bool]
     """Whether it waits for workers that are gone, instead of giving their tasks to others."""
     spare: ClassVar[int]
@@ -106,9 +108,9 @@ class Elsewhere(ABC):
             return joining.result(JOIN_WITHIN)
         except Exception as error:
             said = " ".join(str(error).split())[:200]
-            silent, doubt = f"no answer within {JOIN_WITHIN:.0f} s", f"is it {self.name} that listens there?"
+            silent = f"no answer within {JOIN_WITHIN:.0f} s"
             raise StateError(
-                f"{self.where}: {f'cannot join ({said})' if joining.done() else silent}; {doubt}"
+                f"{self.where}: {f'cannot join ({said})' if joining.done() else silent}; {self.doubt}"
             ) from error
 
     @abstractmethod

@@ -16,6 +16,10 @@ from pipeline.errors import StateError
 Result = TypeVar("Result")
 
 
+LOGGERS = ("distributed", "distributed.client", "distributed.core", "tornado.application", "asyncio")
+"""They would show tracebacks of what is worded here."""
+
+
 class Dask(Elsewhere):
     """The workers of a Dask scheduler; it gives a lost worker's tasks to others by itself."""
 
@@ -28,7 +32,8 @@ class Dask(Elsewhere):
 
     def __enter__(self) -> Self:
         """Connect to the scheduler."""
-        logging.getLogger("distributed").setLevel(logging.CRITICAL + 1)  # what goes wrong is worded here
+        for name in LOGGERS:
+            logging.getLogger(name).setLevel(logging.CRITICAL + 1)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of versions that differ: those that decide numbers are compared
             self.client = self.within(partial(self.module.Client, self.address, timeout=ANSWER_WITHIN))
@@ -69,7 +74,7 @@ class Dask(Elsewhere):
             """As it is, but that joblib would do the work of a single worker in this process."""
 
             def effective_n_jobs(self, n_jobs: int) -> int:
-                return max(2, super().effective_n_jobs(n_jobs))
+                return max(2, int(super().effective_n_jobs(n_jobs)))
 
         resources = {"resources": {"GPU": 1}} if gpu else {}
         return {"backend": AtLeastTwo(client=self.client, scatter=[shared], **resources), "n_jobs": -1}

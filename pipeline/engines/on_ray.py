@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import time
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, Self, TypeVar
@@ -11,10 +10,6 @@ from pipeline.engines.elsewhere import Elsewhere, Shared, Workers, WorkersLostEr
 from pipeline.errors import StateError
 
 Result = TypeVar("Result")
-
-
-LOOK_AT_HEAD_EVERY = 5.0
-"""Seconds."""
 
 
 class Ray(Elsewhere):
@@ -29,9 +24,8 @@ class Ray(Elsewhere):
 
     def __init__(self, address: str) -> None:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray reports usage unless told not to
-        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "error")  # and logs its tries to reach a head
         super().__init__(address)
-        self.look_at = 0.0
+        self.there = True
 
     def __enter__(self) -> Self:
         """Become a driver of the cluster."""
@@ -42,8 +36,9 @@ class Ray(Elsewhere):
         return self
 
     def __exit__(self, *_error: object) -> None:
-        """Leave; the workers that ran tasks of ours end."""
-        self.module.shutdown()
+        """Leave, and end the workers that ran our tasks; with a head that is gone that would hang."""
+        if self.there:
+            self.module.shutdown()
 
     def workers(self, *, gpu: bool = False) -> Workers:
         """Return the nodes with their CPUs, or with their GPUs."""
@@ -77,12 +72,10 @@ class Ray(Elsewhere):
 
     def require_head(self) -> None:
         """Raise StateError unless somebody listens where the head did: Ray itself would end us a minute later."""
-        if time.monotonic() < self.look_at:
-            return
-        self.look_at = time.monotonic() + LOOK_AT_HEAD_EVERY
         try:
             self._require_listener()
         except StateError as error:
+            self.there = False
             raise StateError(f"{self.where}: the head is gone; what was finished is kept") from error
 
     def lost(self, error: BaseException) -> StateError | None:
@@ -94,6 +87,8 @@ class Ray(Elsewhere):
 
     def stop(self) -> None:
         """Leave and join again, if that is possible: what runs for a driver ends with it."""
+        if not self.there:
+            return
         self.__exit__()
         with contextlib.suppress(StateError):
             self.__enter__()

@@ -77,13 +77,11 @@ class Cluster(ABC):
     def there(self) -> int:
         """How many workers the cluster knows."""
 
-    def add(self, environment: Mapping[str, str] | None = None) -> Process:
-        """Start one more worker, and wait until the cluster knows it."""
+    def add(self, *environments: Mapping[str, str]) -> None:
+        """Start more workers at once, each in its environment, and wait until the cluster knows them all."""
         before = self.there()
-        process = self._begin(*self._worker(), environment=environment)
-        self.workers.append(process)
-        wait_for(lambda: self.there() > before, "a worker")
-        return process
+        self.workers += [self._begin(*self._worker(), environment=one) for one in environments]
+        wait_for(lambda: self.there() >= before + len(environments), "a worker")
 
     def remove(self, *processes: Process) -> None:
         """Kill workers, and wait until the cluster has noticed."""

@@ -5,6 +5,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from importlib.util import find_spec
@@ -47,13 +48,12 @@ def expected(clone: SmallClone) -> dict[str, bytes]:
     return results(clone)
 
 
-@pytest.fixture(scope="module", params=ENGINES)
+@pytest.fixture(scope="module", params=[pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in ENGINES])
 def cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
     """Two workers."""
     made = CLUSTERS[request.param]()
     try:
-        made.add()
-        made.add()
+        made.add({}, {})
         yield made
     finally:
         made.stop()
@@ -64,8 +64,7 @@ def away(clone: SmallClone, expected: dict[str, bytes], cluster: Cluster) -> Sma
     """The clone with nothing computed, and two workers to do it."""
     clone.set(**{"embed.engine": cluster.setting})
     forget(clone)
-    while len(cluster.workers) < 2:
-        cluster.add()
+    cluster.add(*[{}] * (2 - len(cluster.workers)))
     return clone
 
 
@@ -121,6 +120,18 @@ def test_every_stage_gives_the_bytes_of_one_process(away: SmallClone, expected: 
     require_each_row_once(away)
 
 
+def test_a_single_worker_does_the_work_and_not_the_driver(cluster: Cluster, away: SmallClone) -> None:
+    cluster.remove(cluster.workers[0])
+    there = (
+        "import os, sys; from pipeline.engines import ENGINES;"
+        "cluster = ENGINES[sys.argv[1]](sys.argv[2]).__enter__(); cluster.agree(dict);"
+        "found = set(cluster.map(os.path.realpath, ['/proc/self'] * 6));"
+        "print('driver took part:', os.path.realpath('/proc/self') in found); sys.stdout.flush(); os._exit(0)"
+    )
+    said = away.run(sys.executable, "-c", there, *map(str, cluster.setting.values()))
+    assert "driver took part: False" in said
+
+
 def test_a_killed_worker_costs_nothing_but_its_unit(away: SmallClone, expected: dict[str, bytes]) -> None:
     run = begun(away)
     worker = int(read_shard(shards(away)[0]).worker.rpartition(":")[2])
@@ -146,8 +157,7 @@ def test_a_killed_driver_and_then_all_workers_gone_lose_no_shard(
     assert "all workers are gone; what they finished is kept" in said
     assert "Traceback" not in said
     after_workers = set(shards(away))
-    cluster.add()
-    cluster.add()
+    cluster.add({}, {})
     away.run(*EMBED)
     assert after_driver < after_workers < set(shards(away))
     assert (away.root / RESULTS[0]).read_bytes() == expected[RESULTS[0]]
@@ -184,13 +194,12 @@ def without_cache(folder: Path, clone: SmallClone) -> tuple[dict[str, str], str]
 def test_workers_that_differ_are_refused_by_name(
     away: SmallClone, cluster: Cluster, tmp_path: Path, strangers: Sequence[Stranger]
 ) -> None:
-    lines = []
-    for number, stranger in enumerate(strangers):
-        folder = tmp_path / str(number)
+    folders = [tmp_path / str(number) for number in range(len(strangers))]
+    for folder in folders:
         folder.mkdir()
-        environment, line = stranger(folder, away)
-        cluster.add(environment)
-        lines.append(line)
+    found = [stranger(folder, away) for stranger, folder in zip(strangers, folders, strict=True)]
+    lines = [line for _, line in found]
+    cluster.add(*(environment for environment, _ in found))
     said = sorted(away.run(*EMBED, status=2).splitlines())
     cluster.remove(*cluster.workers[2:])
     assert len(said) == len(lines), said
