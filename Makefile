@@ -20,7 +20,7 @@ test-browser: .venv/.installed ## the report in a real Chromium, which must be t
 
 test-engines: .venv/.installed ## `embed.engine` on real Dask and Ray clusters on this machine, whose processes are killed
 	@.venv/bin/python -c 'import distributed, ray' 2>/dev/null || { echo "needs Dask and Ray: .venv/bin/pip install --editable '.[dask,ray]'"; exit 2; }
-	pytest -m engines tests/engines --numprocesses 2 --dist loadgroup
+	pytest -m engines tests/engines
 
 soak: .venv/.installed ## the tests that kill many processes
 	pytest -m soak

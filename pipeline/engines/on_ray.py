@@ -64,10 +64,13 @@ class Ray(Elsewhere):
     def backend(self, shared: Shared, slots: int, *, gpu: bool) -> dict[str, Any]:  # noqa: ARG002  # it sees by itself
         """Ask for as many actors as there are slots; left to itself, Ray would give them no CPU of their own.
 
-        A single slot gets two, of half a CPU each: joblib would do the work of one in this process.
+        A single GPU is shared by two, for joblib does the work of one actor in this process; so a single CPU is refused.
         """
-        each = 1 if slots > 1 else 0.5
-        resources = {"num_cpus": each} | ({"num_gpus": each} if gpu else {})
+        if slots == 1 and not gpu:
+            raise StateError(
+                f"{self.where}: has 1 CPU, expected at least 2: start a node with --num-cpus 2, or compute here"
+            )
+        resources = {"num_cpus": 1} | ({"num_gpus": 1 if slots > 1 else 0.5} if gpu else {})
         return {"backend": "ray", "n_jobs": max(2, slots), "ray_remote_args": resources}
 
     def require_head(self) -> None:
