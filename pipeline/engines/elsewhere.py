@@ -30,7 +30,7 @@ GRACE = 10.0
 """Seconds for which a cluster may be without workers: those that are restarted come back by then."""
 ANSWER_WITHIN = 5.0
 """Seconds for whoever listens at the address to answer."""
-JOIN_WITHIN = 6.0
+JOIN_WITHIN = 8.0
 """Seconds to join: where something else listens, the engines themselves would try for minutes, or for ever."""
 ROUNDS = 3
 """How often work that lost its workers is begun, in all."""

@@ -64,7 +64,7 @@ class Ray(Elsewhere):
     def backend(self, shared: Shared, slots: int, *, gpu: bool) -> dict[str, Any]:  # noqa: ARG002  # it sees by itself
         """Ask for as many actors as there are slots; left to itself, Ray would give them no CPU of their own.
 
-        A single GPU is shared by two, for joblib does the work of one actor in this process; so a single CPU is refused.
+        Two share a single GPU, for joblib does the work of one actor in this process; so a single CPU is refused.
         """
         if slots == 1 and not gpu:
             raise StateError(
