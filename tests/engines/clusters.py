@@ -77,6 +77,10 @@ class Cluster(ABC):
     def there(self) -> int:
         """How many workers the cluster knows."""
 
+    @abstractmethod
+    def complete(self) -> None:
+        """Start what is missing of two slots."""
+
     def add(self, *environments: Mapping[str, str]) -> None:
         """Start more workers at once, each in its environment, and wait until the cluster knows them all."""
         before = self.there()
@@ -123,6 +127,10 @@ class Dask(Cluster):
         place = ["--host", self.host, "--local-directory", str(self.folder), "--no-dashboard"]
         return [f"{BIN}/dask", "worker", self.setting["address"], "--nthreads", "1", *place]
 
+    def complete(self) -> None:
+        while len(self.workers) < 2:
+            self.add({})
+
     def there(self) -> int:
         from distributed import Client
 
@@ -134,7 +142,9 @@ class Dask(Cluster):
 
 
 class Ray(Cluster):
-    """A head that computes nothing, and nodes of one CPU."""
+    """A head that computes nothing, and a node of two CPUs; further ones have one."""
+
+    cpus = 1
 
     host = "127.0.0.2"  # 127.0.0.1 it takes for a wish to be reached from elsewhere
 
@@ -150,12 +160,18 @@ class Ray(Cluster):
         return self._start(0, *start, "--temp-dir", str(self.folder), "--disable-usage-stats")
 
     def _worker(self) -> list[str]:
-        return self._start(self.logs, "--address", self.setting["address"], "--num-cpus", "1")
+        return self._start(self.logs, "--address", self.setting["address"], "--num-cpus", str(self.cpus))
 
     def _start(self, number: int, *options: str) -> list[str]:
         ports = ["--min-worker-port", str(20000 + 500 * number), "--max-worker-port", str(20499 + 500 * number)]
         memory = ["--object-store-memory", "100000000", "--node-ip-address", self.host]
         return [f"{BIN}/ray", "start", "--block", *options, *ports, *memory]
+
+    def complete(self) -> None:
+        if not self.workers:
+            self.cpus = 2
+            self.add({})
+            self.cpus = 1
 
     def there(self) -> int:
         """Ask from a process of its own: one that has joined would end with the head."""

@@ -14,6 +14,7 @@ import pytest
 from pipeline import engines
 from pipeline.engines import elsewhere
 from pipeline.engines.elsewhere import Elsewhere, Shared, Workers, WorkersLostError
+from pipeline.engines.on_ray import Ray
 from pipeline.errors import InputError, StateError
 
 TWO = {"one": 1, "two": 1}
@@ -292,3 +293,11 @@ class TestJoining:
         assert caught.value.problems == (
             f"params.yaml: embed.engine: {name} is not installed: pip install 'headswap[{backend}]'",
         )
+
+
+def test_rays_pool_of_one_which_joblib_would_run_here_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Ray, "__init__", lambda self: setattr(self, "where", "ray at head:1"))
+    with pytest.raises(StateError, match="ray at head:1: has 1 CPU, expected at least 2"):
+        Ray().backend(None, 1, gpu=False)
+    assert Ray().backend(None, 1, gpu=True)["ray_remote_args"] == {"num_cpus": 1, "num_gpus": 0.5}
+    assert Ray().backend(None, 3, gpu=False)["n_jobs"] == 3
