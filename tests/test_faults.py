@@ -18,6 +18,7 @@ import pytest
 from pipeline import manifest
 from pipeline.cli import main
 from pipeline.embeddings import matrix, upkeep
+from pipeline.embeddings.cache import EmbeddingCache
 from pipeline.nn import backbones, embedding, runtime
 from pipeline.nn.embedding import Item
 from pipeline.stages import embed, prepare
@@ -284,7 +285,7 @@ def test_neither_the_order_of_work_nor_the_number_of_threads_leaves_a_trace(
         monkeypatch.setattr(embedding, "ThreadPoolExecutor", partial(ThreadPoolExecutor, workers))
         order = np.random.default_rng(seed).permutation(36)
         items = [Item(Path(table.path[row]), table.sha256[row]) for row in order]
-        cache = embedding.EmbeddingCache(ROOT, recipe)
+        cache = EmbeddingCache(ROOT, recipe)
         embedding.run(items, cache, forward, loaded.framing, 4, "float16")
         monkeypatch.setattr(embedding, "ThreadPoolExecutor", ThreadPoolExecutor)
         assert main(EMBED) == 0

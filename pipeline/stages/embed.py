@@ -30,9 +30,9 @@ def main(params: Params, backbone: str, *, dry_run: bool = False) -> str:
             engine's workers cannot do it.
 
     """
-    table = manifest.read()
+    entry, table = params.backbone(backbone), manifest.read()
     table.require_folder(params.data.folder)
-    loaded = backbones.load(backbone, params.backbone(backbone))
+    loaded = backbones.load(backbone, entry)
     recipe = embedding.recipe_of(loaded.identity, params.embed)
     if dry_run:
         images = _Part(EmbeddingCache(params.embed.cache, recipe), table, range(len(table)))
