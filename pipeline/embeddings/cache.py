@@ -41,6 +41,12 @@ Keys = npt.NDArray[np.bytes_]
 _KEY = np.dtype("S34")
 _AHEAD = 3
 """Shards that are read, each by a thread, while the rows of the one before are used."""
+SEEN_WITHIN = 60.0
+"""Seconds after which a shared disk shows one machine what another has written: NFS keeps listings so long."""
+PAUSE = 2.0
+"""Seconds between looks for that: each goes through all keys."""
+VANISHED = 0.1
+"""Seconds before the folder is listed again that named a file which is not there."""
 
 One = TypeVar("One")
 Other = TypeVar("Other")
@@ -129,8 +135,7 @@ class EmbeddingCache:
         the class.
         """
         added: list[Added] = []
-        complete = False
-        while not complete:  # what vanished before it was read, another one's merge has put elsewhere
+        while True:
             there = {path.stem: path for path in self.folder.glob("*.h5")}
             self._known = {sha256: known for sha256, known in self._known.items() if sha256 in there}
             new = [path for sha256, path in there.items() if sha256 not in self._known]
@@ -139,7 +144,9 @@ class EmbeddingCache:
             for known in found:
                 self._add(known)
             added += [Added(listed.rows, listed.cost, listed.worker) for listed, _ in found]
-            complete = len(found) == len(new)
+            if len(found) == len(new):
+                break
+            time.sleep(VANISHED)  # another one's merge has put it elsewhere, or a shared disk's listing is old
         if added:
             self._held = None
         self._in_no_index &= self._known.keys()
@@ -150,6 +157,14 @@ class EmbeddingCache:
         """Return the positions in keys (N,) whose rows must be computed, ascending; of equal keys only the first."""
         absent = np.flatnonzero(self._find(keys) < 0)
         return absent[lookup.firsts(keys[absent])]
+
+    def wait_for(self, keys: Keys) -> None:
+        """Return when the rows of keys (N,) are seen that other machines have written, or should have been by now."""
+        self.refresh()
+        until = time.monotonic() + SEEN_WITHIN
+        while len(self.missing(keys)) and time.monotonic() < until:
+            time.sleep(PAUSE)
+            self.refresh()
 
     def append(self, keys: Keys, features: Floats, cost: Cost, worker: str = "") -> None:
         """Add rows: keys (n,), features (n, ...). They are on disk, whole, when this returns."""

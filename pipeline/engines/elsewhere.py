@@ -168,10 +168,8 @@ class Elsewhere(ABC):
 
     def _answers(self, identify: Identify) -> Mapping[str, object]:
         answers: Mapping[str, object] = self.ask(agreement.question(), agreement.PATIENCE)
-        if answers and all(
-            answer is True for answer in answers.values()
-        ):  # one of Dask's does not survive what it cannot import
-            answers = self.ask(identify, agreement.PATIENCE)
+        if all(answer is True for answer in answers.values()):  # one of Dask's does not survive what it cannot import
+            return self.ask(identify, agreement.PATIENCE)
         return answers
 
     def worded(self, error: BaseException) -> StateError:
@@ -183,24 +181,37 @@ class Elsewhere(ABC):
         """Yield the function's results in the tasks' order, doing again what lost workers had; errors as `each`."""
         done: dict[int, Result] = {}
         told = 0
+
+        def left() -> list[tuple[int, Task]]:
+            return [(number, task) for number, task in enumerate(tasks) if number >= told and number not in done]
+
+        for answer in self.rounds(partial(_numbered, function), left):
+            done |= [answer] if answer is not None else []
+            while told in done:
+                yield done.pop(told)
+                told += 1
+
+    def rounds(
+        self, function: Callable[[Task], Result], left: Callable[[], Sequence[Task]], *, gpu: bool = False
+    ) -> Iterator[Result | None]:
+        """Yield as `each` does; after workers are lost, begin again with the tasks that are left then.
+
+        Raises:
+            StateError: as `each`, and if workers are lost in every round.
+            Exception: whatever the function raises.
+
+        """
         for lost in range(1, ROUNDS + 1):
-            left = [(number, task) for number, task in enumerate(tasks) if number >= told and number not in done]
+            if not (tasks := left()):
+                return
             try:
-                for answer in self.each(partial(_numbered, function), left):
-                    done |= [answer] if answer is not None else []
-                    while told in done:
-                        yield done.pop(told)
-                        told += 1
+                yield from self.each(function, tasks, gpu=gpu)
             except WorkersLostError as error:
-                self.require_patience(lost, error)
+                if lost == ROUNDS:
+                    remedy = "see the workers' logs; what they finished is kept"
+                    raise StateError(f"{error}, for the {lost}. time: {remedy}") from error
             else:
                 return
-
-    def require_patience(self, lost: int, error: WorkersLostError) -> None:
-        """Raise StateError if workers were lost too often for the work to be begun again."""
-        if lost >= ROUNDS:
-            remedy = "see the workers' logs; what they finished is kept"
-            raise StateError(f"{error}, for the {lost}. time: {remedy}") from error
 
     def each(
         self, function: Callable[[Task], Result], tasks: Sequence[Task], *, gpu: bool = False

@@ -42,7 +42,7 @@ class Exported:
             graph = heads.graph_of(trained.head)  # first, for it is quick to fail
             loaded, settings = backbones.load(trained.run.backbone, params.backbone(trained.run.backbone)), params.embed
             embedding.require_recipe(trained.embedded.recipe, loaded, settings, trained.run.backbone)
-            self.framing = loaded.framing._replace(scaled_jpeg=settings.scaled_jpeg)
+            self.framing = loaded.framing_for(settings)
             rounded = onnx_export.Stored(loaded.network, settings.dtype)
             backbone = _plain(onnx_export.any_batch(rounded, self.framing.size, "features", OPSET))
             self.features = backbone.SerializeToString()

@@ -27,7 +27,7 @@ from pipeline.atomic import replacing
 from pipeline.errors import InputError, unknown
 from pipeline.images import Framing
 from pipeline.nn.network import Backbone, Blocks, cut
-from pipeline.params import BackboneEntry
+from pipeline.params import BackboneEntry, Embed
 
 StateDict = dict[str, Tensor]
 Triple = tuple[float, float, float]
@@ -69,6 +69,10 @@ class Loaded:
     pinned: int
     """How many digits of its sha256 were known beforehand, of 64."""
     framing: Framing
+
+    def framing_for(self, settings: Embed) -> Framing:
+        """Return what becomes of an image's shape, decoded as the settings say."""
+        return self.framing._replace(scaled_jpeg=settings.scaled_jpeg)
 
 
 def load(name: str, entry: BackboneEntry) -> Loaded:

@@ -8,7 +8,7 @@ import itertools
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -17,8 +17,8 @@ import numpy as np
 from tqdm import tqdm
 
 from pipeline.cost import Cost
-from pipeline.embeddings.cache import EmbeddingCache, Keys, keys_of
-from pipeline.engines.elsewhere import LOOK_EVERY, ROUNDS, Elsewhere, WorkersLostError
+from pipeline.embeddings.cache import EmbeddingCache, keys_of
+from pipeline.engines.elsewhere import LOOK_EVERY, Elsewhere
 from pipeline.interrupts import deferred
 from pipeline.nn import workers
 from pipeline.nn.embedding import Item
@@ -28,10 +28,6 @@ UNIT_ROWS = 4096
 """The largest unit, which is what a lost worker loses: some 10 MB of rows, seconds on a GPU, a minute on a CPU core."""
 UNITS_PER_SLOT = 8
 """And so small that the last ones, when some workers have nothing to do any more, take a small part of the whole."""
-SEEN_WITHIN = 60.0
-"""Seconds after which a shared disk shows one machine what another has written: NFS keeps listings so long."""
-PAUSE = 2.0
-"""Seconds between looks for them: each goes through all keys."""
 LOOKING_PART = 20
 """How many times longer than a look the time between two is: a folder of many shards takes long to list."""
 SHOWN = 8
@@ -58,51 +54,30 @@ def run(cluster: Elsewhere, job: Job, cached: EmbeddingCache, items: Sequence[It
     """
     skipped: dict[str, str] = {}
     keys = keys_of((item.sha256 for item in items), (item.view for item in items))
-
-    for lost in range(1, ROUNDS + 1):
-        try:
-            if left := _missing(cached, keys, items, skipped):
-                _watched(cluster, job, cached, left, skipped)
-        except WorkersLostError as error:
-            cluster.require_patience(lost, error)
-            cached.refresh()
-        else:
-            break
-    until = time.monotonic() + SEEN_WITHIN
-    while _missing(cached, keys, items, skipped) and time.monotonic() < until:
-        time.sleep(PAUSE)
-        cached.refresh()
-    return skipped
-
-
-def _missing(cached: EmbeddingCache, keys: Keys, items: Sequence[Item], skipped: Mapping[str, str]) -> list[Item]:
-    return [items[row] for row in cached.missing(keys) if items[row].sha256 not in skipped]
-
-
-def _watched(
-    cluster: Elsewhere, job: Job, cached: EmbeddingCache, items: Sequence[Item], skipped: dict[str, str]
-) -> None:
-    """Deal the items once, and show what comes of them."""
     gpu = job.settings.runtime.startswith("torch") and cluster.slots(gpu=True) > 0
-    dealt = units(items, cluster.slots(gpu=gpu) or 1, job.settings.batch_size)
-    pace, look_at = _Pace(), 0.0
-    embed = partial(workers.embed, replace(job, gpu=gpu))
+    pace, look_at = _Pace(len(items)), 0.0
     with tqdm(total=len(items), desc="embed", unit="image", disable=None) as bar, deferred() as interrupted:
-        try:
-            for done in cluster.each(embed, dealt, gpu=gpu):
-                if done is not None:
-                    skipped |= done
-                    bar.update(len(done))
-                if time.monotonic() >= look_at:
-                    look_at = pace.look(cached, bar)
-                if interrupted():
-                    break
-        except WorkersLostError:  # perhaps by the same Ctrl-C, which then counts
-            if not interrupted():
-                raise
+
+        def left() -> list[Sequence[Item]]:
+            pace.look(cached, bar)
+            if interrupted():  # perhaps by the Ctrl-C that ended workers, too
+                return []
+            missing = [items[row] for row in cached.missing(keys) if items[row].sha256 not in skipped]
+            return units(missing, cluster.slots(gpu=gpu) or 1, job.settings.batch_size)
+
+        for done in cluster.rounds(partial(workers.embed, replace(job, gpu=gpu)), left, gpu=gpu):
+            if done is not None:
+                skipped |= done
+                bar.update(len(done))
+            if time.monotonic() >= look_at:
+                look_at = pace.look(cached, bar)
+            if interrupted():
+                break
         pace.look(cached, bar)
     for line in pace.lines():
         tqdm.write(f"embed: {line}", file=sys.stderr)
+    cached.wait_for(keys[[item.sha256 not in skipped for item in items]])
+    return skipped
 
 
 def units(items: Sequence[Item], slots: int, batch_size: int) -> list[Sequence[Item]]:
@@ -117,15 +92,16 @@ def units(items: Sequence[Item], slots: int, batch_size: int) -> list[Sequence[I
 class _Pace:
     """Images and seconds of each worker."""
 
-    def __init__(self) -> None:
+    def __init__(self, total: int) -> None:
         self.costs: dict[str, Cost] = defaultdict(Cost)
+        self.total = total
 
     def look(self, cached: EmbeddingCache, bar: "tqdm[Any]") -> float:
         """Look for new shards, show them, and return when to look again: looking takes a small part of the time."""
         begun = time.monotonic()
         for added in cached.refresh():
             self.costs[added.worker] += added.cost
-            bar.update(added.rows)
+            bar.update(min(added.rows, self.total - bar.n))  # a merge of shards shows their rows once more
         bar.set_postfix_str(str(self))
         now = time.monotonic()
         return now + max(LOOK_EVERY, LOOKING_PART * (now - begun))

@@ -66,7 +66,7 @@ def embed(job: Job, items: Sequence[Item]) -> Mapping[str, str]:
             items,
             _Shards(job),
             forward,
-            framing=loaded.framing._replace(scaled_jpeg=job.settings.scaled_jpeg),
+            framing=loaded.framing_for(job.settings),
             batch_size=job.settings.batch_size,
             dtype=job.settings.dtype,
             load=partial(_load, job.data, augment=job.settings.augment),

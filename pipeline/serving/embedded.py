@@ -111,7 +111,7 @@ def _pass(images: Mapping[str, Path], trained: Trained, params: Params) -> dict[
         [embedding.Item(path, sha256) for sha256, path in images.items()],
         _cache(trained, params),
         runtime.lazy(loaded.network, settings.runtime),
-        loaded.framing._replace(scaled_jpeg=settings.scaled_jpeg),
+        loaded.framing_for(settings),
         settings.batch_size,
         settings.dtype,
         load=load,

@@ -18,7 +18,7 @@ from pipeline.nn import backbones, embedding, runtime, units, workers
 from pipeline.nn.backbones import Loaded
 from pipeline.nn.embedding import Item
 from pipeline.nn.workers import Job
-from pipeline.params import Embed, Params
+from pipeline.params import BackboneEntry, Embed, Params
 
 
 def main(params: Params, backbone: str, *, dry_run: bool = False) -> str:
@@ -38,19 +38,21 @@ def main(params: Params, backbone: str, *, dry_run: bool = False) -> str:
         images = _Part(EmbeddingCache(params.embed.cache, recipe), table, range(len(table)))
         return _forecast(images, table, params.embed)
     with processes.alone(processes.EMBED_LOCK, "another `headswap embed`"):
-        return _embed(params, backbone, _Pass(params, backbone, loaded), recipe, table)
+        return _embed(params, backbone, _Pass(params, backbone, entry, loaded), recipe, table)
 
 
 class _Pass:
     """How images that the cache does not know go through the network: here, or on the workers of an engine."""
 
-    def __init__(self, params: Params, backbone: str, loaded: Loaded) -> None:
-        self.params, self.backbone, self.loaded = params, backbone, loaded
+    def __init__(self, params: Params, backbone: str, entry: BackboneEntry, loaded: Loaded) -> None:
+        self.params, self.backbone, self.entry, self.loaded = params, backbone, entry, loaded
         self.forward = runtime.lazy(loaded.network, params.embed.runtime)
 
     def run(self, items: Sequence[Item], cache: EmbeddingCache) -> dict[str, str]:
         """Embed the items and add their rows to the cache; return sha256 -> reason, of the undecodable images."""
-        if not items or self.params.embed.engine.backend == "local":
+        if not items:
+            return {}
+        if self.params.embed.engine.backend == "local":
             return self._here(items, cache)
         job = self._job(cache.recipe)
         with workers.agreed(job, items[0]) as identity, engines.joined(job.settings.engine, identity) as cluster:
@@ -58,21 +60,23 @@ class _Pass:
 
     def _here(self, items: Sequence[Item], cache: EmbeddingCache) -> dict[str, str]:
         settings = self.params.embed
-        return embedding.run(
+        skipped = embedding.run(
             items,
             cache,
             self.forward,
-            framing=self.loaded.framing._replace(scaled_jpeg=settings.scaled_jpeg),
+            framing=self.loaded.framing_for(settings),
             batch_size=settings.batch_size,
             dtype=settings.dtype,
             load=partial(embedding.load, augment=settings.augment),
         )
+        cache.refresh()  # another writer's rows may be older than ours, and the oldest is everyone's
+        return skipped
 
     def _job(self, recipe: Recipe) -> Job:
         settings, loaded = self.params.embed, self.loaded
         name = runtime.decided(loaded.network, settings.runtime, settings.batch_size, loaded.framing.size)
         settings = settings.model_copy(update={"runtime": name})
-        return Job(Path.cwd(), self.backbone, self.params.backbone(self.backbone), settings, self.params.data, recipe)
+        return Job(Path.cwd(), self.backbone, self.entry, settings, self.params.data, recipe)
 
 
 def _embed(params: Params, backbone: str, frozen: _Pass, recipe: Recipe, table: Manifest) -> str:
@@ -85,8 +89,6 @@ def _embed(params: Params, backbone: str, frozen: _Pass, recipe: Recipe, table: 
     kept = [row for row in range(len(table)) if table.sha256[row] not in skipped]
     splits.require_every_class([table.label[row] for row in kept], [table.split[row] for row in kept])
 
-    if missing:  # another writer's rows may be older than ours, and the oldest is everyone's
-        images.cache.refresh()
     images = _Part(images.cache, table, kept)
     train = [row for row, at in enumerate(kept) if table.split[at] == "train"]
     copied = np.repeat(train, settings.copies)  # the further views of one image lie together

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline import manifest
+from pipeline.embeddings import cache
 from pipeline.embeddings.cache import EmbeddingCache, keys_of, read_shard
 from pipeline.engines.elsewhere import Elsewhere, WorkersLostError
 from pipeline.errors import StateError
@@ -25,7 +26,7 @@ from tests.conftest import Project
 class Here:
     """Does each unit when it is asked for, until the script says that its worker is lost."""
 
-    require_patience = Elsewhere.require_patience
+    rounds = Elsewhere.rounds
 
     def __init__(self, *lost_after: int, gpus: int = 0) -> None:
         self.lost_after, self.gpus = iter(lost_after), gpus
@@ -75,7 +76,7 @@ class Pass:
 @pytest.fixture(autouse=True)
 def _fresh(monkeypatch: pytest.MonkeyPatch) -> None:
     workers._network.cache_clear()
-    monkeypatch.setattr(units, "SEEN_WITHIN", 0.0)
+    monkeypatch.setattr(cache, "SEEN_WITHIN", 0.0)
 
 
 class TestUnits:
@@ -116,7 +117,7 @@ class TestRun:
         assert len(cluster.dealt) == 1
 
     def test_bad_images_are_told_and_not_waited_for(self, project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(units, "SEEN_WITHIN", 5.0)
+        monkeypatch.setattr(cache, "SEEN_WITHIN", 5.0)
         for number in (0, 1):
             project.images[number].write_bytes(b"no image %d" % number)
         made = Pass(project)
@@ -144,8 +145,8 @@ class TestRun:
     def test_rows_that_another_machine_sees_late_are_waited_for(
         self, project: Project, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(units, "SEEN_WITHIN", 5.0)
-        monkeypatch.setattr(units, "PAUSE", 0.01)
+        monkeypatch.setattr(cache, "SEEN_WITHIN", 5.0)
+        monkeypatch.setattr(cache, "PAUSE", 0.01)
         made, real, looks = Pass(project), EmbeddingCache.refresh, iter(range(30))
         monkeypatch.setattr(EmbeddingCache, "refresh", lambda self: [] if next(looks, None) is not None else real(self))
         made.run(Here())

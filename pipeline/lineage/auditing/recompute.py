@@ -61,7 +61,7 @@ def recompute(params: Params, backbone: str, number: int, told: Recomputed) -> I
     again = embedding.rows(
         list(stored),
         runtime.lazy(loaded.network, settings.runtime),
-        loaded.framing._replace(scaled_jpeg=settings.scaled_jpeg),
+        loaded.framing_for(settings),
         settings.batch_size,
         partial(embedding.load, augment=settings.augment),
     )

@@ -112,8 +112,7 @@ class Cached:
         items = items_to_store(task, self.views)
         keys = keys_of((item.sha256 for item in items), (item.view for item in items))
         recipe = recipe_of(loaded, plan, settings)
-        _store(items, keys, recipe, loaded, plan, settings, forward, processes)
-        cache = EmbeddingCache(settings.cache, recipe)
+        cache = _stored(items, keys, recipe, loaded, plan, settings, forward, processes)
         self.stored, self.cost = cache.stored(keys), cache.cost(keys)
         self.stored_bytes = self.cost.images * int(self.stored[:1].nbytes)  # images that share their bytes share a row
 
@@ -168,7 +167,7 @@ def disk_use(missing: int, loaded: Loaded, plan: Plan, root: Path) -> str:
     return f"frozen part: {missing:,} rows to store, {_size(needed)} in {root} ({_size(free)} free)"
 
 
-def _store(
+def _stored(
     items: list[Item],
     keys: Keys,
     recipe: Mapping[str, Any],
@@ -177,8 +176,8 @@ def _store(
     settings: Embed,
     forward: Forward,
     processes: Processes,
-) -> None:
-    """Compute the rows that the cache lacks; processes that train together share the work."""
+) -> EmbeddingCache:
+    """Compute the rows that the cache lacks, and return it; processes that train together share the work."""
     upkeep.register(settings.cache)
     cache = EmbeddingCache(settings.cache, recipe)
     missing = cache.missing(keys)
@@ -196,6 +195,8 @@ def _store(
     processes.wait()
     if lost:
         raise StateError(*(f"{reason}; run `dvc repro`" for reason in lost.values()))
+    cache.wait_for(keys)
+    return cache
 
 
 def _size(count: int) -> str:

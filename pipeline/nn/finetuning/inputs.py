@@ -45,7 +45,7 @@ def read(params: Params, backbone: str, plan: str) -> Inputs:
     settings, table = params.plan(plan), manifest.read()
     table.require_folder(params.data.folder)
     loaded = backbones.load(backbone, params.backbone(backbone))
-    loaded = replace(loaded, framing=loaded.framing._replace(scaled_jpeg=params.embed.scaled_jpeg))
+    loaded = replace(loaded, framing=loaded.framing_for(params.embed))
     skipped = stamps.read(matrix.stamp_path(backbone)).facts["skipped"]
     kept = [row for row in range(len(table)) if table.image_id[row] not in skipped]
     splits.require_every_class([table.label[row] for row in kept], [table.split[row] for row in kept])
