@@ -92,7 +92,8 @@ def _running(name: str) -> Iterator[clusters.Cluster]:
     """Start a cluster, and stop it: even an idle one takes some per cent of a core."""
     cluster = CLUSTERS[name]()
     try:
-        cluster.add(*[{}] * SLOTS)
+        for _ in range(SLOTS):
+            cluster.add()
         yield cluster
     finally:
         cluster.stop()

@@ -150,9 +150,9 @@ def _parse(path: Path) -> list[Known]:
 def _is_possible(listed: Listed) -> bool:
     """Return whether a shard can be what an index says of it."""
     cost = listed.cost
-    numbers = (cost.seconds, cost.cpu_seconds, cost.peak_memory, cost.running_seconds, cost.running_images)
-    measured = all(isfinite(one) and one >= 0 for one in (*numbers, cost.joules or 0.0))
-    sizes = (listed.rows, listed.created_ns, *listed.row_shape)
+    costs = (cost.seconds, cost.cpu_seconds, cost.peak_memory, cost.running_seconds, cost.running_images)
+    measured = all(isfinite(one) and one >= 0 for one in (*costs, cost.joules or 0.0, listed.created_ns))
+    sizes = (listed.rows, *listed.row_shape)
     return measured and cost.images == listed.rows and bool(listed.row_shape) and min(sizes) > 0
 
 

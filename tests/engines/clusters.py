@@ -81,11 +81,11 @@ class Cluster(ABC):
     def complete(self) -> None:
         """Start what is missing of two slots."""
 
-    def add(self, *environments: Mapping[str, str]) -> None:
-        """Start more workers at once, each in its environment, and wait until the cluster knows them all."""
+    def add(self, environment: Mapping[str, str] | None = None) -> None:
+        """Start one more worker, and wait until the cluster knows it: of two at once Ray may leave one waiting."""
         before = self.there()
-        self.workers += [self._begin(*self._worker(), environment=one) for one in environments]
-        wait_for(lambda: self.there() >= before + len(environments), "a worker")
+        self.workers.append(self._begin(*self._worker(), environment=environment))
+        wait_for(lambda: self.there() > before, "a worker")
 
     def remove(self, *processes: Process) -> None:
         """Kill workers, and wait until the cluster has noticed."""
@@ -129,7 +129,7 @@ class Dask(Cluster):
 
     def complete(self) -> None:
         while len(self.workers) < 2:
-            self.add({})
+            self.add()
 
     def there(self) -> int:
         from distributed import Client
@@ -170,7 +170,7 @@ class Ray(Cluster):
     def complete(self) -> None:
         if not self.workers:
             self.cpus = 2
-            self.add({})
+            self.add()
             self.cpus = 1
 
     def there(self) -> int:

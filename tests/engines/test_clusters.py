@@ -211,7 +211,7 @@ def test_a_scheduler_that_could_not_read_its_tasks_is_refused(
 
 
 def test_a_single_worker_does_the_work_and_not_the_driver(clone: SmallClone, dask: Cluster) -> None:
-    dask.add({})
+    dask.add()
     there = (
         "import os, sys; from pipeline.engines import ENGINES;"
         "cluster = ENGINES[sys.argv[1]](sys.argv[2]).__enter__(); cluster.agree(dict);"
