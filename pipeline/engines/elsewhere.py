@@ -167,8 +167,9 @@ class Elsewhere(ABC):
             raise StateError(*first_five(problems, "differences"))
 
     def _answers(self, identify: Identify) -> Mapping[str, object]:
+        """Ask whether Headswap is there, and only then what needs it: a Dask worker ends with what it cannot import."""
         answers: Mapping[str, object] = self.ask(agreement.question(), agreement.PATIENCE)
-        if all(answer is True for answer in answers.values()):  # one of Dask's does not survive what it cannot import
+        if answers and all(answer is True for answer in answers.values()):
             return self.ask(identify, agreement.PATIENCE)
         return answers
 

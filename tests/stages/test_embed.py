@@ -12,6 +12,7 @@ import pytest
 
 from pipeline import manifest, stamps
 from pipeline.embeddings import cache, matrix
+from pipeline.engines import Elsewhere
 from pipeline.errors import InputError, StateError
 from pipeline.nn import embedding
 from pipeline.stages import embed, prepare
@@ -295,6 +296,8 @@ class TestEngine:
         dealt = list[object]()
 
         class Here:
+            rounds = Elsewhere.rounds
+
             def slots(self, *, gpu: bool = False) -> int:
                 return 0 if gpu else 2
 

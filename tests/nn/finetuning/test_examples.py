@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from pipeline import stamps
+from pipeline.embeddings import cache
 from pipeline.errors import InputError, StateError
 from pipeline.nn.finetuning import examples, fitting
 from pipeline.nn.finetuning.examples import Examples, examples_of
@@ -141,6 +142,7 @@ def test_no_process_stores_rows_before_all_have_looked_up_what_is_missing(
     order: list[str] = []
     monkeypatch.setattr(Processes, "wait", lambda _: order.append("wait"))
     monkeypatch.setattr(examples.embedding, "run", lambda *_: order.append("store") or {})
+    monkeypatch.setattr(cache, "SEEN_WITHIN", 0.0)
     with pytest.raises(StateError, match="rows are not in the cache"):
         inputs(project, task, plan(cache_frozen=True))
     assert order == ["wait", "store", "wait"]
