@@ -134,7 +134,7 @@ class EmbeddingCache:
         A shard that `headswap cache` has merged of others counts as new, and what it is made of is gone; errors as of
         the class.
         """
-        added: list[Added] = []
+        added, before = list[Added](), self._known.keys()
         while True:
             there = {path.stem: path for path in self.folder.glob("*.h5")}
             self._known = {sha256: known for sha256, known in self._known.items() if sha256 in there}
@@ -147,7 +147,7 @@ class EmbeddingCache:
             if len(found) == len(new):
                 break
             time.sleep(VANISHED)  # another one's merge has put it elsewhere, or a shared disk's listing is old
-        if added:
+        if self._known.keys() != before:
             self._held = None
         self._in_no_index &= self._known.keys()
         self._write_index()
@@ -367,8 +367,10 @@ def map_shard(path: Path) -> tuple[Keys, Floats]:
 
 
 def _joined(sha256: Array, view: Array, features: Floats, path: Path) -> Keys:
-    """Return the keys (n,) in a shard of n rows; StateError unless all its parts have as many."""
-    if sha256.shape[1:] != (32,) or not view.shape == (len(sha256),) == features.shape[:1] or not len(view):
+    """Return the keys (n,) in a shard of n rows; StateError unless all its parts have as many, of their types."""
+    like = sha256.dtype == np.uint8 and view.dtype == np.uint16 and features.dtype.kind == "f"
+    like &= sha256.shape[1:] == (32,) and view.shape == (len(sha256),) == features.shape[:1] and len(view) > 0
+    if not like:
         raise StateError(f"{path}: sha256, view and features do not belong together; delete it")
     return _keys(sha256, view)
 

@@ -110,8 +110,8 @@ def text(file: h5py.File | h5py.Group, name: str, path: Path) -> str:
 
 
 def number(file: h5py.File | h5py.Group, name: str, path: Path) -> float | int:
-    """Return a numeric attribute; StateError if there is none."""
+    """Return a numeric attribute; StateError if there is none that is finite and at least 0."""
     value = file.attrs.get(name)
-    if not isinstance(value, np.integer | np.floating):
-        raise StateError(f"{path}: attribute {name}: missing or no number")
+    if not isinstance(value, np.integer | np.floating) or not 0 <= value < np.inf:
+        raise StateError(f"{path}: attribute {name}: missing, or no number from 0")
     return value.item()

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from io import BytesIO
-from math import isfinite
+from math import prod
 from pathlib import Path
 from typing import NamedTuple
 
@@ -55,6 +55,10 @@ class Known(NamedTuple):
 
 _WIDTH = 34
 """Bytes of a key."""
+_HUGE = 2**63
+"""No time and no memory in an index reaches it."""
+_LARGEST = 2**31
+"""Numbers of a shard's features; those of the largest that are written are a sixtieth of it."""
 _LISTED = TypeAdapter(list[Listed])
 
 
@@ -151,9 +155,10 @@ def _is_possible(listed: Listed) -> bool:
     """Return whether a shard can be what an index says of it."""
     cost = listed.cost
     costs = (cost.seconds, cost.cpu_seconds, cost.peak_memory, cost.running_seconds, cost.running_images)
-    measured = all(isfinite(one) and one >= 0 for one in (*costs, cost.joules or 0.0, listed.created_ns))
+    measured = all(0 <= one < _HUGE for one in (*costs, cost.joules or 0.0, listed.created_ns))
     sizes = (listed.rows, *listed.row_shape)
-    return measured and cost.images == listed.rows and bool(listed.row_shape) and min(sizes) > 0
+    sized = bool(listed.row_shape) and min(sizes) > 0 and prod(sizes) < _LARGEST
+    return measured and sized and cost.images == listed.rows
 
 
 def _discard(path: Path) -> None:

@@ -75,6 +75,8 @@ def problems(here: Identity, answer: object) -> Iterator[str]:
         yield f"{type(answer).__name__}: {' '.join(str(answer).split())[:200]}"
     elif isinstance(answer, Mapping):
         yield from _differences(here, answer)
+    elif answer is not True:
+        yield f"answered {answer!r}"
 
 
 def _differences(here: Identity, there: Identity) -> Iterator[str]:

@@ -1,6 +1,7 @@
 """Workers in other processes and machines, reached through joblib's backends."""
 
 import asyncio
+import copy
 import importlib
 import queue
 import socket
@@ -226,21 +227,25 @@ class Elsewhere(ABC):
 
         Raises:
             WorkersLostError: if a worker is lost and the engine does not make up for it.
-            StateError: if there are no workers any more, or one that has joined since does not agree.
+            StateError: if there are no workers any more, none takes the first task, or one that has joined since does
+                not agree.
             Exception: whatever the function raises.
 
         """
         began_with = self._awaited(gpu=gpu)
         answers: queue.Queue[_Outcome | None] = queue.Queue()
-        feed = threading.Thread(target=self._feed, args=(function, tasks, answers, began_with, gpu), daemon=True)
+        sent = threading.Event()
+        arguments = (function, _telling(tasks, sent), answers, began_with, gpu)
+        feed = threading.Thread(target=self._feed, args=arguments, daemon=True)
         feed.start()
-        seen = time.monotonic()
+        began = seen = time.monotonic()
         try:
             while True:
                 try:
                     answer = answers.get(timeout=LOOK_EVERY)
                 except queue.Empty:
                     seen = self._seen(seen, began_with, gpu=gpu)
+                    self._require_begun(sent, began)
                     yield None
                 else:
                     if answer is None:
@@ -257,7 +262,7 @@ class Elsewhere(ABC):
     def _feed(
         self,
         function: Callable[[Task], Result],
-        tasks: Sequence[Task],
+        tasks: Iterator[Task],
         answers: "queue.Queue[_Outcome | None]",
         workers: Workers,
         gpu: bool,
@@ -280,6 +285,11 @@ class Elsewhere(ABC):
             return self.worded(error)
         except StateError as other:
             return other
+
+    def _require_begun(self, sent: threading.Event, began: float) -> None:
+        """Raise StateError if the engine has taken no task for too long."""
+        if not sent.is_set() and time.monotonic() - began > agreement.PATIENCE:
+            raise StateError(f"{self.where}: takes no work; is the cluster busy with somebody else's?")
 
     def _awaited(self, *, gpu: bool) -> Workers:
         """Return the workers, as soon as there are any; StateError if that takes too long."""
@@ -310,6 +320,13 @@ class Elsewhere(ABC):
         return seen
 
 
+def _telling(tasks: Sequence[Task], sent: threading.Event) -> Iterator[Task]:
+    """Yield the tasks, and tell when the first one is drawn."""
+    for task in tasks:
+        sent.set()
+        yield task
+
+
 def _numbered(function: Callable[[Task], Result], numbered: tuple[int, Task]) -> tuple[int, Result]:
     return numbered[0], function(numbered[1])
 
@@ -321,4 +338,12 @@ def _answer(shared: Shared, task: Any) -> _Outcome:  # noqa: ANN401  # whatever 
         with joblib.parallel_config("sequential"):
             return _Outcome(shared.function(task))
     except Exception as error:  # noqa: BLE001  # raised by the driver, which then knows it from the engine's own
-        return _Outcome(error=error)
+        return _Outcome(error=_able_to_travel(error))
+
+
+def _able_to_travel(error: Exception) -> Exception:
+    """Return an error, or what it says where it cannot be pickled and read: Dask's backend would wait for it."""
+    try:
+        return copy.deepcopy(error)  # takes it apart and builds it as pickling does
+    except Exception:  # noqa: BLE001  # whatever its class raises
+        return StateError(f"worker {agreement.worker()}: {type(error).__name__}: {' '.join(str(error).split())[:200]}")

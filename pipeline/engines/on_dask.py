@@ -68,16 +68,10 @@ class Dask(Elsewhere):
 
     def backend(self, shared: Shared, slots: int, *, gpu: bool) -> dict[str, Any]:  # noqa: ARG002  # it counts itself
         """Send what is shared once; ask for the resource GPU, of which a worker has as many as it was started with."""
-        from joblib._dask import DaskDistributedBackend  # noqa: PLC0415  # what joblib's registry calls "dask"
-
-        class AtLeastTwo(DaskDistributedBackend):  # type: ignore[misc]
-            """As it is, but that joblib would do the work of a single worker in this process."""
-
-            def effective_n_jobs(self, n_jobs: int) -> int:
-                return max(2, int(super().effective_n_jobs(n_jobs)))
+        from pipeline.engines.dask_backend import DaskBackend  # noqa: PLC0415
 
         resources = {"resources": {"GPU": 1}} if gpu else {}
-        return {"backend": AtLeastTwo(client=self.client, scatter=[shared], **resources), "n_jobs": -1}
+        return {"backend": DaskBackend(client=self.client, scatter=[shared], **resources), "n_jobs": -1}
 
     def require_head(self) -> None:
         """Raise StateError unless the client is connected; what was asked of an earlier connection is lost."""

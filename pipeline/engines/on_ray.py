@@ -62,14 +62,17 @@ class Ray(Elsewhere):
         return {name: self._answer(reference) for name, reference in asked.items()}
 
     def backend(self, shared: Shared, slots: int, *, gpu: bool) -> dict[str, Any]:  # noqa: ARG002  # it sees by itself
-        """Ask for as many actors as there are slots; left to itself, Ray would give them no CPU of their own.
+        """Ask for as many actors as there are free slots; left to itself, Ray would give them no CPU of their own.
 
-        Two share a single GPU, for joblib does the work of one actor in this process; so a single CPU is refused.
+        It begins when all of them have a place, so one too many would be waited for. Two share a single GPU, for joblib
+        does the work of one actor in this process; so a single CPU is refused.
         """
-        if slots == 1 and not gpu:
-            raise StateError(
-                f"{self.where}: has 1 CPU, expected at least 2: start a node with --num-cpus 2, or compute here"
-            )
+        free = int(self.module.available_resources().get("GPU" if gpu else "CPU", 0))
+        if free < (1 if gpu else 2):
+            remedy = "wait for other work to end" if free < slots else "start a node with --num-cpus 2, or compute here"
+            kind, least = ("GPUs", 1) if gpu else ("CPUs", 2)
+            raise StateError(f"{self.where}: free {kind}: got {free} of {slots}, expected at least {least}: {remedy}")
+        slots = min(slots, free)
         resources = {"num_cpus": 1} | ({"num_gpus": 1 if slots > 1 else 0.5} if gpu else {})
         return {"backend": "ray", "n_jobs": max(2, slots), "ray_remote_args": resources}
 

@@ -19,6 +19,7 @@ from tqdm import tqdm
 from pipeline.cost import Cost
 from pipeline.embeddings.cache import EmbeddingCache, keys_of
 from pipeline.engines.elsewhere import LOOK_EVERY, Elsewhere
+from pipeline.errors import StateError
 from pipeline.interrupts import deferred
 from pipeline.nn import workers
 from pipeline.nn.embedding import Item
@@ -60,19 +61,23 @@ def run(cluster: Elsewhere, job: Job, cached: EmbeddingCache, items: Sequence[It
 
         def left() -> list[Sequence[Item]]:
             pace.look(cached, bar)
-            if interrupted():  # perhaps by the Ctrl-C that ended workers, too
+            if interrupted():
                 return []
             missing = [items[row] for row in cached.missing(keys) if items[row].sha256 not in skipped]
             return units(missing, cluster.slots(gpu=gpu) or 1, job.settings.batch_size)
 
-        for done in cluster.rounds(partial(workers.embed, replace(job, gpu=gpu)), left, gpu=gpu):
-            if done is not None:
-                skipped |= done
-                bar.update(len(done))
-            if time.monotonic() >= look_at:
-                look_at = pace.look(cached, bar)
-            if interrupted():
-                break
+        try:
+            for done in cluster.rounds(partial(workers.embed, replace(job, gpu=gpu)), left, gpu=gpu):
+                if done is not None:
+                    skipped |= done
+                    bar.update(len(done))
+                if time.monotonic() >= look_at:
+                    look_at = pace.look(cached, bar)
+                if interrupted():
+                    break
+        except StateError:
+            if not interrupted():  # else workers ended with the same Ctrl-C, which counts
+                raise
         pace.look(cached, bar)
     for line in pace.lines():
         tqdm.write(f"embed: {line}", file=sys.stderr)
@@ -100,15 +105,16 @@ class _Pace:
         """Look for new shards, show them, and return when to look again: looking takes a small part of the time."""
         begun = time.monotonic()
         for added in cached.refresh():
-            self.costs[added.worker] += added.cost
-            bar.update(min(added.rows, self.total - bar.n))  # a merge of shards shows their rows once more
+            if added.worker:  # a merge of shards, which shows their rows once more, names none
+                self.costs[added.worker] += added.cost
+                bar.update(min(added.rows, self.total - bar.n))
         bar.set_postfix_str(str(self))
         now = time.monotonic()
         return now + max(LOOK_EVERY, LOOKING_PART * (now - begun))
 
     def lines(self) -> Iterator[str]:
         for worker, cost in sorted(self.costs.items()):
-            yield f"{worker or 'another run'}: {cost.images} images, {_rate(cost):.1f} a second"
+            yield f"{worker}: {cost.images} images, {_rate(cost):.1f} a second"
 
     def __str__(self) -> str:
         rates = sorted(_rate(cost) for cost in self.costs.values())

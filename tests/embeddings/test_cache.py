@@ -1,5 +1,6 @@
 import resource
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import h5py
@@ -10,6 +11,7 @@ from pipeline import stamps
 from pipeline.cost import Cost
 from pipeline.embeddings import cache as caches
 from pipeline.embeddings.cache import Added, EmbeddingCache, Floats, Keys, Shard, keys_of, read_shard, sha256_of
+from pipeline.embeddings.hdf5 import Array
 from pipeline.errors import StateError
 
 RECIPE = {"backbone": "tiny", "dtype": "float16"}
@@ -117,6 +119,51 @@ def test_a_damaged_shard_is_named_and_not_parsed(damage: str, monkeypatch: pytes
     monkeypatch.setattr(h5py, "File", None)
     with pytest.raises(StateError, match=f"{shard.name}: altered"):
         EmbeddingCache(Path("c"), RECIPE)
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("sha256", np.zeros((10, 32), np.int64)),
+        ("view", np.full(10, np.nan)),
+        ("view", np.array([b"1"] * 10)),
+        ("features", np.full((10, 3), b"1")),
+        ("features", np.zeros((9, 3), np.float16)),
+    ],
+)
+def test_a_shard_of_other_types_or_sizes_is_refused_by_name(name: str, values: Array) -> None:
+    path = forged(lambda file: (file.pop(name), file.create_dataset(name, data=values)))
+    with pytest.raises(StateError, match=f"{path.name}: sha256, view and features do not belong together; delete it"):
+        EmbeddingCache(Path("c"), RECIPE)
+    with pytest.raises(StateError, match="do not belong together"):
+        caches.map_shard(path)
+
+
+@pytest.mark.parametrize("name", ["created_ns", "seconds", "peak_memory"])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -1.0, "1"])
+def test_a_shard_with_an_impossible_number_is_refused_by_name(name: str, value: float | str) -> None:
+    path = forged(lambda file: file.attrs.__setitem__(name, value))
+    with pytest.raises(StateError, match=f"{path.name}: attribute {name}: missing, or no number from 0"):
+        EmbeddingCache(Path("c"), RECIPE)
+
+
+def forged(change: Callable[[h5py.File], object]) -> Path:
+    """Write a shard of ten rows, change it, and give it the name of its new bytes."""
+    cache = EmbeddingCache(Path("c"), RECIPE)
+    cache.append(KEYS, ROWS, Cost())
+    (path,) = cache.folder.glob("*.h5")
+    with h5py.File(path, "r+") as file:
+        change(file)
+    return path.rename(path.with_stem(stamps.sha256_file(path)))
+
+
+def test_rows_whose_shard_is_gone_are_missing_again_after_a_look() -> None:
+    cache = EmbeddingCache(Path("c"), RECIPE)
+    cache.append(KEYS[:4], ROWS[:4], Cost())
+    assert cache.missing(KEYS[:4]).size == 0
+    next(cache.folder.glob("*.h5")).unlink()
+    assert cache.refresh() == []
+    assert cache.missing(KEYS[:4]).tolist() == [0, 1, 2, 3]
 
 
 def test_a_shard_of_another_recipe_is_refused() -> None:

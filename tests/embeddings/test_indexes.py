@@ -233,6 +233,8 @@ def say(old: str, new: str) -> None:
 IMPOSSIBLE = [
     (r'"row_shape":\[\d+\]', '"row_shape":[]'),
     (r'"row_shape":\[\d+\]', '"row_shape":[-1]'),
+    (r'"row_shape":\[\d+\]', f'"row_shape":[{10**30}]'),
+    (r'"peak_memory":\d+', f'"peak_memory":{10**400}'),
     (r'"seconds":[\d.]+', '"seconds":-1e308'),
     (r'"created_ns":', '"created_ns":-'),
     (r'"sha256":"[0-9a-f]+"', f'"sha256":"{"a" * 64}"'),

@@ -68,6 +68,7 @@ def test_no_workers_are_no_cluster() -> None:
         (InputError("backbones.b: no such file"), "backbones.b: no such file"),
         (TimeoutError(), "no answer within 60 s; is it busy with other work?"),
         (ValueError("two\n  lines"), "ValueError: two lines"),
+        (None, "answered None"),
         (MemoryError("m" * 999), "MemoryError: " + "m" * 200),
     ],
 )

@@ -6,13 +6,14 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from types import SimpleNamespace
 from typing import Any, Self
 
 import joblib
 import pytest
 
 from pipeline import engines
-from pipeline.engines import elsewhere
+from pipeline.engines import agreement, elsewhere
 from pipeline.engines.elsewhere import Elsewhere, Shared, Workers, WorkersLostError
 from pipeline.engines.on_ray import Ray
 from pipeline.errors import InputError, StateError
@@ -263,6 +264,35 @@ def test_what_a_task_raises_arrives_as_it_was(cluster: Scripted, error: Exceptio
     assert caught.value.args == error.args
 
 
+class TwoError(Exception):
+    def __init__(self, what: str, why: str) -> None:
+        super().__init__(f"{what}: {why}")
+
+
+def holding(what: object) -> Exception:
+    error = ValueError("a", what)
+    error.lock = what  # type: ignore[attr-defined]
+    return error
+
+
+@pytest.mark.parametrize(
+    ("error", "said"), [(TwoError("a", "b"), "TwoError: a: b"), (holding(threading.Lock()), "ValueError: .*lock")]
+)
+def test_what_cannot_travel_is_said_with_the_workers_name(cluster: Scripted, error: Exception, said: str) -> None:
+    with pytest.raises(StateError, match=f"^worker {agreement.worker()}: {said}"):
+        list(cluster.map(fails(error), [1, 2]))
+
+
+def test_an_engine_that_takes_no_work_is_not_waited_for_for_ever(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(agreement, "PATIENCE", 0.1)
+    with Scripted(address) as cluster:
+        cluster.agree(dict)
+        cluster.backend = lambda *_, **__: cluster.stopped.wait(5) or {}  # type: ignore[method-assign]
+        with pytest.raises(StateError, match=f"dask at {address}: takes no work; is the cluster busy"):
+            list(cluster.map(abs, [1]))
+        assert cluster.stopped.is_set()
+
+
 def test_leaving_early_gives_up_what_was_begun(scripted: Scripted) -> None:
     answers = scripted.each(lambda _: scripted.stopped.wait(5), range(4))
     assert next(answers) is None
@@ -295,9 +325,38 @@ class TestJoining:
         )
 
 
-def test_rays_pool_of_one_which_joblib_would_run_here_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Ray, "__init__", lambda self: setattr(self, "where", "ray at head:1"))
-    with pytest.raises(StateError, match="ray at head:1: has 1 CPU, expected at least 2"):
-        Ray().backend(None, 1, gpu=False)
-    assert Ray().backend(None, 1, gpu=True)["ray_remote_args"] == {"num_cpus": 1, "num_gpus": 0.5}
-    assert Ray().backend(None, 3, gpu=False)["n_jobs"] == 3
+@pytest.mark.parametrize(
+    ("slots", "free", "gpu", "asked"),
+    [
+        (3, 3.0, False, (3, {"num_cpus": 1})),
+        (3, 2.5, False, (2, {"num_cpus": 1})),  # what is in use would be waited for
+        (1, 1.0, True, (2, {"num_cpus": 1, "num_gpus": 0.5})),
+        (4, 3.0, True, (3, {"num_cpus": 1, "num_gpus": 1})),
+    ],
+)
+def test_rays_pool_is_as_large_as_what_is_free(
+    monkeypatch: pytest.MonkeyPatch, slots: int, free: float, gpu: bool, asked: tuple[int, dict[str, float]]
+) -> None:
+    backend = ray(monkeypatch, {"GPU" if gpu else "CPU": free}).backend(None, slots, gpu=gpu)  # type: ignore[arg-type]
+    assert (backend["n_jobs"], backend["ray_remote_args"]) == asked
+
+
+@pytest.mark.parametrize(
+    ("slots", "gpu", "said"),
+    [
+        (1, False, "free CPUs: got 1 of 1, expected at least 2: start a node with --num-cpus 2, or compute here"),
+        (8, False, "free CPUs: got 1 of 8, expected at least 2: wait for other work to end"),
+        (8, True, "free GPUs: got 0 of 8, expected at least 1: wait for other work to end"),
+    ],
+)
+def test_rays_pool_of_one_which_joblib_would_run_here_is_refused(
+    monkeypatch: pytest.MonkeyPatch, slots: int, gpu: bool, said: str
+) -> None:
+    with pytest.raises(StateError, match=f"ray at head:1: {said}"):
+        ray(monkeypatch, {"CPU": 1.0}).backend(None, slots, gpu=gpu)  # type: ignore[arg-type]
+
+
+def ray(monkeypatch: pytest.MonkeyPatch, free: Mapping[str, float]) -> Ray:
+    module = SimpleNamespace(available_resources=lambda: free)
+    monkeypatch.setattr(Ray, "__init__", lambda self: vars(self).update(where="ray at head:1", module=module))
+    return Ray()  # type: ignore[call-arg]

@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline import manifest
-from pipeline.embeddings import cache
+from pipeline.embeddings import cache, upkeep
 from pipeline.embeddings.cache import EmbeddingCache, keys_of, read_shard
-from pipeline.engines.elsewhere import Elsewhere, WorkersLostError
+from pipeline.engines.elsewhere import ROUNDS, Elsewhere, WorkersLostError
 from pipeline.errors import StateError
 from pipeline.nn import backbones, embedding, units, workers
 from pipeline.nn.embedding import Item
@@ -175,6 +175,23 @@ class TestRun:
         Pass(project).run(Here())
         assert f"embed: {workers.agreement.worker()}: 36 images, " in capsys.readouterr().err
 
+    def test_a_merge_of_shards_beside_it_is_nobodys_work(
+        self, project: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        real = workers.embed
+
+        def embed(job: Job, items: Sequence[Item]) -> Mapping[str, str]:
+            done = real(job, items)
+            made.cached.refresh()
+            upkeep.merge(upkeep.recipes(job.settings.cache)[0])
+            return done
+
+        monkeypatch.setattr(workers, "embed", embed)
+        made = Pass(project)
+        made.run(Here())
+        assert made.rows() == [36]
+        assert [line for line in capsys.readouterr().err.splitlines() if line.startswith("embed: ")] == []
+
     def test_an_interrupt_begins_no_more_units(self, project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
         interrupting(monkeypatch)
         made = Pass(project)
@@ -196,6 +213,22 @@ class TestRun:
         monkeypatch.setattr(cluster, "each", each)
         with pytest.raises(KeyboardInterrupt):
             made.run(cluster)
+
+    def test_an_interrupt_counts_though_they_are_lost_for_the_third_time(
+        self, project: Project, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        made, cluster = Pass(project), Here(0, 0, 0)
+        real = cluster.each
+
+        def each(*args: Any, **options: Any) -> Iterator[Any]:
+            if len(cluster.dealt) == ROUNDS - 1:
+                signal.raise_signal(signal.SIGINT)
+            yield from real(*args, **options)
+
+        monkeypatch.setattr(cluster, "each", each)
+        with pytest.raises(KeyboardInterrupt):
+            made.run(cluster)
+        assert len(cluster.dealt) == ROUNDS
 
 
 def interrupting(monkeypatch: pytest.MonkeyPatch) -> None:
