@@ -368,7 +368,8 @@ def map_shard(path: Path) -> tuple[Keys, Floats]:
 
 def _joined(sha256: Array, view: Array, features: Floats, path: Path) -> Keys:
     """Return the keys (n,) in a shard of n rows; StateError unless all its parts have as many, of their types."""
-    like = sha256.dtype == np.uint8 and view.dtype == np.uint16 and features.dtype.kind == "f"
+    numbers = features.dtype.kind in "fu"  # of a network, or bytes of a picture's signature
+    like = sha256.dtype == np.uint8 and view.dtype == np.uint16 and numbers
     like &= sha256.shape[1:] == (32,) and view.shape == (len(sha256),) == features.shape[:1] and len(view) > 0
     if not like:
         raise StateError(f"{path}: sha256, view and features do not belong together; delete it")
