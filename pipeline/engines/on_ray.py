@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import time
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, Self, TypeVar
@@ -10,6 +11,9 @@ from pipeline.engines.elsewhere import Elsewhere, Shared, Workers, WorkersLostEr
 from pipeline.errors import StateError
 
 Result = TypeVar("Result")
+
+RELEASED_WITHIN = 5.0
+"""Seconds for CPUs to become free that ended workers held."""
 
 
 class Ray(Elsewhere):
@@ -56,7 +60,9 @@ class Ray(Elsewhere):
 
         task, asked = self.module.remote(answered), {}
         for name, about in self._nodes().items():
-            there = task.options(scheduling_strategy=NodeAffinitySchedulingStrategy(about["NodeID"], soft=False))
+            there = task.options(
+                num_cpus=0, scheduling_strategy=NodeAffinitySchedulingStrategy(about["NodeID"], soft=False)
+            )
             asked[name] = there.remote()
         self.module.wait(list(asked.values()), num_returns=len(asked), timeout=seconds)
         return {name: self._answer(reference) for name, reference in asked.items()}
@@ -67,7 +73,7 @@ class Ray(Elsewhere):
         It begins when all of them have a place, so one too many would be waited for. Two share a single GPU, for joblib
         does the work of one actor in this process; so a single CPU is refused.
         """
-        free = int(self.module.available_resources().get("GPU" if gpu else "CPU", 0))
+        free = self._free("GPU" if gpu else "CPU", slots)
         if free < (1 if gpu else 2):
             remedy = "wait for other work to end" if free < slots else "start a node with --num-cpus 2, or compute here"
             kind, least = ("GPUs", 1) if gpu else ("CPUs", 2)
@@ -75,6 +81,13 @@ class Ray(Elsewhere):
         slots = min(slots, free)
         resources = {"num_cpus": 1} | ({"num_gpus": 1 if slots > 1 else 0.5} if gpu else {})
         return {"backend": "ray", "n_jobs": max(2, slots), "ray_remote_args": resources}
+
+    def _free(self, kind: str, slots: int) -> int:
+        """Return how many of the slots are free; those that our own last work held are so a moment after its end."""
+        until = time.monotonic() + RELEASED_WITHIN
+        while (free := int(self.module.available_resources().get(kind, 0))) < slots and time.monotonic() < until:
+            time.sleep(0.1)
+        return free
 
     def require_head(self) -> None:
         """Raise StateError unless somebody listens where the head did: Ray itself would end us a minute later."""

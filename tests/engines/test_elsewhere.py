@@ -13,7 +13,7 @@ import joblib
 import pytest
 
 from pipeline import engines
-from pipeline.engines import agreement, elsewhere
+from pipeline.engines import agreement, elsewhere, on_ray
 from pipeline.engines.elsewhere import Elsewhere, Shared, Workers, WorkersLostError
 from pipeline.engines.on_ray import Ray
 from pipeline.errors import InputError, StateError
@@ -358,5 +358,6 @@ def test_rays_pool_of_one_which_joblib_would_run_here_is_refused(
 
 def ray(monkeypatch: pytest.MonkeyPatch, free: Mapping[str, float]) -> Ray:
     module = SimpleNamespace(available_resources=lambda: free)
+    monkeypatch.setattr(on_ray, "RELEASED_WITHIN", 0.0)
     monkeypatch.setattr(Ray, "__init__", lambda self: vars(self).update(where="ray at head:1", module=module))
     return Ray()  # type: ignore[call-arg]
