@@ -60,10 +60,8 @@ class Ray(Elsewhere):
 
         task, asked = self.module.remote(answered), {}
         for name, about in self._nodes().items():
-            there = task.options(
-                num_cpus=0, scheduling_strategy=NodeAffinitySchedulingStrategy(about["NodeID"], soft=False)
-            )
-            asked[name] = there.remote()
+            there = NodeAffinitySchedulingStrategy(about["NodeID"], soft=False)
+            asked[name] = task.options(num_cpus=0, scheduling_strategy=there).remote()
         self.module.wait(list(asked.values()), num_returns=len(asked), timeout=seconds)
         return {name: self._answer(reference) for name, reference in asked.items()}
 
