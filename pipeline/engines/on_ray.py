@@ -111,7 +111,8 @@ class Ray(Elsewhere):
             self.__enter__()
 
     def _nodes(self) -> Mapping[str, Any]:
-        """Return the nodes that compute, by address and id; none if the head is gone."""
+        """Return the nodes that compute, by address and id; StateError if the head is gone, whom Ray would wait for."""
+        self.require_head()
         try:
             nodes = self.module.nodes()
         except (self.module.exceptions.RayError, RuntimeError):
