@@ -212,27 +212,30 @@ def test_a_scheduler_that_could_not_read_its_tasks_is_refused(
     assert "headswap is not installed in the scheduler's environment" in clone.run(*EMBED, status=2)
 
 
+def driven(clone: SmallClone, cluster: Cluster, *lines: str) -> str:
+    """Return what a driver of its own, which has joined, prints."""
+    joined = [
+        "import os, sys",
+        "from pipeline.engines import ENGINES",
+        "from pipeline.errors import StateError",
+        "cluster = ENGINES[sys.argv[1]](sys.argv[2]).__enter__()",
+        "cluster.agree(dict)",
+    ]
+    code = "\n".join([*joined, *lines, "sys.stdout.flush()", "os._exit(0)"])
+    return clone.run(sys.executable, "-c", code, *map(str, cluster.setting.values()))
+
+
 def test_a_single_worker_does_the_work_and_not_the_driver(clone: SmallClone, dask: Cluster) -> None:
     dask.add()
-    there = (
-        "import os, sys; from pipeline.engines import ENGINES;"
-        "cluster = ENGINES[sys.argv[1]](sys.argv[2]).__enter__(); cluster.agree(dict);"
-        "found = set(cluster.map(os.path.realpath, ['/proc/self'] * 6));"
-        "print('by the driver:', os.path.realpath('/proc/self') in found); sys.stdout.flush(); os._exit(0)"
-    )
-    assert "by the driver: False" in clone.run(sys.executable, "-c", there, *map(str, dask.setting.values()))
+    found = "found = set(cluster.map(os.path.realpath, ['/proc/self'] * 6))"
+    said = driven(clone, dask, found, "print('by the driver:', os.path.realpath('/proc/self') in found)")
+    assert "by the driver: False" in said
 
 
 @pytest.mark.parametrize("dask", [{"DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES": "1"}], indirect=True)
 def test_a_task_that_ends_whoever_takes_it_is_given_up(clone: SmallClone, dask: Cluster) -> None:
     dask.complete()
-    there = (
-        "import os, sys; from pipeline.engines import ENGINES; from pipeline.errors import StateError\n"
-        "cluster = ENGINES[sys.argv[1]](sys.argv[2]).__enter__(); cluster.agree(dict)\n"
-        "try: list(cluster.map(os._exit, [1]))\n"
-        "except StateError as error: print(error); sys.stdout.flush(); os._exit(0)"
-    )
-    said = clone.run(sys.executable, "-c", there, *map(str, dask.setting.values()))
+    said = driven(clone, dask, "try: list(cluster.map(os._exit, [1]))", "except StateError as error: print(error)")
     assert "2 workers ended while they had the same task; see their logs" in said
 
 
