@@ -33,6 +33,11 @@ class CheckFailed(PipelineError):  # noqa: N818  # nothing went wrong: the check
         self.printed = printed
 
 
+def one_line(error: object) -> str:
+    """Return what an error says, at most 300 characters of it, with no line break."""
+    return " ".join(str(error).split())[:300]
+
+
 def first_five(problems: Sequence[str], what: str) -> list[str]:
     """Return the first five lines and, if there are more, one that counts them all."""
     return [*problems[:5], *([f"... {len(problems)} {what} in all"] if len(problems) > 5 else [])]

@@ -12,6 +12,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import ExifTags, Image, ImageCms, UnidentifiedImageError
 
+from pipeline.errors import one_line
+
 # Only plain raster formats: some of Pillow's other readers start programs (EPS) or fetch other files.
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP", "PPM")
 SUFFIXES = frozenset(
@@ -114,7 +116,7 @@ def _worded() -> Iterator[None]:
     except UnidentifiedImageError as error:
         raise BadImageError(f"not an image in one of the formats {', '.join(FORMATS)}") from error
     except Exception as error:  # damaged files make the decoders raise whatever it is that goes wrong inside
-        raise BadImageError(f"cannot be decoded ({' '.join(str(error).split())})") from error
+        raise BadImageError(f"cannot be decoded ({one_line(error)})") from error
 
 
 def _opened(content: bytes) -> Image.Image:

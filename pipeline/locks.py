@@ -14,7 +14,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from pipeline import git, stamps
-from pipeline.errors import StateError
+from pipeline.errors import StateError, one_line
 
 Kind = TypeVar("Kind")
 
@@ -119,7 +119,7 @@ def _loaded(content: bytes, where: str) -> Any:  # noqa: ANN401  # whatever YAML
 
 
 def _refuse(where: str, error: Exception) -> NoReturn:
-    raise StateError(f"{where}: not what DVC writes ({' '.join(str(error).split())})") from error
+    raise StateError(f"{where}: not what DVC writes ({one_line(error)})") from error
 
 
 def _stages(content: Mapping[Any, Any]) -> Mapping[Any, Any]:
@@ -191,7 +191,7 @@ def repository(root: Path) -> Iterator[Any]:
         yield None
         return
     except (DvcException, UnicodeDecodeError) as error:
-        raise StateError(f".dvc: DVC cannot open this repository ({' '.join(str(error).split())})") from error
+        raise StateError(f".dvc: DVC cannot open this repository ({one_line(error)})") from error
     with opened:
         yield opened
 

@@ -10,7 +10,7 @@ from pydantic_core import ErrorDetails
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from pipeline.errors import InputError, unknown
+from pipeline.errors import InputError, one_line, unknown
 
 PARAMS = Path("params.yaml")
 
@@ -325,7 +325,7 @@ def load(path: Path = PARAMS) -> Params:
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); run from the project's folder") from error
     except (YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
+        raise InputError(f"{path}: not valid YAML: {one_line(error)}") from error
     if not isinstance(content, dict):
         raise InputError(f"{path}: got {type(content).__name__}, expected sections `data:`, `run:`, ...")
     try:
@@ -371,6 +371,8 @@ def _line(path: Path, detail: ErrorDetails) -> str:
     if beneath[0] == "heads" and len(beneath) > 2 and place[-1] != "[key]":
         setting = ".".join(place[: len(place) - len(beneath) + 3])
         return f"{path}: {setting}: expected a finite single value, or a list of them to search"
+    if detail["type"] == "literal_error" and isinstance(detail["input"], str):
+        return unknown(f"{path}: {field}", detail["input"], re.findall(r"'([^']*)'", detail["ctx"]["expected"]))
     reason = detail["msg"].removeprefix("Value error, ")
     got = "" if isinstance(detail["input"], dict) else f"got {detail['input']!r}, "
     return f"{path}: {field}: {got}{reason[0].lower()}{reason[1:]}"

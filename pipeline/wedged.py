@@ -15,7 +15,7 @@ from filelock import FileLock, Timeout
 
 from pipeline import git, locks, processes
 from pipeline.atomic import STALE_SECONDS, replacing
-from pipeline.errors import StateError, first_five
+from pipeline.errors import StateError, first_five, one_line
 from pipeline.locks import LOCK
 from pipeline.params import Params
 from pipeline.processes import Running
@@ -137,7 +137,7 @@ def _refused_by_dvc(content: bytes) -> str | None:
     try:
         validate(YAML(typ="safe").load(content), COMPILED_LOCKFILE_SCHEMA, content.decode())
     except DvcException as error:
-        return f"cut short or altered: DVC cannot read it ({' '.join(str(error).split())})"
+        return f"cut short or altered: DVC cannot read it ({one_line(error)})"
     return None
 
 

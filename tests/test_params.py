@@ -28,7 +28,10 @@ def test_the_repositorys_own_file_is_valid() -> None:
         ({"plans": {"last": {"unfreeze_from": "second", "epoch": 1}}}, "plans.last: unknown key: got 'epoch'"),
         ({"backbones": {"tiny": {"image_sise": 8}}}, "did you mean 'image_size'?"),
         ({"embed": {"batch_size": 0}}, "embed.batch_size: got 0, input should be greater than 0"),
-        ({"embed": {"dtype": "float8"}}, "embed.dtype: got 'float8', input should be 'float16' or 'float32'"),
+        (
+            {"embed": {"dtype": "float8"}},
+            "embed.dtype: got 'float8', expected one of: float16, float32; did you mean 'float32'?",
+        ),
         ({"split": {"val": 0.5, "test": 0.5}}, "split: val + test = 1, expected less than 1"),
         ({"run": {"heads": ["logrg"]}}, "run.heads: got 'logrg', expected one of: knn, logreg; did you mean 'logreg'?"),
         ({"run": {"backbones": ["tinny"]}}, "did you mean 'tiny'?"),
@@ -99,7 +102,11 @@ class TestEngine:
             ({"backend": "ray"}, "address: got None, expected HOST:PORT of the head"),
             ({"backend": "ray", "address": "auto"}, "address: got 'auto', expected HOST:PORT of the head"),
             ({"backend": "ray", "address": "ray://h:10001"}, "got 'ray://h:10001', expected HOST:PORT of the head"),
-            ({"backend": "spark"}, "embed.engine.backend: got 'spark', input should be 'local', 'dask' or 'ray'"),
+            ({"backend": "spark"}, "embed.engine.backend: got 'spark', expected one of: dask, local, ray"),
+            (
+                {"backend": "dsak"},
+                "embed.engine.backend: got 'dsak', expected one of: dask, local, ray; did you mean 'dask'?",
+            ),
             ({"adress": "h:1"}, "embed.engine: unknown key: got 'adress', expected one of: address, backend; did you"),
         ],
     )

@@ -4,13 +4,14 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline import manifest, sources
+from pipeline import manifest
 from pipeline.cli import main
 from pipeline.errors import InputError, StateError
-from pipeline.sources import SOURCES, records_of
+from pipeline.sources import SOURCES
 from pipeline.stages import prepare
 from tests.conftest import Project
 from tests.faults import fail_the_nth
+from tests.sources.conftest import records_of
 
 
 @pytest.fixture
@@ -140,7 +141,7 @@ def test_a_linked_class_folder_is_named_and_not_passed_over(folder: Path) -> Non
 
 
 def test_records_come_sorted_whatever_the_file_system_does(project: Project) -> None:
-    paths = [str(record.path) for record in sources.records_of("image_folder", Path("data/raw"))]
+    paths = [str(record.path) for record in records_of("image_folder", Path("data/raw"))]
     assert paths == sorted(paths)
 
 

@@ -3,6 +3,7 @@
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 
@@ -31,13 +32,14 @@ def main(params: Params, *, fix: bool = False) -> str:
     mended = _mended(params) if fix else []
     remedy = "; to mend it: headswap doctor --fix"
     found = [f"{wedge.problem}{remedy if wedge.mend else ''}" for wedge in wedged.find(params)]
-    problems = [*wrong, *_tools(), *found, *_settings(params), *_data(params), *_engine(params)]
+    agreeing, differing = _engine(params)
+    problems = [*wrong, *_tools(), *found, *_settings(params), *_data(params), *differing]
     if problems:
         raise InputError(*mended, *problems)
     running = [f"at work: {one}" for one in wedged.at_work()]
     runs = list(params.runs())
     summary = f"params.yaml, {params.data.path} and weights are in order; {len(runs)} runs to compare"
-    return "\n".join([*mended, *running, summary])
+    return "\n".join([*mended, *running, *agreeing, summary])
 
 
 def _mended(params: Params) -> list[str]:
@@ -114,15 +116,18 @@ def _data(params: Params) -> Iterator[str]:
         yield from error.problems
 
 
-def _engine(params: Params) -> Sequence[str]:
-    """Check that the engine is installed and that something answers at its address."""
+def _engine(params: Params) -> tuple[Sequence[str], Sequence[str]]:
+    """Ask the engine's workers for their software; return a line if it is that of this process, and what is wrong."""
     from pipeline import engines  # noqa: PLC0415
+    from pipeline.engines import agreement  # noqa: PLC0415
+    from pipeline.nn import workers  # noqa: PLC0415
 
     engine = params.embed.engine
     if engine.backend == "local":
-        return ()
+        return (), ()
     try:
-        engines.ENGINES[engine.backend](str(engine.address))
+        with engines.joined(engine, partial(agreement.software, workers.LIBRARIES)) as cluster:
+            found = f"workers that agree: {len(cluster.workers())}, tasks at once: {cluster.slots()}"
+            return (f"{engine.backend} at {engine.address}: {found}",), ()
     except PipelineError as error:
-        return error.problems
-    return ()
+        return (), error.problems

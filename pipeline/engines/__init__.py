@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import cached_property, partial
 
+from tqdm import tqdm
+
 from pipeline.engines.agreement import Identify
 from pipeline.engines.cluster import Cluster, Here, Result, Task
 from pipeline.engines.elsewhere import Elsewhere
@@ -32,8 +34,11 @@ def joined(engine: Engine, identity: Identify) -> Iterator[Elsewhere]:
         StateError: if nobody answers at its address, or has no workers; or if one of them differs, by name.
 
     """
-    with ENGINES[engine.backend](str(engine.address)) as cluster:
-        cluster.agree(identity)
+    with ExitStack() as stack:
+        said = f"joining {engine.backend} at {engine.address}: its workers load what they need, and are asked"
+        with tqdm(bar_format="{desc}", desc=said, disable=None, leave=False):
+            cluster = stack.enter_context(ENGINES[engine.backend](str(engine.address)))
+            cluster.agree(identity)
         yield cluster
 
 

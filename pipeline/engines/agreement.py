@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 
 from pipeline import environment, stamps
-from pipeline.errors import PipelineError, StateError, first_five
+from pipeline.errors import PipelineError, StateError, first_five, one_line
 
 Identity = Mapping[str, str]
 """What must be the same everywhere, by name."""
@@ -72,7 +72,7 @@ def problems(here: Identity, answer: object) -> Iterator[str]:
     elif isinstance(answer, TimeoutError):
         yield str(answer) or f"no answer within {PATIENCE:.0f} s; is it busy with other work?"
     elif isinstance(answer, BaseException):
-        yield f"{type(answer).__name__}: {' '.join(str(answer).split())[:200]}"
+        yield f"{type(answer).__name__}: {one_line(answer)}"
     elif isinstance(answer, Mapping):
         yield from _differences(here, answer)
     elif answer is not True:

@@ -5,20 +5,23 @@ import copy
 import importlib
 import queue
 import socket
+import sys
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from concurrent.futures import Future
 from functools import partial
 from types import ModuleType
 from typing import Any, ClassVar, NamedTuple, Self, TypeVar
 
 import joblib
+from tqdm import tqdm
 
 from pipeline.engines import agreement
 from pipeline.engines.agreement import Agreement, Identify
-from pipeline.errors import InputError, StateError, first_five
+from pipeline.errors import InputError, StateError, first_five, one_line
+from pipeline.printable import printable
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -75,6 +78,7 @@ class Elsewhere(ABC):
     def __init__(self, address: str) -> None:
         self.address = address
         self.where = f"params.yaml: embed.engine: {self.name} at {address}"
+        self.missed = set[str]()
         self.module = self._imported()
         self._require_listener()
 
@@ -108,7 +112,7 @@ class Elsewhere(ABC):
         try:
             return joining.result(JOIN_WITHIN)
         except Exception as error:
-            said = " ".join(str(error).split())[:200]
+            said = one_line(error)
             silent = f"no answer within {JOIN_WITHIN:.0f} s"
             raise StateError(
                 f"{self.where}: {f'cannot join ({said})' if joining.done() else silent}; {self.doubt}"
@@ -124,7 +128,7 @@ class Elsewhere(ABC):
 
     @abstractmethod
     def workers(self, *, gpu: bool = False) -> Workers:
-        """Return who is there now; asked for GPUs, only who has some, and how many."""
+        """Return who is there now; asked for GPUs, only who has some, and how many; StateError if the head is gone."""
 
     @abstractmethod
     def ask(self, question: Callable[[], Result], seconds: float) -> Mapping[str, Result | BaseException]:
@@ -176,7 +180,7 @@ class Elsewhere(ABC):
 
     def worded(self, error: BaseException) -> StateError:
         """Return what an engine raises as a line."""
-        unknown = StateError(f"{self.where}: {type(error).__name__}: {' '.join(str(error).split())[:200]}")
+        unknown = StateError(f"{self.where}: {type(error).__name__}: {one_line(error)}")
         return error if isinstance(error, StateError) else self.lost(error) or unknown
 
     def map(self, function: Callable[[Task], Result], tasks: Sequence[Task]) -> Iterator[Result]:
@@ -212,6 +216,7 @@ class Elsewhere(ABC):
                 if lost == ROUNDS:
                     remedy = "see the workers' logs; what they finished is kept"
                     raise StateError(f"{error}, for the {lost}. time: {remedy}") from error
+                _tell(f"{error}; what it had is begun again")
             else:
                 return
 
@@ -307,17 +312,29 @@ class Elsewhere(ABC):
             WorkersLostError: if one is gone for which the engine would wait.
 
         """
-        self.require_head()
         now, there = time.monotonic(), self.workers(gpu=gpu)
-        if there and self.counts_on_all and (gone := began_with.keys() - there.keys()):
-            raise WorkersLostError(f"{self.where}: gone: {', '.join(sorted(gone))}")
         if there:
+            self._miss(began_with.keys() - there.keys())
             return now
         if now - seen > GRACE:
             raise StateError(
                 f"{self.where}: all workers are gone; what they finished is kept: start new ones, then run it again"
             )
         return seen
+
+    def _miss(self, gone: Set[str]) -> None:
+        """Tell once that some workers are gone; raise WorkersLostError if the engine would wait for them."""
+        said = f"{self.where}: gone: {', '.join(sorted(gone))}"
+        if gone and self.counts_on_all:
+            raise WorkersLostError(said)
+        if gone - self.missed:
+            self.missed |= gone
+            _tell(f"{said}; what they had is begun again")
+
+
+def _tell(line: str) -> None:
+    """Say what went wrong and does not end the work."""
+    tqdm.write(printable(line), file=sys.stderr)
 
 
 def _telling(tasks: Sequence[Task], sent: threading.Event) -> Iterator[Task]:
@@ -346,4 +363,4 @@ def _able_to_travel(error: Exception) -> Exception:
     try:
         return copy.deepcopy(error)  # takes it apart and builds it as pickling does
     except Exception:  # noqa: BLE001  # whatever its class raises
-        return StateError(f"worker {agreement.worker()}: {type(error).__name__}: {' '.join(str(error).split())[:200]}")
+        return StateError(f"worker {agreement.worker()}: {type(error).__name__}: {one_line(error)}")

@@ -92,9 +92,8 @@ class Dask(Elsewhere):
         """Do nothing: closing the client will."""
 
     def _workers(self) -> Mapping[str, Any]:
-        """Return what the scheduler says of its workers; nothing if it is gone."""
-        if self.client.status != "running":
-            return {}
+        """Return what the scheduler says of its workers; StateError if it is gone."""
+        self.require_head()
         try:
             return dict(self.client.scheduler_info(n_workers=-1).get("workers", {}))
         except OSError:

@@ -5,6 +5,8 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.evaluation.neighbours import of_length_one
+
 Floats = npt.NDArray[np.floating[Any]]
 Ints = npt.NDArray[np.integer[Any]]
 
@@ -66,16 +68,11 @@ def _reduced(X: Features, chosen: Ints, seed: int) -> Floats:
     """Return the principal components of all rows, (N, up to 50), as the chosen rows have them."""
     from sklearn.utils.extmath import randomized_svd  # noqa: PLC0415
 
-    sample = _of_length_one(X[chosen])
+    sample = of_length_one(X[chosen])
     centre = sample[0] + (sample - sample[0]).mean(axis=0)  # exact where all rows are equal
     _, _, axes = randomized_svd(sample - centre, min(COMPONENTS, *sample.shape), random_state=seed)
     blocks = (slice(start, start + _BLOCK) for start in range(0, len(X), _BLOCK))
-    return np.concatenate([(_of_length_one(X[block]) - centre) @ axes.T for block in blocks])
-
-
-def _of_length_one(rows: Floats) -> Floats:
-    wide = rows.astype(np.float32)
-    return np.asarray(wide / np.maximum(np.linalg.norm(wide, axis=1, keepdims=True), np.finfo(np.float32).tiny))
+    return np.concatenate([(of_length_one(X[block]) - centre) @ axes.T for block in blocks])
 
 
 def _neighbourhoods(reduced: Floats, seed: int) -> Floats:

@@ -13,7 +13,7 @@ from tqdm import tqdm
 from pipeline import engines
 from pipeline.embeddings.stored import Stored
 from pipeline.engines import Cluster
-from pipeline.errors import InputError
+from pipeline.errors import InputError, one_line
 from pipeline.heads import calibration, entries, search
 from pipeline.heads.calibration import Calibrated
 from pipeline.heads.rows import Rows
@@ -112,14 +112,14 @@ def _worded(name: str) -> Iterator[None]:
             *(line if line.startswith(where) else f"{where}: heads.{name}: {line}" for line in error.problems)
         ) from error
     except (ValueError, TypeError, ArithmeticError, RuntimeError, MemoryError) as error:
-        raise InputError(f"params.yaml: heads.{name}: {' '.join(str(error).split())}") from error
+        raise InputError(f"params.yaml: heads.{name}: {one_line(error)}") from error
 
 
 def _sort_out(caught: Sequence[warnings.WarningMessage]) -> tuple[int, Sequence[str]]:
     """Count the fits that did not converge, and return what else was warned of, each once."""
     from sklearn.exceptions import ConvergenceWarning  # noqa: PLC0415
 
-    others = {" ".join(str(one.message).split()) for one in caught if not issubclass(one.category, ConvergenceWarning)}
+    others = {one_line(one.message) for one in caught if not issubclass(one.category, ConvergenceWarning)}
     return sum(issubclass(one.category, ConvergenceWarning) for one in caught), sorted(others)
 
 

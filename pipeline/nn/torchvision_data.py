@@ -15,7 +15,7 @@ from PIL import Image
 from torchvision import datasets
 from tqdm import tqdm
 
-from pipeline.errors import InputError, unknown
+from pipeline.errors import InputError, one_line, unknown
 
 DOWNLOADS = Path(".headswap/torchvision")
 SPLITS: Mapping[str, Sequence[str]] = {
@@ -95,7 +95,7 @@ def _opened(name: str, part: Callable[[], Any]) -> Any:  # noqa: ANN401  # torch
     try:
         return part()
     except (OSError, RuntimeError) as error:  # URLError is an OSError
-        why = " ".join(str(error).split())[:200]
+        why = one_line(error)
         raise InputError(
             f"torchvision:{name}: cannot be downloaded or read ({why}); where there is no network, copy "
             f"{DOWNLOADS / name} from another machine"

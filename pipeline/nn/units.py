@@ -57,7 +57,10 @@ def run(cluster: Elsewhere, job: Job, cached: EmbeddingCache, items: Sequence[It
     keys = keys_of((item.sha256 for item in items), (item.view for item in items))
     gpu = job.settings.runtime.startswith("torch") and cluster.slots(gpu=True) > 0
     pace, look_at = _Pace(len(items)), 0.0
-    with tqdm(total=len(items), desc="embed", unit="image", disable=None) as bar, deferred() as interrupted:
+    with (
+        tqdm(total=len(items), desc="embed", unit="image", smoothing=0, disable=None) as bar,
+        deferred() as interrupted,
+    ):
 
         def left() -> list[Sequence[Item]]:
             pace.look(cached, bar)
@@ -119,7 +122,7 @@ class _Pace:
     def __str__(self) -> str:
         rates = sorted(_rate(cost) for cost in self.costs.values())
         if len(rates) <= SHOWN:
-            return " + ".join(f"{rate:.1f}" for rate in rates) + " images/s" if rates else ""
+            return " + ".join(f"{rate:.1f}" for rate in rates) + " images/s" if rates else "no unit is finished yet"
         return f"{len(rates)} workers, {rates[0]:.1f} to {rates[-1]:.1f} images/s each"
 
 

@@ -2,7 +2,7 @@
 
 from pipeline.sources.catalogue import SOURCES
 from pipeline.sources.contents import hashed, read_again
-from pipeline.sources.listing import carried, listed, place_of, records_of
+from pipeline.sources.listing import carried, listed, place_of
 from pipeline.sources.place import Place
 
-__all__ = ["SOURCES", "Place", "carried", "hashed", "listed", "place_of", "read_again", "records_of"]
+__all__ = ["SOURCES", "Place", "carried", "hashed", "listed", "place_of", "read_again"]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pipeline.errors import InputError, first_five, unknown
 from pipeline.manifest import Record
-from pipeline.params import Columns, Data
+from pipeline.params import Data
 from pipeline.sources.catalogue import SOURCES
 from pipeline.sources.contents import read_again
 from pipeline.sources.folders import Folder
@@ -17,11 +17,6 @@ from pipeline.sources.place import Place, is_table
 from pipeline.sources.remotes import Remote
 from pipeline.sources.tars import Tar
 from pipeline.sources.zips import Zip
-
-
-def records_of(source: str, path: Path, columns: Columns | None = None, remote: str | None = None) -> list[Record]:
-    """Read the named source in a folder, an archive or under a remote root; InputError as `place_of` and `listed`."""
-    return listed(place_of(Data(source=source, path=path, columns=columns or Columns(), remote=remote)))
 
 
 def place_of(data: Data) -> Place:

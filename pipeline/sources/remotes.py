@@ -14,7 +14,7 @@ from typing import Any
 from urllib.parse import quote, unquote
 
 from pipeline.atomic import replacing
-from pipeline.errors import InputError, first_five
+from pipeline.errors import InputError, first_five, one_line
 from pipeline.params import Data
 from pipeline.sources import store
 from pipeline.sources.memo import SETTLED_NS
@@ -182,7 +182,7 @@ def _words(url: str) -> Iterator[None]:
         raise
     except Exception as error:
         reason = error.__cause__ or error
-        said = " ".join(str(reason).split()) or type(reason).__name__
+        said = one_line(reason) or type(reason).__name__
         raise InputError(f"{url}: cannot be read ({said}); what was read before is kept") from error
 
 

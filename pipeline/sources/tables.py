@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipeline.errors import InputError
+from pipeline.errors import InputError, one_line
 from pipeline.sources.place import Place
 
 Rows = Iterator[tuple[str | None, ...]]
@@ -57,7 +57,7 @@ def _words(shown: str) -> Iterator[None]:
     try:
         yield
     except (csv.Error, pa.ArrowException, OSError, ValueError) as error:
-        raise InputError(f"{shown}: not a table ({' '.join(str(error).split())})") from error
+        raise InputError(f"{shown}: not a table ({one_line(error)})") from error
 
 
 def _csv_reader(shown: str, content: bytes) -> Any:  # noqa: ANN401  # its type has no public name

@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -79,6 +80,16 @@ def test_everything_wrong_is_reported_at_once(project: Project, capsys: Said) ->
     RWLOCK.touch()
     assert main(["doctor"]) == 2
     assert len(capsys.readouterr().err.splitlines()) == 3
+
+
+def test_an_engine_that_nobody_runs_is_a_line(project: Project, capsys: Said) -> None:
+    pytest.importorskip("distributed")
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        address = f"tcp://127.0.0.1:{listener.getsockname()[1]}"
+    project.write(embed={"engine": {"backend": "dask", "address": address}})
+    assert main(["doctor"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"embed.engine: dask at {address}: nothing answers" in line
 
 
 def test_without_its_tools_and_repositories_it_says_what_to_run(

@@ -69,7 +69,7 @@ def test_no_workers_are_no_cluster() -> None:
         (TimeoutError(), "no answer within 60 s; is it busy with other work?"),
         (ValueError("two\n  lines"), "ValueError: two lines"),
         (None, "answered None"),
-        (MemoryError("m" * 999), "MemoryError: " + "m" * 200),
+        (MemoryError("m" * 999), "MemoryError: " + "m" * 300),
     ],
 )
 def test_whatever_else_a_worker_answers_is_one_line_that_names_it(answer: object, said: str) -> None:

@@ -21,6 +21,7 @@ from pipeline.errors import InputError, StateError
 
 TWO = {"one": 1, "two": 1}
 Look = Callable[[], Workers]
+Said = pytest.CaptureFixture[str]
 
 
 class LostError(BaseException):
@@ -189,6 +190,17 @@ class TestLostWorkers:
         for one in joined(cluster):
             assert list(one.map(square, range(3))) == [0, 1, 4]
         assert begun == {0: 2, 1: 2, 2: 1}
+
+    def test_it_is_told_when_their_work_begins_again(self, scripted: Scripted, capsys: Said) -> None:
+        square, _ = loses(1)
+        list(scripted.map(square, range(2)))
+        assert capsys.readouterr().err == f"{scripted.where}: a worker ended; what it had is begun again\n"
+
+    def test_it_is_told_once_when_the_engine_itself_deals_anew(self, scripted: Scripted, capsys: Said) -> None:
+        looks = iter([TWO, {}])
+        scripted.look = lambda: next(looks, {"two": 1, "three": 1})
+        list(scripted.map(lambda _: time.sleep(0.1), range(4)))
+        assert capsys.readouterr().err == f"{scripted.where}: gone: one; what they had is begun again\n"
 
     def test_lost_too_often_they_end_the_work_with_the_count(self, cluster: Scripted) -> None:
         square, begun = loses(1, times=99)

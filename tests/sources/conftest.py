@@ -8,6 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.manifest import Record
+from pipeline.params import Columns, Data
+from pipeline.sources import listed, place_of
+
 Files = Mapping[str, bytes]
 Packer = Callable[[Path, Files], Path]
 
@@ -33,6 +37,11 @@ def tarred(path: Path, files: Files) -> Path:
 def pack(path: Path, files: Files) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     return zipped(path, files) if path.suffix == ".zip" else tarred(path, files)
+
+
+def records_of(source: str, path: Path, columns: Columns | None = None, remote: str | None = None) -> list[Record]:
+    """Read the named source in a folder, an archive or under a remote root."""
+    return listed(place_of(Data(source=source, path=path, columns=columns or Columns(), remote=remote)))
 
 
 @pytest.fixture(autouse=True)

@@ -15,11 +15,11 @@ import pytest
 from pipeline import manifest, sources
 from pipeline.errors import InputError
 from pipeline.params import STORE, Data
-from pipeline.sources import archives, memo, records_of, store
+from pipeline.sources import archives, memo, store
 from pipeline.sources.place import Place
 from pipeline.wedged import OURS
 from tests.faults import fail_the_nth, finish, kill
-from tests.sources.conftest import CATS_AND_DOGS, pack
+from tests.sources.conftest import CATS_AND_DOGS, pack, records_of
 
 KINDS = ("photos.zip", "photos.tar", "photos.tar.gz", "photos.tgz", "photos.tar.bz2", "photos.tar.xz")
 

@@ -10,7 +10,7 @@ import pytest
 
 from pipeline.errors import InputError
 from pipeline.params import Columns
-from pipeline.sources import records_of
+from tests.sources.conftest import records_of
 
 
 def lay_out(*names: str) -> Path:

@@ -16,7 +16,7 @@ from pipeline import manifest, sources
 from pipeline.errors import InputError
 from pipeline.params import Data
 from pipeline.sources import remotes, store
-from tests.sources.conftest import CATS_AND_DOGS, Files
+from tests.sources.conftest import CATS_AND_DOGS, Files, records_of
 
 OLD = 1_500_000_000
 
@@ -166,7 +166,7 @@ def test_a_table_alone_may_be_the_data_where_the_images_are_remote() -> None:
 def test_a_remote_root_needs_a_table_and_a_file_system_that_is_installed() -> None:
     table_of(CATS_AND_DOGS)
     with pytest.raises(InputError, match="set data.source: table"):
-        sources.records_of("image_folder", Path("labels"), remote="memory://bucket")
+        records_of("image_folder", Path("labels"), remote="memory://bucket")
     with pytest.raises(InputError, match=r"data.remote: gs://bucket: .*gcsfs"):
         fetched("gs://bucket")
     with pytest.raises(InputError, match="Protocol not known: nonsense"):

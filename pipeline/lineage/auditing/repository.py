@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import locks
+from pipeline.errors import one_line
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ def _stages(repository: Any) -> tuple[dict[str, Asked], str | None]:  # noqa: AN
     try:
         return {one.addressing: _asked(one) for one in repository.index.stages if hasattr(one, "name")}, None
     except (DvcException, AttributeError, KeyError, TypeError, ValueError) as error:  # it checks less than it assumes
-        return {}, " ".join(str(error).split())
+        return {}, one_line(error)
 
 
 def _asked(stage: Any) -> Asked:  # noqa: ANN401  # DVC is not typed
