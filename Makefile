@@ -41,5 +41,5 @@ study: .venv/.installed ## accuracy of heads and plans over seeded splits, hours
 .venv/.installed: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python >= 3.11 is needed, this is " + sys.version.split()[0] + "; try: make PYTHON=python3.11")'
 	$(PYTHON) -m venv .venv
-	.venv/bin/python -m pip install --quiet --editable '.[demo,dev]'
+	.venv/bin/python -m pip install --quiet --no-compile --editable '.[demo,dev]'  # Python compiles the part that is imported
 	@touch $@
