@@ -20,7 +20,7 @@ def standing(verdict: Verdict) -> Sequence[Standing]:
 
 def _labels(verdict: Verdict) -> str:
     if not verdict.curves:
-        return "Not measured: no head or plan was trained on parts of the labels (`curve` in params.yaml)."
+        return "Not measured: no head or plan was trained on parts of the labels (the section curve in params.yaml)."
     return " ".join(_of_curve(backbone, curve, verdict) for backbone, curve in verdict.curves.items())
 
 
@@ -29,8 +29,8 @@ def _of_curve(backbone: str, curve: LabelEfficiency, verdict: Verdict) -> str:
     steps = [f"{run} {_percent(reached[:-1])}{reached[-1].score.value:.1%}" for run, reached in curve.reached.items()]
     labels = sorted({one.labels for reached in curve.reached.values() for one in reached})[-2:]
     text = (
-        f"From {' to '.join(f'{number:,}' for number in labels)} labels{where}, with the settings that `curve` states, "
-        f"test {curve.metric.replace('_', ' ')} goes: {', '.join(steps)}"
+        f"From {' to '.join(f'{number:,}' for number in labels)} labels{where}, "
+        f"with the settings of the section curve in params.yaml, test {curve.metric.replace('_', ' ')} goes: {', '.join(steps)}"
     )
     crossed = [efficiency.sentence(one, curve) for one in curve.crossovers]
     return " ".join([f"{text}.", *(crossed or ["From how many labels on fine-tuning gets ahead was not measured."])])

@@ -7,7 +7,7 @@ from tests.report.examples import evidence
 def test_what_more_labels_brought_is_said_of_every_run_and_where_a_plan_gets_ahead() -> None:
     sentence = standing.standing(evidence().verdict)[0].sentence
     assert sentence.startswith(
-        "From 10 to 100 labels, with the settings that `curve` states, test accuracy goes: "
+        "From 10 to 100 labels, with the settings of the section curve in params.yaml, test accuracy goes: "
         "logreg 85.0% to 85.0%, last 85.0% to 85.0%. last is ahead of the best frozen head (logreg) from 32 labels on;"
     )
 
