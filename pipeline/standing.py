@@ -30,7 +30,8 @@ def _of_curve(backbone: str, curve: LabelEfficiency, verdict: Verdict) -> str:
     labels = sorted({one.labels for reached in curve.reached.values() for one in reached})[-2:]
     text = (
         f"From {' to '.join(f'{number:,}' for number in labels)} labels{where}, "
-        f"with the settings of the section curve in params.yaml, test {curve.metric.replace('_', ' ')} goes: {', '.join(steps)}"
+        "with the settings of the section curve in params.yaml, "
+        f"test {curve.metric.replace('_', ' ')} goes: {', '.join(steps)}"
     )
     crossed = [efficiency.sentence(one, curve) for one in curve.crossovers]
     return " ".join([f"{text}.", *(crossed or ["From how many labels on fine-tuning gets ahead was not measured."])])
