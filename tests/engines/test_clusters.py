@@ -124,11 +124,6 @@ def test_the_doctor_asks_the_workers(away: SmallClone) -> None:
     assert ", tasks at once: 2" in away.run("headswap", "doctor")
 
 
-def test_the_doctor_refuses_a_cluster_without_workers(clone: SmallClone, dask: Cluster) -> None:
-    clone.set(**{"embed.engine": dask.setting})
-    assert "has no workers; start some" in clone.run("headswap", "doctor", status=2)
-
-
 def test_whoever_is_killed_no_row_is_lost_or_doubled(
     away: SmallClone, cluster: Cluster, expected: dict[str, bytes]
 ) -> None:
