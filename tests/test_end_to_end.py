@@ -139,7 +139,7 @@ def test_the_audit_names_an_altered_image_and_passes_when_it_is_back(clone: Smal
 
 def test_the_same_commit_and_seed_give_the_same_bytes_elsewhere(clone: SmallClone, tmp_path: Path) -> None:
     other = SmallClone(tmp_path)
-    other.repro()
+    other.repro(f"train@{BACKBONE}-logreg", f"train@{BACKBONE}-knn", f"finetune@{BACKBONE}-last_blocks")
     names = [
         "data/manifest.parquet",
         f"data/embeddings/{BACKBONE}.h5",
