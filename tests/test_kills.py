@@ -26,7 +26,7 @@ def commit(clone: TinyClone) -> None:
     clone.run("git", "-c", "user.name=a", "-c", "user.email=a@b", "commit", "--quiet", "-m", "results")
 
 
-@pytest.mark.parametrize("kills", [3, pytest.param(50, marks=pytest.mark.soak)])
+@pytest.mark.parametrize("kills", [5, pytest.param(50, marks=pytest.mark.soak)])
 def test_after_every_kill_the_doctor_makes_the_next_run_end_well(killer: Killer, kills: int) -> None:
     # the very first run, amid its frozen pass: the lock is there as soon as that begins
     done = [killer.kill("nothing", begun=(killer.clone.root / EMBED_LOCK).exists, within=0.6)]
