@@ -217,7 +217,7 @@ def dealt(groups: int, n: int) -> dict[str, str]:
 
 
 def test_where_there_are_groups_they_are_the_unit(params: Params) -> None:
-    """A plan that is better on all images of two patients of twenty, and equal on the rest, has not been shown to be."""
+    """A plan that is better on all images of two patients of twenty and equal elsewhere has not been shown to be."""
     n = 600
     apart, together = judged(head_and_plan(60, 0, n), params), judged(head_and_plan(60, 0, n), params, dealt(20, n))
     assert (apart.answer, apart.test_groups) == ("fine-tune", None)
