@@ -43,6 +43,7 @@ bench: .venv/.extras ## measurements, side by side; ONLY=embed for one group
 study: .venv/.installed ## accuracy of heads and plans over seeded splits, hours in all; ONLY=elpv for one
 	python -m benchmarks.study $(ONLY)
 
+# One version of each package, if there is one that suits every Python from 3.11 on and every system.
 compile = .venv-lock/bin/uv pip compile --quiet --universal --fork-strategy fewest --python-version 3.11 \
 	--generate-hashes --no-annotate --custom-compile-command 'make lock'
 all = .venv-lock/all.lock
