@@ -269,7 +269,7 @@ class Plan(_Section):
     patience: Positive = 4
     """Epochs without a better validation score until it stops."""
     start: Literal["zeros", "logistic"] = "zeros"
-    """Of the classifier; logistic: a head on the embeddings (LP-FT)."""
+    """Of the classifier; logistic: a head on the frozen network's output (LP-FT)."""
     augment: Augment = Augment()
     cache_frozen: bool = False
     """Store the frozen part's output once per image and view, and let the epochs run only the rest."""

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline import git, locks, manifest, runs, stamps, verdict
-from pipeline.embeddings import matrix
+from pipeline.embeddings import matrix, skipped
 from pipeline.errors import InputError, StateError
 from pipeline.locks import Entry, Lock, Locked
 from pipeline.manifest import COLUMNS, Manifest
@@ -121,8 +121,9 @@ class Revision:
             raise StateError(f"{manifest.MANIFEST} of {self.name}: not a manifest ({error})") from error
 
     def embedded(self, backbone: str) -> Mapping[str, Any] | None:
-        """Return the facts in the stamp of a backbone's matrix; None if they are not to be had."""
-        return self._facts(matrix.stamp_path(backbone))
+        """Return the facts in the stamp of a backbone's matrix, skipped images included; None if not to be had."""
+        facts = self._facts(matrix.stamp_path(backbone))
+        return None if facts is None else {**facts, **(self._facts(skipped.path_of(backbone)) or {})}
 
     def trained(self, run: str) -> Mapping[str, Any] | None:
         """Return the facts in a run's stamp; None if they are not to be had."""
