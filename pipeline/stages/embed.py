@@ -87,7 +87,7 @@ def _embed(params: Params, backbone: str, frozen: _Pass, recipe: Recipe, table: 
     undecodable = frozen.run(missing, images.cache)
     _report_bad_images(table, undecodable, settings.on_bad_image)
     kept = [row for row in range(len(table)) if table.sha256[row] not in undecodable]
-    splits.require_every_class([table.label[row] for row in kept], [table.split[row] for row in kept])
+    splits.require_left(table, kept, "the others of its images cannot be decoded")
 
     images = _Part(images.cache, table, kept)
     train = [row for row, at in enumerate(kept) if table.split[at] == "train"]

@@ -173,6 +173,17 @@ class TestBadImages:
         with pytest.raises(InputError, match="class 'red': got 10 images, 6 in train, 0 in val, 4 in test"):
             embed.main(params, "tiny")
 
+    def test_a_class_that_loses_all_its_images_is_named(self, project: Project) -> None:
+        for path in project.images:
+            if path.parent.name == "red":
+                path.write_bytes(f"no image, {path}".encode())
+        params = project.write(embed={"on_bad_image": "skip"})
+        prepare.main(params)
+        said = "class 'red': got 0 images, .*; expected at least 1 in each: the others of its images cannot be decoded"
+        with pytest.raises(InputError, match=said):
+            embed.main(params, "tiny")
+        assert not MATRIX.exists()
+
     def test_copies_of_a_bad_image_are_counted_each(self, project: Project) -> None:
         for name in ("00", "01", "02"):
             Path(f"data/raw/red/{name}.png").write_bytes(b"no image")

@@ -46,7 +46,7 @@ def read(params: Params, backbone: str) -> Inputs:
     loaded = replace(loaded, framing=loaded.framing_for(params.embed))
     left_out = skipped.read_for(backbone, embedding.recipe_of(loaded.identity, params.embed))
     kept = [row for row in range(len(table)) if table.image_id[row] not in left_out]
-    splits.require_every_class([table.label[row] for row in kept], [table.split[row] for row in kept])
+    splits.require_left(table, kept, "the others of its images cannot be decoded")
     made_from = {
         **stamps.read(manifest.STAMP).outputs,
         **stamps.hashes([skipped.path_of(backbone)]),
