@@ -144,10 +144,19 @@ def _seconds(forward: Forward, example: Batch) -> float:
 
 
 def device() -> torch.device:
-    """Return where PyTorch computes: a GPU if there is one."""
+    """Return where PyTorch computes: a GPU if there is one, and of several this process's own.
+
+    With its number, for what "cuda" alone means is each thread's own affair, and batches are moved in other threads.
+    """
     if torch.cuda.is_available():
-        return torch.device("cuda")
+        return torch.device("cuda", local_rank())
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def local_rank() -> int:
+    """Return this process's number among those that `torchrun` has started on this machine; 0 if it is alone."""
+    together = int(os.environ.get("WORLD_SIZE", "1")) > 1
+    return int(os.environ["LOCAL_RANK"]) if together else 0
 
 
 def _torch(network: nn.Module, example: Batch) -> Forward:  # noqa: ARG001  # eager needs no example
@@ -171,7 +180,8 @@ def _on_device(network: Callable[[torch.Tensor], torch.Tensor]) -> Forward:
     def forward(images: Batch) -> Floats:
         batch = torch.from_numpy(images)
         if where.type == "cuda":
-            batch = batch.pin_memory()
+            with torch.cuda.device(where):  # pinned by that one's driver
+                batch = batch.pin_memory()
         batch = batch.to(where, non_blocking=True).contiguous(memory_format=torch.channels_last)
         with torch.inference_mode(), torch.autocast(where.type, enabled=where.type == "cuda"):
             return network(batch).float().cpu().numpy()
