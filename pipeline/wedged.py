@@ -185,7 +185,7 @@ def _pids(content: bytes) -> list[int] | None:
         listed = json.loads(content)
         readers = [one for some in listed.get("read", {}).values() for one in some]
         return sorted({int(entry["pid"]) for entry in (*listed.get("write", {}).values(), *readers)})
-    except (ValueError, AttributeError, TypeError, KeyError):
+    except (ValueError, AttributeError, TypeError, KeyError, RecursionError):
         return None
 
 
