@@ -5,8 +5,8 @@ import json
 import os
 import time
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +53,13 @@ def remove_if_stale(temporary: Path) -> bool:
     except FileNotFoundError:  # its writer has just renamed it
         return False
     return stale
+
+
+def still_there(paths: Iterable[Path]) -> Iterator[tuple[Path, os.stat_result]]:
+    """Yield the files of a listing that are there still, with their size and times: writers rename and remove some."""
+    for path in paths:
+        with suppress(FileNotFoundError):
+            yield path, path.lstat()
 
 
 def _fsync(path: Path) -> None:

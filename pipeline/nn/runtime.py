@@ -22,7 +22,7 @@ import torch
 from torch import nn
 
 from pipeline import environment, stamps
-from pipeline.atomic import replacing, write_json
+from pipeline.atomic import replacing, still_there, write_json
 from pipeline.errors import InputError, PipelineError, StateError, unknown
 from pipeline.imports import import_without
 from pipeline.nn import network as network_module
@@ -248,14 +248,18 @@ def _onnx(network: nn.Module, shape: tuple[int, ...]) -> bytes:
     code = stamps.sha256_file(Path(network_module.__file__))
     key = stamps.sha256_json([state.hexdigest(), repr(network), shape, code, environment.versions()])
     for path in EXPORTS.glob(f"{key}-*.onnx"):
-        content = stamps.read_bytes(path)
+        try:
+            content = stamps.read_bytes(path)
+        except StateError:  # another process has just removed it
+            continue
         if path.stem == f"{key}-{stamps.sha256_bytes(content)}":
             return content
     _module("onnxscript")
     content = onnx_export.content(network, shape)
     with replacing(EXPORTS / f"{key}-{stamps.sha256_bytes(content)}.onnx") as temporary:
         temporary.write_bytes(content)
-    for path in sorted(EXPORTS.glob("*.onnx"), key=lambda path: path.stat().st_mtime)[:-EXPORTS_KEPT]:
+    kept = sorted((looks.st_mtime, path) for path, looks in still_there(EXPORTS.glob("*.onnx")))
+    for _, path in kept[:-EXPORTS_KEPT]:
         path.unlink(missing_ok=True)
     return content
 
