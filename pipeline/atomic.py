@@ -10,6 +10,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from pipeline import systems
+
 STALE_SECONDS = 3600
 
 
@@ -65,7 +67,7 @@ def still_there(paths: Iterable[Path]) -> Iterator[tuple[Path, os.stat_result]]:
 def _fsync(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
-        os.fsync(descriptor)
+        systems.sync(descriptor)
     finally:
         os.close(descriptor)
 

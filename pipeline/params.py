@@ -1,7 +1,7 @@
 """params.yaml as frozen, validated models; an unknown key is an error that names the nearest valid one."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias, TypeVar
 
@@ -349,6 +349,8 @@ def _dangling_names(path: Path, params: Params) -> Iterator[str]:
                 yield unknown(f"{path}: run.{section}", name, catalogue)
         for name in sorted({name for name in names if names.count(name) > 1}):
             yield f"{path}: run.{section}: {name!r} is listed twice"
+    yield from _one_file(path, params.run.backbones)
+    yield from _one_file(path, [*params.run.heads, *params.run.plans])
     for name in params.curve.plans:
         if name not in params.plans:
             yield unknown(f"{path}: curve.plans", name, params.plans)
@@ -356,6 +358,14 @@ def _dangling_names(path: Path, params: Params) -> Iterator[str]:
             yield f"{path}: curve: {name!r} is both a head and a plan"
     for name in sorted(params.heads.keys() & params.plans.keys()):
         yield f"{path}: {name!r} is both a head and a plan; both write predictions/<backbone>/{name}.parquet"
+
+
+def _one_file(path: Path, names: Sequence[str]) -> Iterator[str]:
+    """Say which names differ in case alone: on macOS they are one file."""
+    first = {name.casefold(): name for name in reversed(names)}
+    for name in sorted(set(names)):
+        if (other := first[name.casefold()]) != name:
+            yield f"{path}: run: {other!r} and {name!r} differ in case alone, and some file systems take them for one"
 
 
 def _line(path: Path, detail: ErrorDetails) -> str:

@@ -21,7 +21,7 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from pipeline import environment, stamps
+from pipeline import environment, stamps, systems
 from pipeline.atomic import replacing, still_there, write_json
 from pipeline.errors import InputError, PipelineError, StateError, unknown
 from pipeline.imports import import_without
@@ -120,7 +120,7 @@ def _fastest(network: nn.Module, example: Batch) -> Forward:
 
 
 def _key(network: nn.Module, example: Batch) -> str:
-    return stamps.sha256_json([repr(network), example.shape, environment.processor()])
+    return stamps.sha256_json([repr(network), example.shape, systems.processor()])
 
 
 def _choices() -> dict[str, Any]:
