@@ -5,10 +5,12 @@ import json
 import os
 import time
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+
+from pipeline import systems
 
 STALE_SECONDS = 3600
 
@@ -55,10 +57,17 @@ def remove_if_stale(temporary: Path) -> bool:
     return stale
 
 
+def still_there(paths: Iterable[Path]) -> Iterator[tuple[Path, os.stat_result]]:
+    """Yield the files of a listing that are there still, with their size and times: writers rename and remove some."""
+    for path in paths:
+        with suppress(FileNotFoundError):
+            yield path, path.lstat()
+
+
 def _fsync(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
-        os.fsync(descriptor)
+        systems.sync(descriptor)
     finally:
         os.close(descriptor)
 

@@ -1,9 +1,6 @@
 """What work takes: wall seconds, CPU seconds, images through the CNN, memory and energy."""
 
-import re
-import resource
 import statistics
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -12,11 +9,12 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from pipeline import systems
+
 POWERCAP = Path("/sys/class/powercap")
 """Where Linux shows the processor's energy counters, if it has any; often only root may read them."""
 READ_EVERY = 30
 """Seconds. A counter of 65 kJ, the smallest known, lasts over 60 s even at a kilowatt."""
-STATUS = Path("/proc/self/status")
 
 
 @dataclass
@@ -69,7 +67,7 @@ class Clock:
         if joules is not None and self.joules is not None:
             joules -= self.joules
         wall, cpu = time.perf_counter() - self.wall, time.process_time() - self.cpu
-        return self.before + Cost(wall, cpu, 0, _peak_memory(), joules)
+        return self.before + Cost(wall, cpu, 0, systems.peak_memory(), joules)
 
 
 @contextmanager
@@ -98,17 +96,6 @@ def typical_seconds(work: Callable[[], object]) -> float:
         work()
         timings.append(time.perf_counter() - start)
     return statistics.median(timings)
-
-
-def _peak_memory() -> int:
-    """Return the largest resident size of this process so far, in bytes.
-
-    On Linux getrusage would not do: there a program starts with the peak of the process that started it.
-    """
-    if STATUS.exists() and (found := re.search(r"^VmHWM:\s+(\d+) kB$", STATUS.read_text(), re.MULTILINE)):
-        return int(found[1]) * 1024
-    size = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return size if sys.platform == "darwin" else size * 1024
 
 
 class _Energy:

@@ -3,10 +3,9 @@
 import os
 import platform
 from importlib import metadata
-from pathlib import Path
 from typing import Any
 
-from pipeline import git
+from pipeline import git, systems
 
 # The libraries that decide numbers.
 LIBRARIES = ("torch", "torchvision", "timm", "openvino", "onnxruntime", "numpy", "scipy", "scikit-learn", "h5py",
@@ -21,7 +20,7 @@ def describe() -> dict[str, Any]:
         **_commit(),
         "python": platform.python_version(),
         "libraries": versions(),
-        "machine": {"system": platform.system(), "processor": processor(), "cores": os.cpu_count()},
+        "machine": {"system": platform.system(), "processor": systems.processor(), "cores": os.cpu_count()},
     }
 
 
@@ -41,13 +40,3 @@ def _commit() -> dict[str, Any]:
     if commit is None:
         return {}
     return {"commit": commit, "uncommitted_changes": bool(git.text("status", "--porcelain", "--", *CODE))}
-
-
-def processor() -> str:
-    """Return the processor's name."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor()
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()

@@ -1,15 +1,14 @@
 """What the repository's history needs of the embedding cache: images and recipes, commit by commit."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from io import BytesIO
+from pathlib import Path
 from typing import Any
-
-import pyarrow.parquet as pq
 
 from pipeline import locks, manifest, stamps
 from pipeline.embeddings import matrix
+from pipeline.errors import StateError
 from pipeline.locks import Lock
 
 
@@ -34,8 +33,8 @@ def needed() -> Needed:
     if manifest.MANIFEST.exists():
         found.images.update(manifest.read().sha256)
     for path in sorted(matrix.stamp_path("x").parent.glob("*.json")):
-        if not path.name.endswith(".cost.json"):
-            found.recipes.update(_recipes(stamps.read(path).facts))
+        if matrix.is_stamp(path):
+            found.recipes.update(_recipes(stamps.read(path).facts, str(path)))
     for where, lock in locks.history():
         if lock is None:
             found.unknown[where] = f"{where}: {locks.LOCK}: not what DVC writes"
@@ -44,23 +43,35 @@ def needed() -> Needed:
             content = locks.read_object(md5)
             if content is None:
                 found.unknown.setdefault(md5, f"{where}: {output}: not in DVC's cache")
-            elif output == manifest.MANIFEST.as_posix():
-                found.images.update(pq.read_table(BytesIO(content), columns=["sha256"])["sha256"].to_pylist())
-            else:
-                found.recipes.update(_recipes(json.loads(content)["facts"]))
+                continue
+            try:
+                _add(found, output, content)
+            except StateError as error:  # committed like this: history cannot be mended
+                found.unknown.setdefault(md5, f"{where}: {output}: {error}")
     return found
 
 
-def _recipes(facts: Mapping[str, Any]) -> Iterator[str]:
-    for name in ("recipe", "augmented_recipe"):
-        if name in facts:
-            yield stamps.sha256_json(facts[name])
+def _add(found: Needed, output: str, content: bytes) -> None:
+    """Add what a manifest or a stamp from DVC's cache needs; StateError if it is neither."""
+    if output == manifest.MANIFEST.as_posix():
+        found.images.update(manifest.columns_of(content, ["sha256"])[0])
+        return
+    try:
+        facts = json.loads(content)["facts"]
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise StateError("not a stamp") from error
+    found.recipes.update(_recipes(facts, "facts"))
+
+
+def _recipes(facts: Any, where: str) -> list[str]:  # noqa: ANN401  # whatever JSON can hold
+    try:
+        return [stamps.sha256_json(facts[name]) for name in ("recipe", "augmented_recipe") if name in facts]
+    except (ValueError, TypeError, RecursionError) as error:
+        raise StateError(f"{where}: recipe: not what `embed` writes") from error
 
 
 def _outputs(lock: Lock) -> Iterator[tuple[str, str]]:
     """Yield path and md5 of the manifests and embeddings' stamps that a dvc.lock lists."""
-    folder = matrix.stamp_path("x").parent.as_posix()
     for path, entry in ((path, entry) for stage in lock.values() for path, entry in stage.outs.items()):
-        stamp = path.startswith(f"{folder}/") and path.endswith(".json") and not path.endswith(".cost.json")
-        if stamp or path == manifest.MANIFEST.as_posix():
+        if matrix.is_stamp(Path(path)) or path == manifest.MANIFEST.as_posix():
             yield path, entry.md5

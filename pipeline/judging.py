@@ -12,7 +12,7 @@ import numpy as np
 
 from pipeline import runs, stamps, standing
 from pipeline.cost import Cost
-from pipeline.embeddings import matrix
+from pipeline.embeddings import matrix, skipped
 from pipeline.errors import StateError
 from pipeline.evaluation import (
     clusters,
@@ -222,9 +222,8 @@ def _interval(scored: Scored, number: int, metric: str) -> tuple[float, float]:
 
 
 def cost_of(run: Run, frozen: Cost) -> Cost:
-    """Return a run's cost from images to predictions: with that of the embeddings, where it began with them."""
-    embedded = run.kind == "head" or run.stamp.facts["params"].get("start") == "logistic"
-    return run.cost + frozen if embedded else run.cost
+    """Return a run's cost from images to predictions: a head's with that of the embeddings, which it began with."""
+    return run.cost + frozen if run.kind == "head" else run.cost
 
 
 def seconds_per_1000(run: Run, frozen: Cost) -> float | None:
@@ -293,7 +292,7 @@ def _detectable(scored: Scored, results: Sequence[Result], head: int, plan: int 
 
 
 def _inputs(finished: Sequence[Run], backbones: Mapping[str, Cost]) -> dict[str, str]:
-    of_backbone = (matrix.stamp_path, matrix.cost_path, curves.stamp_path, curves.path_of,
+    of_backbone = (matrix.stamp_path, matrix.cost_path, skipped.path_of, curves.stamp_path, curves.path_of,
                    surveys.stamp_path, surveys.path_of)  # fmt: skip
     of_runs = {path: sha256 for run in finished for path, sha256 in _inputs_of_run(run).items()}
     return of_runs | stamps.hashes(path(name) for name in backbones for path in of_backbone)

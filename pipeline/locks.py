@@ -235,5 +235,5 @@ def folder_files(md5: str) -> dict[str, str]:
     """Return the files that a folder's object lists: path within -> md5; empty unless it is there and unaltered."""
     try:
         return {str(file["relpath"]): str(file["md5"]) for file in json.loads(read_object(md5) or b"[]")}
-    except (StateError, ValueError, KeyError, TypeError):
+    except (StateError, ValueError, KeyError, TypeError, RecursionError):
         return {}

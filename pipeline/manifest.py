@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from pipeline import stamps
 from pipeline.atomic import replacing
-from pipeline.errors import StateError
+from pipeline.errors import StateError, one_line
 from pipeline.params import STORE, Columns, Params
 
 MANIFEST = Path("data/manifest.parquet")
@@ -131,6 +131,28 @@ def read() -> Manifest:
     for row in _doubtful(found, table):
         if problem := _problem(found, row):
             raise StateError(f"{MANIFEST}: row {row}: {problem}; run `dvc repro --force`")
+    return found
+
+
+def columns_of(content: bytes, names: Sequence[str]) -> list[list[str]]:
+    """Return columns of a manifest that history holds; StateError, which leaves out where, if it is none.
+
+    No path in it is to be opened: only `read` looks whether they stay in the data folder.
+    """
+    try:
+        table = pq.ParquetFile(BytesIO(content)).read(columns=list(names))
+        table = table.cast(pa.schema([(name, pa.string()) for name in table.column_names]))
+        found = [table[name].to_pylist() for name in names]
+    except (pa.ArrowException, OSError, KeyError, ValueError) as error:
+        raise StateError(f"not a manifest ({one_line(error)})") from error
+    for name in names:
+        if name != "group" and table[name].null_count:
+            raise StateError(f"not a manifest (an empty cell in {name})")
+    if (
+        "sha256" in names
+        and not pc.all(pc.match_substring_regex(table["sha256"], "^[0-9a-f]{64}$"), min_count=0).as_py()
+    ):
+        raise StateError("not a manifest (sha256: expected 64 hexadecimal digits)")
     return found
 
 

@@ -1,7 +1,7 @@
 """params.yaml as frozen, validated models; an unknown key is an error that names the nearest valid one."""
 
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias, TypeVar
 
@@ -274,7 +274,7 @@ class Plan(_Section):
     patience: Positive = 4
     """Epochs without a better validation score until it stops."""
     start: Literal["zeros", "logistic"] = "zeros"
-    """Of the classifier; logistic: a head on the embeddings (LP-FT)."""
+    """Of the classifier; logistic: a head on the frozen network's output (LP-FT)."""
     augment: Augment = Augment()
     cache_frozen: bool = False
     """Store the frozen part's output once per image and view, and let the epochs run only the rest."""
@@ -360,6 +360,8 @@ def _dangling_names(path: Path, params: Params, known: Known, asked: Mapping[str
     for section, names in params.run:
         for name in sorted({name for name in names if names.count(name) > 1}):
             yield f"{path}: run.{section}: {name!r} is listed twice"
+    yield from _one_file(path, params.run.backbones)
+    yield from _one_file(path, [*params.run.heads, *params.run.plans])
     for name in params.curve.plans:
         if name in params.curve.heads:
             yield f"{path}: curve: {name!r} is both a head and a plan"
@@ -383,6 +385,14 @@ def _without_entry(path: Path, params: Params, known: Known, asked: Mapping[str,
             yield f"{field}: {name!r} has no entry; put this line under `{section}:`: `  {name}: {{}}`"
         else:
             yield unknown(field, name, {*entries, *usable})
+
+
+def _one_file(path: Path, names: Sequence[str]) -> Iterator[str]:
+    """Say which names differ in case alone: on macOS they are one file."""
+    first = {name.casefold(): name for name in reversed(names)}
+    for name in sorted(set(names)):
+        if (other := first[name.casefold()]) != name:
+            yield f"{path}: run: {other!r} and {name!r} differ in case alone, and some file systems take them for one"
 
 
 def _line(path: Path, detail: ErrorDetails) -> str:

@@ -2,10 +2,10 @@
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from pipeline.errors import InputError, first_five, unknown
-from pipeline.manifest import SPLITS, Record
+from pipeline.manifest import SPLITS, Manifest, Record
 from pipeline.params import Split
 
 Deal = Callable[[Sequence[Record], Sequence[str], Split, int], list[str]]
@@ -25,7 +25,8 @@ def assign(records: Sequence[Record], contents: Sequence[str], settings: Split, 
 
     """
     splits = METHODS[settings.method](records, contents, settings, seed)
-    require_every_class([record.label for record in records], splits)
+    labels = [record.label for record in records]
+    _require_every_class(labels, splits, set(labels), "add images, or change split.method or its fractions")
     return splits
 
 
@@ -35,11 +36,19 @@ def position(seed: int, unit: str) -> float:
     return int.from_bytes(digest[:8], "big") / 2**64
 
 
+def merged(records: Sequence[Record], contents: Sequence[str], settings: Split) -> int:
+    """Return how many groups share an image's bytes with one of a smaller name, with which they are dealt."""
+    if settings.method == "predefined":
+        return 0
+    dealt_as = zip(records, _units(records, contents), strict=True)
+    return len({record.group for record, unit in dealt_as if record.group and record.group != unit})
+
+
 def _units(records: Sequence[Record], contents: Sequence[str]) -> list[str]:
     """Name what stays together: the group where there is one, else the content.
 
-    Where equal bytes stand in several groups, the groups are one unit under the smallest of their names, so that
-    duplicates never straddle.
+    Where equal bytes stand in several groups, these are one unit under the smallest of their names, and copies without
+    a group are of it, too: so duplicates never straddle.
     """
     if not any(record.group for record in records):
         return list(contents)
@@ -47,52 +56,31 @@ def _units(records: Sequence[Record], contents: Sequence[str]) -> list[str]:
 
     def root(name: str) -> str:
         while (above := parent.setdefault(name, name)) != name:
-            name = above
+            parent[name] = name = parent[above]
         return name
 
-    names = [record.group or content for record, content in zip(records, contents, strict=True)]
-    first_with: dict[str, str] = {}
-    for name, content in zip(names, contents, strict=True):
-        one, other = sorted((root(name), root(first_with.setdefault(content, name))))
-        parent[other] = one
-    return [root(name) for name in names]
+    group_of: dict[str, str] = {}
+    for record, content in zip(records, contents, strict=True):
+        if record.group:
+            one, other = sorted((root(record.group), root(group_of.setdefault(content, record.group))))
+            parent[other] = one
+    return [
+        root(group) if (group := record.group or group_of.get(content)) else content
+        for record, content in zip(records, contents, strict=True)
+    ]
 
 
 def _by_hash(records: Sequence[Record], contents: Sequence[str], settings: Split, seed: int) -> list[str]:
-    """Stateless: adding images never moves an old one; the fractions hold on average.
-
-    Equal bytes in two units that are dealt apart would straddle, or else an old image would have to move: an
-    InputError.
-    """
+    """Stateless: adding an image moves an old one only if it has its bytes and another group; fractions on average."""
 
     def split_of(u: float) -> str:
         if u < settings.test:
             return "test"
         return "val" if u < settings.test + settings.val else "train"
 
-    units = [record.group or content for record, content in zip(records, contents, strict=True)]
+    units = _units(records, contents)
     of_unit = {unit: split_of(position(seed, unit)) for unit in set(units)}
-    dealt = [of_unit[unit] for unit in units]
-    _require_together(records, contents, dealt)
-    return dealt
-
-
-def _require_together(records: Sequence[Record], contents: Sequence[str], dealt: Sequence[str]) -> None:
-    first: dict[str, int] = {}
-    problems = []
-    for row, content in enumerate(contents):
-        other = first.setdefault(content, row)
-        if dealt[other] != dealt[row]:
-            here, there = (
-                f"{records[at].path} ({f'group {records[at].group!r}' if records[at].group else 'no group'})"
-                for at in (row, other)
-            )
-            problems.append(
-                f"{there} and {here} have the same bytes, but would be in {dealt[other]} and {dealt[row]}: give both "
-                "one group, or remove one"
-            )
-    if problems:
-        raise InputError(*first_five(problems, "such images"))
+    return [of_unit[unit] for unit in units]
 
 
 def _grouped(records: Sequence[Record], contents: Sequence[str], settings: Split, seed: int) -> list[str]:
@@ -160,13 +148,23 @@ METHODS: Mapping[str, Deal] = {
 }
 
 
-def require_every_class(labels: Sequence[str], splits: Sequence[str]) -> None:
+def require_left(table: Manifest, kept: Sequence[int], gone: str) -> None:
+    """Raise InputError unless every class of the manifest has, in every split, some of the rows that are kept.
+
+    `gone` says what became of the others.
+    """
+    labels, splits = ([column[row] for row in kept] for column in (table.label, table.split))
+    _require_every_class(labels, splits, table.classes, f"{gone}: replace these, or add images")
+
+
+def _require_every_class(labels: Sequence[str], splits: Sequence[str], classes: Iterable[str], remedy: str) -> None:
     """Raise InputError unless there are two classes or more, and every one has images in every split."""
-    totals = Counter(labels)
+    counted = Counter(labels)
+    totals = {name: counted[name] for name in classes}
     cells = Counter(zip(labels, splits, strict=True))
     problems = [
         f"class {label!r}: got {total} images, {', '.join(f'{cells[label, split]} in {split}' for split in SPLITS)}; "
-        "expected at least 1 in each: add images, or change split.method or its fractions"
+        f"expected at least 1 in each: {remedy}"
         for label, total in sorted(totals.items())
         if any(cells[label, split] == 0 for split in SPLITS)
     ]

@@ -14,7 +14,7 @@ import psutil
 from filelock import FileLock, Timeout
 
 from pipeline import git, locks, processes
-from pipeline.atomic import STALE_SECONDS, replacing
+from pipeline.atomic import STALE_SECONDS, replacing, still_there
 from pipeline.errors import StateError, first_five, one_line
 from pipeline.locks import LOCK
 from pipeline.params import Params
@@ -25,8 +25,7 @@ RWLOCK, REPO_LOCK = DVC / "tmp/rwlock", DVC / "tmp/lock"
 WRITTEN = ("data", "models", "predictions", "metrics", "reports", "curves", "survey", "plots", ".headswap")
 OURS, DVCS = re.compile(r"\..+\.[0-9a-f]{32}\.tmp"), re.compile(r".*\.[0-9A-Za-z_-]{22}\.tmp")
 """What `atomic.replacing` and, in its own cache, dvc_objects' `tmp_fname` call a file that is not yet whole."""
-CONFLICT = re.compile(rb"^<<<<<<< ", re.MULTILINE)
-GRACE_SECONDS = 30
+CONFLICT = re.compile(rb"^GRACE_SECONDS = 30
 """For a stage to finish the batch in hand."""
 
 
@@ -105,9 +104,8 @@ def _lock() -> Iterator[Wedge]:
     committed = _committed()
     if not LOCK.exists() and committed is not None and not _wrong_with(committed):
         yield Wedge(f"{LOCK}: missing, although the last commit has one", partial(_restore, "missing"))
-    if not LOCK.is_file():
+    if (content := _content(LOCK)) is None:
         return
-    content = LOCK.read_bytes()
     if CONFLICT.search(content):  # both sides are somebody's work
         yield Wedge(
             f"{LOCK}: holds a merge conflict; resolve it by hand, or take one side: `git checkout --ours {LOCK}` or "
@@ -117,9 +115,16 @@ def _lock() -> Iterator[Wedge]:
         yield Wedge(f"{LOCK}: {wrong}", partial(_restore, wrong))
 
 
+<<<<<<< HEAD
 def _committed() -> bytes | None:
     """Return the last commit's lock; none if there is none, or it was taken out of git since, as `git rm` does."""
     return git.file_at("HEAD", LOCK.as_posix()) if git.text("ls-files", "--", LOCK.as_posix()) else None
+def _content(path: Path) -> bytes | None:
+    """Return a file's bytes; None if it is not there, or not any more, or no file."""
+    try:
+        return path.read_bytes()
+    except (FileNotFoundError, IsADirectoryError):
+        return None
 
 
 def _wrong_with(content: bytes) -> str | None:
@@ -159,7 +164,8 @@ def _restore(wrong: str) -> str:
 
 def at_work() -> list[Running]:
     """Return what runs in this repository, and the living process behind every reader or writer that DVC waits for."""
-    pids = _pids(RWLOCK.read_bytes()) if RWLOCK.is_file() else None
+    content = _content(RWLOCK)
+    pids = None if content is None else _pids(content)
     named = [Running(one) for one in _processes(pids or []) if not _is_reused(one)]
     found: dict[int, Running] = {}
     for one in (*processes.dvc(), *processes.commands(), *named):
@@ -168,7 +174,8 @@ def at_work() -> list[Running]:
 
 
 def _rwlock() -> Iterator[Wedge]:
-    if RWLOCK.is_file() and (wrong := _wrong_with_rwlock(RWLOCK.read_bytes())):
+    content = _content(RWLOCK)
+    if content is not None and (wrong := _wrong_with_rwlock(content)):
         yield Wedge(f"{RWLOCK}: {wrong}", partial(_remove, RWLOCK, wrong))
 
 
@@ -190,7 +197,7 @@ def _pids(content: bytes) -> list[int] | None:
         listed = json.loads(content)
         readers = [one for some in listed.get("read", {}).values() for one in some]
         return sorted({int(entry["pid"]) for entry in (*listed.get("write", {}).values(), *readers)})
-    except (ValueError, AttributeError, TypeError, KeyError):
+    except (ValueError, AttributeError, TypeError, KeyError, RecursionError):
         return None
 
 
@@ -250,13 +257,13 @@ def _left_in(folder: Path, pattern: re.Pattern[str], others: set[Path], *, alive
     newest = time.time() - (STALE_SECONDS if alive or shared else 0)
     for above, names, files in os.walk(folder):
         names[:] = [name for name in names if Path(above, name).resolve() not in others]
-        for path in (Path(above, name) for name in files if pattern.fullmatch(name)):
-            if path.lstat().st_mtime <= newest:
+        for path, looks in still_there(Path(above, name) for name in files if pattern.fullmatch(name)):
+            if looks.st_mtime <= newest:
                 yield path
 
 
 def _remove_all(paths: list[Path]) -> str:
-    freed = sum(path.lstat().st_size for path in paths)
+    freed = sum(looks.st_size for _, looks in still_there(paths))
     for path in paths:
         path.unlink(missing_ok=True)
     return f"{len(paths)} temporary files that were never finished, {freed / 1e6:.1f} MB: removed"

@@ -76,3 +76,9 @@ def test_a_new_name_is_written_whole_without_a_look_at_what_lies_beside_it(
         temporary.write_text("whole")
         assert not (tmp_path / "file").exists()
     assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("file", "whole")]
+
+
+def test_of_a_listing_those_that_are_there_still_are_looked_at(tmp_path: Path) -> None:
+    here, gone = tmp_path / "here", tmp_path / "gone"
+    here.write_bytes(b"abc")
+    assert [(path, looks.st_size) for path, looks in atomic.still_there([gone, here])] == [(here, 3)]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import cost
+from pipeline import cost, systems
 from pipeline.cost import Clock, Cost, measured, typical_seconds
 
 FULL = 1_000_000_000
@@ -98,14 +98,14 @@ def test_a_clock_goes_on_from_what_was_taken_before(counters: Path) -> None:
 @pytest.mark.parametrize("status", [True, False])
 def test_peak_memory_stays_when_the_memory_is_free_again(status: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     if not status:
-        monkeypatch.setattr(cost, "STATUS", Path("nowhere"))
+        monkeypatch.setattr(systems, "STATUS", Path("nowhere"))
     bytearray(b"x" * 50_000_000)
     with measured() as took:
         pass
     assert 50_000_000 < took.peak_memory < 10**12
 
 
-@pytest.mark.skipif(not cost.STATUS.exists(), reason="elsewhere a program knows no better")
+@pytest.mark.skipif(not systems.STATUS.exists(), reason="elsewhere a program knows no better")
 def test_a_program_does_not_start_with_the_peak_of_the_one_that_started_it() -> None:
     large = b"x" * 200_000_000
     code = "from pipeline.cost import Clock; print(Clock().read().peak_memory)"

@@ -10,7 +10,7 @@ import pytest
 
 from pipeline import judging, runs, stamps
 from pipeline.cost import Cost
-from pipeline.embeddings import matrix
+from pipeline.embeddings import matrix, skipped
 from pipeline.errors import StateError
 from pipeline.evaluation import curves, surveys
 from pipeline.evaluation.comparison import Estimate
@@ -32,6 +32,7 @@ def params(project: Project) -> Params:
     for path in (
         matrix.matrix_path("tiny"),
         matrix.cost_path("tiny"),
+        skipped.path_of("tiny"),
         curves.path_of("tiny"),
         curves.stamp_path("tiny"),
     ):
@@ -207,6 +208,7 @@ def test_every_file_behind_the_numbers_is_listed(params: Params) -> None:
     found = judged(head_and_plan(8, 8), params).inputs
     runs_files = {"models/tiny/last/run.json", "predictions/tiny/last.parquet", "metrics/tiny/last.json"}
     of_backbone = {"survey/tiny.parquet", "survey/tiny.json", "data/embeddings/tiny.json", "curves/tiny.parquet"}
+    of_backbone.add("data/embeddings/tiny.skipped.json")
     assert runs_files | of_backbone <= found.keys()
     assert all(stamps.sha256_file(Path(path)) == sha256 for path, sha256 in found.items())
 

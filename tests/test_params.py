@@ -32,6 +32,10 @@ def test_the_repositorys_own_file_is_valid() -> None:
             {"embed": {"dtype": "float8"}},
             "embed.dtype: got 'float8', expected one of: float16, float32; did you mean 'float32'?",
         ),
+        (
+            {"run": {"heads": ["logreg", "Last"]}, "heads": {"logreg": {}, "Last": {"kind": "knn"}}},
+            "params.yaml: run: 'Last' and 'last' differ in case alone, and some file systems take them for one",
+        ),
         ({"split": {"val": 0.5, "test": 0.5}}, "split: val + test = 1, expected less than 1"),
         ({"run": {"heads": ["logrg"]}}, "run.heads: got 'logrg', expected one of: knn, logreg; did you mean 'logreg'?"),
         ({"run": {"backbones": ["tinny"]}}, "did you mean 'tiny'?"),

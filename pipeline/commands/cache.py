@@ -10,6 +10,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from pipeline import history, runs, stamps
+from pipeline.atomic import still_there
 from pipeline.embeddings import upkeep
 from pipeline.embeddings.cache import SCHEMA_VERSION, keys_of, read_shard, sha256_of
 from pipeline.embeddings.upkeep import Change, Stored
@@ -54,7 +55,7 @@ def _table(root: Path, stored: list[Stored]) -> str:
 
 
 def _size(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.iterdir())
+    return sum(looks.st_size for _, looks in still_there(folder.glob("*")))
 
 
 def _row(one: Stored) -> tuple[str, ...]:
@@ -93,7 +94,7 @@ def _prune(params: Params, stored: list[Stored], *, dry: bool, ignore_missing: b
         return upkeep.prune(one, images, dry=dry) if _is_current(one) else Change()
 
     change = _each("prune", stored, upkept)
-    old = [folder for folder in checkpoints() if time.time() - folder.stat().st_mtime > OLD.total_seconds()]
+    old = [folder for folder, looks in still_there(checkpoints()) if time.time() - looks.st_mtime > OLD.total_seconds()]
     change.bytes += sum(map(_size, old))
     if not dry:
         for folder in old:
@@ -115,6 +116,8 @@ def _recipes_of(params: Params) -> set[str]:
         found += [plain, embedding.augmented(plain, params.embed)]
         plans = [params.plan(plan) for plan in dict.fromkeys([*params.run.plans, *params.curve.plans])]
         found += [examples.recipe_of(loaded, plan, params.embed) for plan in plans if plan.cache_frozen]
+        begun = (plan for plan in plans if plan.start == "logistic")
+        found += [examples.recipe_of_embedded(loaded, plan, params.embed) for plan in begun]
     return {stamps.sha256_json(recipe) for recipe in found}
 
 

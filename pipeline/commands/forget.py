@@ -9,11 +9,7 @@ import shutil
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext
-from io import BytesIO
 from pathlib import Path
-
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from pipeline import exclusions, locks, manifest, processes, runs
 from pipeline.embeddings import matrix, upkeep
@@ -142,10 +138,10 @@ def _names_in_history() -> Names:
     names: Names = defaultdict(set)
     for md5 in {entry.md5 for _, lock in locks.history() if lock for entry in _manifests(lock)}:
         try:
-            content = pq.read_table(BytesIO(locks.read_object(md5) or b""), columns=["image_id", "path", "sha256"])
-        except (StateError, pa.ArrowException):
+            columns = manifest.columns_of(locks.read_object(md5) or b"", ["image_id", "path", "sha256"])
+        except StateError:
             continue
-        _add(names, zip(*content.to_pydict().values(), strict=True))
+        _add(names, zip(*columns, strict=True))
     return names
 
 

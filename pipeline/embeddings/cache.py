@@ -6,7 +6,6 @@ everything else that decides its numbers, up to the last bits, in which runtimes
 older row stays.
 """
 
-import resource
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -20,7 +19,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from pipeline import stamps
+from pipeline import stamps, systems
 from pipeline.atomic import creating, write_json
 from pipeline.cost import Cost
 from pipeline.embeddings import hdf5, indexes, lookup
@@ -189,7 +188,7 @@ class EmbeddingCache:
     def stored(self, keys: Keys) -> Stored:
         """Return the rows of keys (N,) mapped from their shards, unread; StateError if one is not here or altered."""
         shards = list(self._used(keys))
-        _allow_open_files(len(shards))
+        systems.allow_open_files(len(shards) + 1024)  # beside the usual ones
         parts: list[Floats] = []
         row_of, start = np.empty(len(keys), np.intp), 0
         for used in shards:
@@ -374,15 +373,6 @@ def _joined(sha256: Array, view: Array, features: Floats, path: Path) -> Keys:
     if not like:
         raise StateError(f"{path}: sha256, view and features do not belong together; delete it")
     return _keys(sha256, view)
-
-
-def _allow_open_files(number: int) -> None:
-    """Raise this process's limit of open files, as far as it may, for that many mapped ones beside the usual."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = number + 1024
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        limit = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
 
 
 def _require_unaltered(path: Path, sha256: str) -> None:

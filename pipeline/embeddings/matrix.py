@@ -79,6 +79,11 @@ def stamp_path(backbone: str) -> Path:
     return matrix_path(backbone).with_suffix(".json")
 
 
+def is_stamp(path: Path) -> bool:
+    """Return whether a path is where some matrix's stamp lies: costs and skipped images lie beside it."""
+    return path == stamp_path(path.name.partition(".")[0])
+
+
 def cost_path(backbone: str) -> Path:
     """Return where the cost of a backbone's rows is written: apart from the stamp, for seconds never repeat."""
     return matrix_path(backbone).with_suffix(".cost.json")

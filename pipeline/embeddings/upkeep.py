@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline import stamps
-from pipeline.atomic import remove_if_stale, write_json
+from pipeline.atomic import remove_if_stale, still_there, write_json
 from pipeline.cost import Cost
 from pipeline.embeddings import indexes
 from pipeline.embeddings.cache import SCHEMA_VERSION, read_shard, sha256_of, write_shard
@@ -42,7 +42,7 @@ class Stored:
     @property
     def bytes(self) -> int:
         """The size of its shards."""
-        return sum(path.stat().st_size for path in self.shards)
+        return sum(looks.st_size for _, looks in still_there(self.shards))
 
     @property
     def is_current(self) -> bool:

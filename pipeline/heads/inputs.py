@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline import engines, manifest, stamps
+from pipeline import engines, manifest, splits, stamps
 from pipeline.embeddings import matrix
 from pipeline.embeddings.matrix import Embeddings
 from pipeline.engines import Cluster, agreement
@@ -61,14 +61,16 @@ def read(params: Params, backbone: str, *, streams: bool) -> Inputs:
         streams: whether the features stay in the file, for heads that read it block by block.
 
     Raises:
+        InputError: if a class has no embedded image in some split.
         StateError: if the embeddings were made by other settings or for another manifest.
 
     """
     table, embedded = manifest.read(), matrix.read(backbone)
     matrix.require_recipe(embedded, backbone, params)
     row = aligned(table, embedded)
-    splits = np.array([table.split[at] for at in row])
-    train, val, test = (np.flatnonzero(splits == split) for split in manifest.SPLITS)
+    splits.require_left(table, row, "the others of its images have no embedding")
+    dealt = np.array([table.split[at] for at in row])
+    train, val, test = (np.flatnonzero(dealt == split) for split in manifest.SPLITS)
     images = Rows(
         source=_source(embedded, backbone, streams=streams),
         at=np.arange(len(row)),

@@ -8,7 +8,7 @@ from typing import Any
 
 from pipeline import environment, manifest, runs, stamps, thumbnails, verdict
 from pipeline.atomic import write_json
-from pipeline.embeddings import matrix
+from pipeline.embeddings import matrix, skipped
 from pipeline.errors import StateError
 from pipeline.evaluation import curves, surveys
 from pipeline.lineage.findings import Finding
@@ -110,6 +110,7 @@ def record(params: Params) -> Lineage:
     for backbone in params.run.backbones:
         chain.add_stamped("embeddings", matrix.stamp_path(backbone))
         chain.add("cost", matrix.cost_path(backbone), {})
+        chain.add("skipped images", skipped.path_of(backbone), stamps.read(skipped.path_of(backbone)).inputs)
         chain.add_stamped("curve", curves.stamp_path(backbone))
         chain.add_stamped("survey", surveys.stamp_path(backbone))
     chain.add_stamped("thumbnails", thumbnails.STAMP)

@@ -21,8 +21,8 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from pipeline import environment, stamps
-from pipeline.atomic import replacing, write_json
+from pipeline import environment, stamps, systems
+from pipeline.atomic import replacing, still_there, write_json
 from pipeline.errors import InputError, PipelineError, StateError, unknown
 from pipeline.imports import import_without
 from pipeline.nn import network as network_module
@@ -120,7 +120,7 @@ def _fastest(network: nn.Module, example: Batch) -> Forward:
 
 
 def _key(network: nn.Module, example: Batch) -> str:
-    return stamps.sha256_json([repr(network), example.shape, environment.processor()])
+    return stamps.sha256_json([repr(network), example.shape, systems.processor()])
 
 
 def _choices() -> dict[str, Any]:
@@ -144,10 +144,19 @@ def _seconds(forward: Forward, example: Batch) -> float:
 
 
 def device() -> torch.device:
-    """Return where PyTorch computes: a GPU if there is one."""
+    """Return where PyTorch computes: a GPU if there is one, and of several this process's own.
+
+    With its number, for what "cuda" alone means is each thread's own affair, and batches are moved in other threads.
+    """
     if torch.cuda.is_available():
-        return torch.device("cuda")
+        return torch.device("cuda", local_rank())
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def local_rank() -> int:
+    """Return this process's number among those that `torchrun` has started on this machine; 0 if it is alone."""
+    together = int(os.environ.get("WORLD_SIZE", "1")) > 1
+    return int(os.environ["LOCAL_RANK"]) if together else 0
 
 
 def _torch(network: nn.Module, example: Batch) -> Forward:  # noqa: ARG001  # eager needs no example
@@ -171,7 +180,8 @@ def _on_device(network: Callable[[torch.Tensor], torch.Tensor]) -> Forward:
     def forward(images: Batch) -> Floats:
         batch = torch.from_numpy(images)
         if where.type == "cuda":
-            batch = batch.pin_memory()
+            with torch.cuda.device(where):  # pinned by that one's driver
+                batch = batch.pin_memory()
         batch = batch.to(where, non_blocking=True).contiguous(memory_format=torch.channels_last)
         with torch.inference_mode(), torch.autocast(where.type, enabled=where.type == "cuda"):
             return network(batch).float().cpu().numpy()
@@ -238,14 +248,18 @@ def _onnx(network: nn.Module, shape: tuple[int, ...]) -> bytes:
     code = stamps.sha256_file(Path(network_module.__file__))
     key = stamps.sha256_json([state.hexdigest(), repr(network), shape, code, environment.versions()])
     for path in EXPORTS.glob(f"{key}-*.onnx"):
-        content = stamps.read_bytes(path)
+        try:
+            content = stamps.read_bytes(path)
+        except StateError:  # another process has just removed it
+            continue
         if path.stem == f"{key}-{stamps.sha256_bytes(content)}":
             return content
     _module("onnxscript")
     content = onnx_export.content(network, shape)
     with replacing(EXPORTS / f"{key}-{stamps.sha256_bytes(content)}.onnx") as temporary:
         temporary.write_bytes(content)
-    for path in sorted(EXPORTS.glob("*.onnx"), key=lambda path: path.stat().st_mtime)[:-EXPORTS_KEPT]:
+    kept = sorted((looks.st_mtime, path) for path, looks in still_there(EXPORTS.glob("*.onnx")))
+    for _, path in kept[:-EXPORTS_KEPT]:
         path.unlink(missing_ok=True)
     return content
 

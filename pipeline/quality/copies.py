@@ -16,7 +16,6 @@ import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -24,8 +23,6 @@ import numpy.typing as npt
 from pipeline.quality import candidates, registration, signatures
 from pipeline.quality.candidates import Pairs, normalised, shrunk
 from pipeline.quality.registration import Floats, Single
-
-Ints = npt.NDArray[np.integer[Any]]
 
 BLANK = 3.0
 """Standard deviation, of 255 grey values: an image that varies less has no picture to compare."""

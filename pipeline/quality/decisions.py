@@ -15,8 +15,6 @@ from pipeline.quality.files import COLUMNS, LIST
 DECISIONS = ("exclude", "keep")
 """Nothing is kept as well."""
 
-Rows = Sequence[dict[str, str]]
-
 
 def read(path: Path, table: Manifest, excluded: frozenset[str]) -> dict[str, str]:
     """Return sha256 -> reason of the images that a person decided to exclude; those that are kept are not in it.

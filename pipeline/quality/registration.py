@@ -84,13 +84,3 @@ def _slopes(pictures: Single, down: Single, across: Single) -> None:
     np.subtract(pictures[:, :, 2:], pictures[:, :, :-2], out=across[:, :, 1:-1])
     down *= half
     across *= half
-
-
-def correlation(first: Floats, second: Floats, weight: Floats) -> Floats:
-    """Return the weighted correlation of pictures (P, S, S), not centred by more than their weighted means: (P,)."""
-    total = np.maximum(weight.sum(axis=(1, 2), keepdims=True), 1)
-    one, other = (
-        (picture - (picture * weight).sum(axis=(1, 2), keepdims=True) / total) * weight for picture in (first, second)
-    )
-    norm = np.sqrt((one**2).sum(axis=(1, 2)) * (other**2).sum(axis=(1, 2)))
-    return np.asarray((one * other).sum(axis=(1, 2)) / np.maximum(norm, 1e-6))

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import runs
-from pipeline.embeddings import matrix
+from pipeline.embeddings import matrix, skipped
 from pipeline.report.evidence import Evidence
 from pipeline.runs import Run
 from pipeline.stamps import Stamp
@@ -62,7 +62,8 @@ def _of_run(number: int, title: str, run: Run, inputs: Mapping[str, str]) -> Ori
 
 def _of_embeddings(backbone: str, stamp: Stamp, inputs: Mapping[str, str]) -> Origin:
     stated = {"stage": stamp.stage, "recipe": _listed(stamp.facts["recipe"])}
-    made = {**stamp.outputs} | _stamped(matrix.stamp_path(backbone), inputs)
+    paths = (matrix.stamp_path(backbone), skipped.path_of(backbone))
+    made = {**stamp.outputs} | {name: sha for path in paths for name, sha in _stamped(path, inputs).items()}
     return Origin(f"embeddings-{backbone}", f"Embeddings of {backbone}", stated, made, stamp.inputs)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline import heads, manifest, runs, stamps
-from pipeline.embeddings import matrix
+from pipeline.embeddings import matrix, skipped
 from pipeline.embeddings.matrix import Embeddings
 from pipeline.errors import StateError
 from pipeline.evaluation import decisions
@@ -99,8 +99,10 @@ def _put_together(run: Run, params: Params) -> Trained:
 def _require_current(run: Run) -> None:
     """Raise StateError unless what the run was made from has the bytes that its own stamp says now."""
     current = stamps.read(manifest.STAMP).outputs
-    if run.kind == "head" or matrix.matrix_path(run.backbone).as_posix() in run.stamp.inputs:
+    if run.kind == "head":
         current = {**current, **stamps.read(matrix.stamp_path(run.backbone)).outputs}
+    else:
+        current = {**current, **stamps.hashes([skipped.path_of(run.backbone)])}
     changed = [
         f"{runs.stamp_path(run.backbone, run.name)}: made from {name} with sha256 {run.stamp.inputs.get(name)}, "
         f"expected {now} as it is now; run `dvc repro`"

@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
+from pipeline import systems
 from pipeline.errors import InputError, StateError
 from pipeline.params import Data
 from pipeline.sources.memo import mark_of
@@ -102,7 +103,7 @@ class Folder(Place):
     ) -> Iterator[Sequence[Hashed]]:  # fmt: skip
         """Read files in chunks, each in one thread: hashing and reading release the interpreter's lock."""
         work = partial(_hash_all, self.root)
-        yield from in_threads(work, blocks_of(names, _CHUNK), len(os.sched_getaffinity(0)))
+        yield from in_threads(work, blocks_of(names, _CHUNK), systems.cores())
 
 
 def _leads_to_folder(link: os.DirEntry[str]) -> bool:

@@ -71,5 +71,5 @@ def remove(sha256: Iterable[str], *, dry: bool = False) -> list[Path]:
     """Remove images; return the files that they were in, or would be."""
     paths = [path for one in sha256 if (path := Path(stored_path(one))).is_file()]
     for path in () if dry else paths:
-        path.unlink()
+        path.unlink(missing_ok=True)
     return paths

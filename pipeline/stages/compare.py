@@ -6,7 +6,7 @@ With two runs named it compares just these, in the terminal, and writes nothing.
 from collections.abc import Sequence
 
 from pipeline import judging, manifest, runs, stamps, thumbnails, verdict
-from pipeline.embeddings import matrix
+from pipeline.embeddings import matrix, skipped
 from pipeline.errors import InputError
 from pipeline.evaluation import curves, surveys
 from pipeline.judging import Background
@@ -25,7 +25,7 @@ def main(params: Params, run: Sequence[str] = ()) -> str:
     embedded = {backbone: stamps.read(matrix.stamp_path(backbone)) for backbone in backbones}
     background = Background(
         frozen={backbone: matrix.read_cost(backbone) for backbone in backbones},
-        skipped={backbone: stamp.facts["skipped"] for backbone, stamp in embedded.items()},
+        skipped={backbone: skipped.read(backbone) for backbone in backbones},
         drawn={backbone: curves.read(backbone) for backbone in backbones},
         surveys={backbone: surveys.read(backbone) for backbone in backbones},
     )

@@ -1,4 +1,4 @@
-"""embed: manifest -> data/embeddings/<backbone>.h5, running the CNN over images the cache does not know."""
+"""embed: manifest -> data/embeddings/<backbone>.*, running the CNN over images the cache does not know."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -9,7 +9,7 @@ import numpy as np
 
 from pipeline import engines, manifest, processes, splits, stamps
 from pipeline.atomic import write_json
-from pipeline.embeddings import matrix, upkeep
+from pipeline.embeddings import matrix, skipped, upkeep
 from pipeline.embeddings.cache import EmbeddingCache, Keys, Recipe, keys_of, sha256_of
 from pipeline.embeddings.matrix import Rows
 from pipeline.errors import InputError, first_five
@@ -60,7 +60,7 @@ class _Pass:
 
     def _here(self, items: Sequence[Item], cache: EmbeddingCache) -> dict[str, str]:
         settings = self.params.embed
-        skipped = embedding.run(
+        undecodable = embedding.run(
             items,
             cache,
             self.forward,
@@ -70,7 +70,7 @@ class _Pass:
             load=partial(embedding.load, augment=settings.augment),
         )
         cache.refresh()  # another writer's rows may be older than ours, and the oldest is everyone's
-        return skipped
+        return undecodable
 
     def _job(self, recipe: Recipe) -> Job:
         settings, loaded = self.params.embed, self.loaded
@@ -84,10 +84,10 @@ def _embed(params: Params, backbone: str, frozen: _Pass, recipe: Recipe, table: 
     images = _Part(EmbeddingCache(settings.cache, recipe), table, range(len(table)))
     missing = images.missing()
     upkeep.register(settings.cache)
-    skipped = frozen.run(missing, images.cache)
-    _report_bad_images(table, skipped, settings.on_bad_image)
-    kept = [row for row in range(len(table)) if table.sha256[row] not in skipped]
-    splits.require_every_class([table.label[row] for row in kept], [table.split[row] for row in kept])
+    undecodable = frozen.run(missing, images.cache)
+    _report_bad_images(table, undecodable, settings.on_bad_image)
+    kept = [row for row in range(len(table)) if table.sha256[row] not in undecodable]
+    splits.require_left(table, kept, "the others of its images cannot be decoded")
 
     images = _Part(images.cache, table, kept)
     train = [row for row, at in enumerate(kept) if table.split[at] == "train"]
@@ -100,8 +100,8 @@ def _embed(params: Params, backbone: str, frozen: _Pass, recipe: Recipe, table: 
     )
     missing_further = further.missing()
     frozen.run(missing_further, further.cache)
-    _materialise(backbone, frozen.loaded, table, skipped, images, (further, copied))
-    computed = len(missing) - len(skipped) + len(missing_further)
+    _materialise(backbone, frozen.loaded, table, undecodable, images, (further, copied))
+    computed = len(missing) - len(undecodable) + len(missing_further)
     rows = f"{len(kept)} rows" + (f" and {len(further.row)} further views" if further.row else "")
     return f"{rows}: {computed} computed, the rest from the cache; {len(table) - len(kept)} images skipped"
 
@@ -148,8 +148,8 @@ def _forecast(images: _Part, table: Manifest, settings: Embed) -> str:
     return f"{len(missing)} of {len(table)} images{further} would go through the CNN{where}{took}; nothing was computed"
 
 
-def _report_bad_images(table: Manifest, skipped: dict[str, str], on_bad_image: str) -> None:
-    bad = [f"{table.shown(row)}: {skipped[one]}" for row, one in enumerate(table.sha256) if one in skipped]
+def _report_bad_images(table: Manifest, undecodable: dict[str, str], on_bad_image: str) -> None:
+    bad = [f"{table.shown(row)}: {undecodable[one]}" for row, one in enumerate(table.sha256) if one in undecodable]
     if bad and on_bad_image == "fail":
         listed = first_five(bad, "bad images")
         raise InputError(*listed, "remove or replace them, or set embed.on_bad_image: skip in params.yaml")
@@ -159,29 +159,30 @@ def _materialise(
     backbone: str,
     loaded: Loaded,
     table: Manifest,
-    skipped: Mapping[str, str],
+    undecodable: Mapping[str, str],
     images: _Part,
     further: tuple[_Part, matrix.Ints],
 ) -> None:
-    """Write the matrix, its stamp, and what its rows cost; the first two depend on nothing but images and recipe."""
+    """Write matrix, stamp, list of skipped images, and what the rows cost; all but that depend on images and recipe."""
     path, manifest_sha256 = matrix.matrix_path(backbone), stamps.sha256_file(manifest.MANIFEST)
     copies, row = further
-    image_id = [name for name, sha256 in zip(table.image_id, table.sha256, strict=True) if sha256 not in skipped]
+    reasons = {
+        name: undecodable[sha256]
+        for name, sha256 in zip(table.image_id, table.sha256, strict=True)
+        if sha256 in undecodable
+    }
+    image_id = [name for name in table.image_id if name not in reasons]
     augmented = (copies.rows(), row) if copies.row else None
     matrix.write(path, sha256_of(images.keys), image_id, manifest_sha256, images.rows(), augmented)
-    reasons = {
-        name: skipped[sha256] for name, sha256 in zip(table.image_id, table.sha256, strict=True) if sha256 in skipped
-    }
+    recipe = images.cache.recipe
     stamp = stamps.Stamp(
         f"embed@{backbone}",
         outputs=stamps.hashes([path]),
-        inputs={
-            manifest.MANIFEST.as_posix(): manifest_sha256,
-            loaded.weights: str(images.cache.recipe["weights_sha256"]),
-        },
-        facts={"recipe": images.cache.recipe, "skipped": reasons, "weights_pinned": loaded.pinned}
+        inputs={manifest.MANIFEST.as_posix(): manifest_sha256, loaded.weights: str(recipe["weights_sha256"])},
+        facts={"recipe": recipe, "weights_pinned": loaded.pinned}
         | ({"augmented_recipe": copies.cache.recipe} if copies.row else {}),
     )
     stamps.write(matrix.stamp_path(backbone), stamp)
+    skipped.write(backbone, reasons, manifest_sha256, recipe)
     cost = images.cache.cost(images.keys) + copies.cache.cost(copies.keys)
     write_json(matrix.cost_path(backbone), asdict(cost))

@@ -19,7 +19,7 @@ from pipeline.tables import Table
 
 def main(params: Params, backbone: str, plan: str, *, dry_run: bool = False) -> str:
     """Fine-tune, predict validation and test; return the summary line."""
-    given = inputs.read(params, backbone, plan)
+    given = inputs.read(params, backbone)
     if dry_run:
         settings = params.plan(plan)
         price = forecast.forecast(given.task, given.loaded, settings, params.embed)

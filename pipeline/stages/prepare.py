@@ -48,8 +48,11 @@ def _prepare(params: Params) -> str:
     manifest.write(table, facts={**manifest.told(params), "excluded": gone})
     counts = Counter(table.split)
     dealt = ", ".join(f"{counts[split]} {split}" for split in manifest.SPLITS)
-    left_out = f"; {gone} left out by {exclusions.EXCLUDED}" if gone else ""
-    return f"{len(table)} images, {len(set(contents))} distinct, {len(table.classes)} classes: {dealt}{left_out}"
+    notes = [f"{gone} left out by {exclusions.EXCLUDED}"] if gone else []
+    if merged := splits.merged(records, contents, params.split):
+        notes.append(f"groups merged, for they share images with others: {merged}")
+    counted = f"{len(table)} images, {len(set(contents))} distinct, {len(table.classes)} classes"
+    return "; ".join([f"{counted}: {dealt}", *notes])
 
 
 def _included(

@@ -223,3 +223,12 @@ def test_flags_that_make_no_sense_together_are_one_line(
 ) -> None:
     assert main(["cache", *flags]) == 2
     assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_rows_that_a_start_from_a_head_is_fitted_on_are_not_pruned(project: Project, objects: Path) -> None:
+    plan = {**project.content["plans"]["last"], "start": "logistic", "cached_dtype": "float32"}
+    embed(project, plans={"last": plan})
+    assert main(["finetune", "--backbone", "tiny", "--plan", "last"]) == 0
+    assert rows() == 2 * 36
+    assert main(["cache", "--prune", "--yes"]) == 0
+    assert rows() == 2 * 36

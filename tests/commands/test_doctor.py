@@ -377,3 +377,20 @@ def test_a_stage_started_by_hand_is_named_and_goes_on(capsys: Said) -> None:
     finally:
         by_hand.kill()
         by_hand.wait()
+
+
+def test_a_temporary_file_that_its_writer_renames_meanwhile_is_no_finding(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    half = Path(f"data/.manifest.parquet.{'0' * 32}.tmp")
+    half.touch()
+    real = os.walk
+
+    def walk(folder: Path, **settings: bool) -> Iterator[tuple[str, list[str], list[str]]]:
+        for found in list(real(folder, **settings)):
+            half.unlink(missing_ok=True)
+            yield found
+
+    monkeypatch.setattr(os, "walk", walk)
+    assert list(wedged._temporaries(project.write())) == []
+    assert "0.0 MB: removed" in wedged._remove_all([half])

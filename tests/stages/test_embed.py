@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from pipeline import manifest, stamps
-from pipeline.embeddings import cache, matrix
+from pipeline.embeddings import cache, matrix, skipped
 from pipeline.engines import Elsewhere
 from pipeline.errors import InputError, StateError
 from pipeline.nn import embedding
@@ -155,8 +155,7 @@ class TestBadImages:
     def test_skipped_ones_are_listed_with_reasons_and_have_no_row(self, project: Project) -> None:
         Path("data/raw/red/00.png").write_bytes(b"no image")
         run(project, embed={"on_bad_image": "skip"})
-        skipped = stamps.read(matrix.stamp_path("tiny")).facts["skipped"]
-        assert list(skipped) == ["red/00.png"]
+        assert list(skipped.read("tiny")) == ["red/00.png"]
         assert "red/00.png" not in matrix.read("tiny").image_id
 
     def test_a_class_that_loses_its_last_image_of_a_split_is_named(self, project: Project) -> None:
@@ -173,6 +172,17 @@ class TestBadImages:
         prepare.main(params)
         with pytest.raises(InputError, match="class 'red': got 10 images, 6 in train, 0 in val, 4 in test"):
             embed.main(params, "tiny")
+
+    def test_a_class_that_loses_all_its_images_is_named(self, project: Project) -> None:
+        for path in project.images:
+            if path.parent.name == "red":
+                path.write_bytes(f"no image, {path}".encode())
+        params = project.write(embed={"on_bad_image": "skip"})
+        prepare.main(params)
+        said = "class 'red': got 0 images, .*; expected at least 1 in each: the others of its images cannot be decoded"
+        with pytest.raises(InputError, match=said):
+            embed.main(params, "tiny")
+        assert not MATRIX.exists()
 
     def test_copies_of_a_bad_image_are_counted_each(self, project: Project) -> None:
         for name in ("00", "01", "02"):

@@ -23,6 +23,7 @@ def test_every_artifact_is_where_others_expect_it(project: Project) -> None:
         "data/manifest.parquet",
         "data/embeddings/tiny.h5",
         "data/embeddings/tiny.json",
+        "data/embeddings/tiny.skipped.json",
         "curves/tiny.parquet",
         "survey/tiny.parquet",
         "data/thumbnails.parquet",

@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from pipeline import locks, manifest, runs, stamps, verdict
-from pipeline.embeddings import matrix
+from pipeline.embeddings import matrix, skipped
 from pipeline.errors import PipelineError, StateError
 from pipeline.evaluation import predictions
 from pipeline.exclusions import EXCLUDED
@@ -215,12 +215,12 @@ def _structure(params: Params, table: Manifest | None, done: Audit) -> list[Find
     ]
     scored = [verdict.VERDICT, verdict.SCORES, verdict.STAMP]
     for backbone in params.run.backbones:
-        files = [matrix.matrix_path(backbone), matrix.stamp_path(backbone)]
+        files = [matrix.matrix_path(backbone), matrix.stamp_path(backbone), skipped.path_of(backbone)]
         checks.append((files, partial(rows.embeddings, params, table, backbone)))
     for backbone, name in params.runs():
         files = [
             runs.stamp_path(backbone, name),
-            matrix.stamp_path(backbone),
+            skipped.path_of(backbone),
             runs.metrics_path(backbone, name),
             predictions.path_of(backbone, name),
         ]

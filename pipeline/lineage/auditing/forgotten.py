@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline import exclusions, locks, manifest, runs, sources, stamps
+from pipeline.atomic import still_there
 from pipeline.embeddings import indexes, matrix, upkeep
 from pipeline.embeddings.cache import sha256_of
 from pipeline.errors import StateError
@@ -183,7 +184,7 @@ def _made_before() -> Iterator[Finding]:
 def _old_checkpoints() -> Iterator[Finding]:
     """Yield the states of trainings that began before the manifest was written."""
     for folder in checkpoints() if MANIFEST.exists() else ():
-        times = [path.lstat().st_mtime for path in folder.iterdir()]
+        times = [looks.st_mtime for _, looks in still_there(folder.glob("*"))]
         if times and min(times) < MANIFEST.stat().st_mtime:
             yield Finding(folder.as_posix(), NOTHING, f"a training older than {MANIFEST}; delete it")
 

@@ -8,17 +8,13 @@ import re
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from enum import Enum
-from io import BytesIO
 from pathlib import Path
 from typing import Any
-
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from pipeline import locks, sources, stamps
 from pipeline.errors import InputError, StateError
 from pipeline.locks import FOLDER_SUFFIX, Locked
-from pipeline.manifest import MANIFEST
+from pipeline.manifest import MANIFEST, columns_of
 from pipeline.params import Data
 
 
@@ -93,8 +89,8 @@ def _of_manifest(md5: str, images: Collection[str]) -> Standing:
         content = locks.read_object(md5)
         if content is None:
             return Standing.UNKNOWN
-        listed = pq.read_table(BytesIO(content), columns=["sha256"])["sha256"].to_pylist()
-    except (StateError, pa.ArrowException):
+        (listed,) = columns_of(content, ["sha256"])
+    except StateError:
         return Standing.UNKNOWN
     return Standing.FREE if set(images).isdisjoint(listed) else Standing.CARRIES
 

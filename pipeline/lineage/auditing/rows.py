@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from pipeline import exclusions, manifest, runs, sources, splits, stamps, verdict
-from pipeline.embeddings import matrix
+from pipeline.embeddings import matrix, skipped
 from pipeline.errors import PipelineError
 from pipeline.evaluation import decisions, metrics
 from pipeline.lineage.auditing import cached
@@ -102,8 +102,8 @@ def embeddings(params: Params, table: Manifest, backbone: str) -> Iterator[Findi
     further = embedded.augmented.recipe if embedded.augmented else None
     if (stamped := facts.get("augmented_recipe")) != further or (further is None and params.embed.copies):
         yield Finding(path, f"{stamped}, as in its stamp", str(further), "augmented: recipe")
-    skipped = facts["skipped"]
-    expected = [(name, sha) for name, sha in zip(table.image_id, table.sha256, strict=True) if name not in skipped]
+    left_out = skipped.read_for(backbone, embedded.recipe)
+    expected = [(name, sha) for name, sha in zip(table.image_id, table.sha256, strict=True) if name not in left_out]
     found_rows = [(name, bytes(sha).hex()) for name, sha in zip(embedded.image_id, embedded.sha256, strict=True)]
     yield from _unlike(path, expected, found_rows)
     if len(embedded.features) != len(found_rows):
@@ -125,11 +125,11 @@ def run(table: Manifest, backbone: str, name: str) -> Iterator[Finding]:
     """Compare a run's predictions with the manifest, and its metrics with its predictions."""
     found = runs.read(backbone, name)
     path = runs.stamp_path(backbone, name).as_posix()
-    skipped = stamps.read(matrix.stamp_path(backbone)).facts["skipped"]
+    left_out = skipped.read(backbone)
     judged = {
         (table.image_id[row], table.split[row], table.label[row])
         for row in range(len(table))
-        if table.split[row] != "train" and table.image_id[row] not in skipped
+        if table.split[row] != "train" and table.image_id[row] not in left_out
     }
     of = found.predictions
     predicted = list(zip(of.image_id, of.split, of.label, strict=True))

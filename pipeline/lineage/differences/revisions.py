@@ -4,15 +4,11 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from pipeline import git, locks, manifest, runs, stamps, verdict
-from pipeline.embeddings import matrix
+from pipeline.embeddings import matrix, skipped
 from pipeline.errors import InputError, StateError
 from pipeline.locks import Entry, Lock, Locked
 from pipeline.manifest import COLUMNS, Manifest
@@ -20,6 +16,8 @@ from pipeline.manifest import COLUMNS, Manifest
 PARAMS = "params.yaml"
 OF_RUNS = ("train@", "finetune@")
 """What the names of stages that make a run begin with."""
+FACTS = ("recipe", "augmented_recipe", "skipped", "made_with")
+"""Of a stamp, those that are mappings and are looked into."""
 _WORKING_TREE = "the working tree"
 
 
@@ -103,7 +101,7 @@ class Revision:
         """Return the md5 of a file in a folder, of which DVC keeps a list."""
         try:
             listed = {file["relpath"]: str(file["md5"]) for file in json.loads(content)}
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise StateError(f"{folder.path} of {self.name}: not DVC's list of a folder's files") from error
         return listed.get(path.relative_to(folder.path).as_posix())
 
@@ -115,14 +113,14 @@ class Revision:
         if content is None:
             return None
         try:
-            table = pq.read_table(BytesIO(content), columns=list(COLUMNS))
-            return Manifest(**{name: table[name].to_pylist() for name in COLUMNS})
-        except (pa.ArrowException, KeyError, OSError) as error:
-            raise StateError(f"{manifest.MANIFEST} of {self.name}: not a manifest ({error})") from error
+            return Manifest(*manifest.columns_of(content, COLUMNS))
+        except StateError as error:
+            raise StateError(f"{manifest.MANIFEST} of {self.name}: {error}") from error
 
     def embedded(self, backbone: str) -> Mapping[str, Any] | None:
-        """Return the facts in the stamp of a backbone's matrix; None if they are not to be had."""
-        return self._facts(matrix.stamp_path(backbone))
+        """Return the facts in the stamp of a backbone's matrix, skipped images included; None if not to be had."""
+        facts = self._facts(matrix.stamp_path(backbone))
+        return None if facts is None else {**facts, **(self._facts(skipped.path_of(backbone)) or {})}
 
     def trained(self, run: str) -> Mapping[str, Any] | None:
         """Return the facts in a run's stamp; None if they are not to be had."""
@@ -130,7 +128,12 @@ class Revision:
 
     def _facts(self, path: Path) -> Mapping[str, Any] | None:
         content = self.read(path)
-        return None if content is None else _json(content, f"{path} of {self.name}").get("facts", {})
+        if content is None:
+            return None
+        facts = _json(content, where := f"{path} of {self.name}").get("facts", {})
+        if not isinstance(facts, dict) or not all(isinstance(facts.get(name, {}), dict) for name in FACTS):
+            raise StateError(f"{where}: not a stamp")
+        return facts
 
     def validation(self, run: str) -> Mapping[str, float]:
         """Return a run's validation metrics, by name; empty if git does not have them."""
@@ -207,7 +210,7 @@ def _flat(name: str, value: Any) -> Iterator[tuple[str, Any]]:  # noqa: ANN401  
 def _json(content: bytes, where: str) -> dict[str, Any]:
     try:
         return dict(json.loads(content))
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, RecursionError) as error:
         raise StateError(f"{where}: got no JSON object ({error})") from error
 
 

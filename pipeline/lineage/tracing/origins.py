@@ -8,11 +8,11 @@ from typing import Any
 
 from pipeline import manifest, runs, stamps
 from pipeline.cost import duration
-from pipeline.embeddings import matrix
+from pipeline.embeddings import matrix, skipped
 from pipeline.errors import PipelineError
 from pipeline.lineage import chain
 from pipeline.lineage.tracing.branch import Branch, Once
-from pipeline.lineage.tracing.recorded import Recorded, maker_of, unaltered
+from pipeline.lineage.tracing.recorded import Recorded, list_of, maker_of, unaltered
 from pipeline.lineage.tracing.tracked import tracked
 from pipeline.manifest import Manifest
 from pipeline.runs import Run
@@ -63,6 +63,8 @@ class Origins:
         return [self._of_input(name, sha256) for name, sha256 in sorted(stamp.inputs.items())]
 
     def _of_input(self, name: str, sha256: str) -> Branch:
+        if backbone := list_of(name):
+            return self.of_skipped(backbone)
         maker = maker_of(name)
         if maker is None:
             return self.of_weights(name, sha256)
@@ -91,15 +93,25 @@ class Origins:
             self.recorded.require_current(matrix.stamp_path(backbone), stamp)
             rows, width = embedded.features.shape
             views = f" and {len(embedded.augmented.row)} further views" if embedded.augmented else ""
-            skipped = len(stamp.facts.get("skipped", {}))
             return [
-                Branch(f"{rows} rows of {width}{views}; {skipped} images skipped"),
+                Branch(f"{rows} rows of {width}{views}; {len(self.recorded.skipped(backbone))} images skipped"),
                 Branch(f"recipe: {_listed(stamp.facts['recipe'])}"),
                 *([Branch(f"recipe of the views: {_listed(embedded.augmented.recipe)}")] if embedded.augmented else []),
                 *self._of_inputs(stamp),
             ]
 
         return self.once(hashed(path, stamp.outputs[path.as_posix()]), grow)
+
+    def of_skipped(self, backbone: str) -> Branch:
+        """Return where the list of images that a backbone's pass left out comes from."""
+        path = skipped.path_of(backbone)
+        sha256 = stamps.sha256_file(self.recorded.unaltered(path))
+
+        def grow() -> Sequence[Branch]:
+            images = Branch(f"{len(self.recorded.skipped(backbone))} images skipped")
+            return [images, *self._of_inputs(self.recorded.stamp(path))]
+
+        return self.once(hashed(path, sha256), grow)
 
     def of_weights(self, locator: str, sha256: str) -> Branch:
         """Return a file of weights, which nothing here made; it may be on another machine only."""

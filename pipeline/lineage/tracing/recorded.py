@@ -6,7 +6,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from pipeline import manifest, runs, stamps, verdict
-from pipeline.embeddings import matrix
+from pipeline.embeddings import matrix, skipped
 from pipeline.errors import StateError
 from pipeline.lineage import chain
 from pipeline.lineage.chain import Node
@@ -38,6 +38,11 @@ class Recorded:
     def stamp(self, path: Path) -> Stamp:
         """Read a stamp."""
         return stamps.read(self.unaltered(path))
+
+    def skipped(self, backbone: str) -> Mapping[str, str]:
+        """Return why images have no row of a backbone's, by their id."""
+        path = skipped.path_of(backbone)
+        return skipped.of(path, self.stamp(path))
 
     def manifest(self) -> Manifest:
         """Read the list of images."""
@@ -77,15 +82,25 @@ class Recorded:
     def require_current(self, path: Path, stamp: Stamp) -> None:
         """Raise StateError if what a stamp's stage read is not what the manifest's or a matrix's own stamp says now."""
         for name, then in stamp.inputs.items():
-            maker = maker_of(name)
-            if maker is not None and (now := self.stamp(maker).outputs.get(name)) != then:
+            now = then
+            if list_of(name):
+                now = stamps.sha256_file(self.unaltered(Path(name)))
+            elif maker := maker_of(name):
+                now = self.stamp(maker).outputs.get(name, "none")
+            if now != then:
                 raise StateError(
                     f"{path}: made from {name} with sha256 {then}, expected {now} as it is now; run `dvc repro`"
                 )
 
 
+def list_of(name: str) -> str | None:
+    """Return the backbone whose skipped images an input lists; None if it is another file."""
+    backbone = PurePosixPath(name).name.partition(".")[0]
+    return backbone if name == skipped.path_of(backbone).as_posix() else None
+
+
 def maker_of(name: str) -> Path | None:
-    """Return the stamp of the stage that makes an input; None for weights, which no stage makes."""
+    """Return the stamp that holds an input's hash; None for weights, and for the list of skipped images."""
     if name == manifest.MANIFEST.as_posix():
         return manifest.STAMP
     backbone = PurePosixPath(name).stem

@@ -110,9 +110,9 @@ class Uses:
 
     def row_in(self, backbone: str, image_id: str) -> Branch:
         """Return where an image stands in a backbone's matrix."""
-        path, skipped = matrix.matrix_path(backbone), self._skipped(backbone)
-        if image_id in skipped:
-            return Branch(f"{backbone}: skipped: {skipped[image_id]}")
+        path, left_out = matrix.matrix_path(backbone), self.recorded.skipped(backbone)
+        if image_id in left_out:
+            return Branch(f"{backbone}: skipped: {left_out[image_id]}")
         embedded = self._embedded[backbone]
         row = list(embedded.image_id).index(image_id)
         views = np.flatnonzero(embedded.augmented.row == row).tolist() if embedded.augmented else list[int]()
@@ -143,12 +143,8 @@ class Uses:
 
     def _using(self, row: int) -> Iterator[Run]:
         for run in self._runs:
-            if self.table.image_id[row] not in self._skipped(run.backbone):
+            if self.table.image_id[row] not in self.recorded.skipped(run.backbone):
                 yield run
-
-    def _skipped(self, backbone: str) -> Mapping[str, str]:
-        """Return why images have no row, by their id."""
-        return dict(self.recorded.stamp(matrix.stamp_path(backbone)).facts["skipped"])
 
     def _predicted(self, image_id: str) -> Iterator[Branch]:
         for run in self._runs:

@@ -33,7 +33,7 @@ def points(
         InputError, StateError: as `fitting.run`.
 
     """
-    found, total, key = [], Cost(), inputs.decisive(params, plan, inputs.read(params, backbone, plan))
+    found, total, key = [], Cost(), inputs.decisive(params, plan, inputs.read(params, backbone))
     for subset in subsets:
         kept = _kept(key, subset)
         saved = kept.read()
@@ -50,7 +50,7 @@ def points(
 
 def price(params: Params, backbone: str, plan: str, subsets: Sequence[Subset]) -> str:
     """Say what the trainings that are not kept from before would take; one batch is timed, nothing is kept."""
-    given = inputs.read(params, backbone, plan)
+    given = inputs.read(params, backbone)
     key = inputs.decisive(params, plan, given)
     missing = sum(_kept(key, subset).read() is None for subset in subsets)
     if not missing:
@@ -69,7 +69,7 @@ def _of(key: Key, subset: Subset) -> Key:
 
 
 def _trained(params: Params, backbone: str, plan: str, subset: Subset, checkpoint: Checkpoint) -> Saved:
-    given, settings, metric = inputs.read(params, backbone, plan), params.plan(plan), params.selection.metric
+    given, settings, metric = inputs.read(params, backbone), params.plan(plan), params.selection.metric
     task = replace(given.task, train=repeated(subset, len(given.task.train)))
     source = examples.examples_of(task, given.loaded, settings, params.embed, Processes())
     done = fitting.run(task, source, given.loaded.network, settings, metric, subset.seed, checkpoint)

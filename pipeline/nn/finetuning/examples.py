@@ -2,7 +2,7 @@
 
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
@@ -17,6 +17,7 @@ from tqdm import tqdm
 from pipeline.cost import Cost
 from pipeline.embeddings import upkeep
 from pipeline.embeddings.cache import EmbeddingCache, Keys, keys_of
+from pipeline.embeddings.stored import Stored
 from pipeline.errors import InputError, StateError
 from pipeline.images import Framing
 from pipeline.nn import embedding, runtime, views
@@ -43,18 +44,28 @@ class Examples(Protocol):
     """What was spent on them beforehand, by this process or another."""
     stored_bytes: int
     """Of the disk, that hold them; 0 where images are decoded anew."""
+    embedded: Floats | None
+    """(N, D), the frozen network's averaged output for all rows of the task, where a classifier starts from a head."""
 
     def batch(self, rows: Ints, views: Ints) -> Tensor:
         """Return the inputs of some rows, each in one view: (B, C, H, W) float32."""
 
 
 def examples_of(task: Task, loaded: Loaded, plan: Plan, settings: Embed, processes: Processes) -> Examples:
-    """Return what the plan trains on; with `cache_frozen` the frozen part runs now, over what the cache lacks.
+    """Return what the plan trains on; what the cache lacks for `cache_frozen` or a start from a head is computed now.
 
     Raises:
         InputError: if the block does not exist, there is nothing to store, or the disk is too small for it.
 
     """
+    source = _examples_of(task, loaded, plan, settings, processes)
+    if plan.start == "logistic":
+        source.embedded, cost = _embedded(task, loaded, plan, settings, processes)
+        source.cost += cost
+    return source
+
+
+def _examples_of(task: Task, loaded: Loaded, plan: Plan, settings: Embed, processes: Processes) -> Examples:
     frozen, _ = loaded.network.split_before(plan.unfreeze_from)
     forward = runtime.lazy(loaded.network.up_to(plan.unfreeze_from).eval(), settings.runtime) if len(frozen) else None
     if not plan.cache_frozen:
@@ -75,6 +86,7 @@ class Live:
     ) -> None:
         self.task, self.backbone, self.framing, self.plan, self.forward = task, backbone, framing, plan, forward
         self.views, self.cost, self.stored_bytes = views.LIMIT, Cost(), 0
+        self.embedded: Floats | None = None
         self.pool = ThreadPoolExecutor()
 
     def batch(self, rows: Ints, views: Ints) -> Tensor:
@@ -109,11 +121,13 @@ class Cached:
         self.images, self.train = len(task.items), len(task.train)
         self.place_in_train = np.zeros(self.images, np.int64)
         self.place_in_train[task.train] = np.arange(self.train)
-        items = items_to_store(task, self.views)
-        keys = keys_of((item.sha256 for item in items), (item.view for item in items))
-        recipe = recipe_of(loaded, plan, settings)
-        cache = _stored(items, keys, recipe, loaded, plan, settings, forward, processes)
-        self.stored, self.cost = cache.stored(keys), cache.cost(keys)
+        self.embedded: Floats | None = None
+        items, recipe = items_to_store(task, self.views), recipe_of(loaded, plan, settings)
+
+        def said(missing: int) -> str:
+            return disk_use(missing, loaded, plan, settings.cache)
+
+        self.stored, self.cost = _stored(items, recipe, loaded, plan, settings, forward, processes, said)
         self.stored_bytes = self.cost.images * int(self.stored[:1].nbytes)  # images that share their bytes share a row
 
     def batch(self, rows: Ints, views: Ints) -> Tensor:
@@ -145,8 +159,27 @@ def recipe_of(loaded: Loaded, plan: Plan, settings: Embed) -> Mapping[str, Any]:
     return embedding.augmented(embedding.recipe_of(identity, settings), settings)
 
 
+def keys_to_store(items: Sequence[Item]) -> Keys:
+    """Return the cache's keys of some items, in their order."""
+    return keys_of((item.sha256 for item in items), (item.view for item in items))
+
+
+def embedder(loaded: Loaded) -> Backbone:
+    """Return the network that a start from a head is fitted on: the last block's output, averaged over space."""
+    whole, mean, std = loaded.network.blocks, loaded.identity["mean"], loaded.identity["std"]
+    return Backbone(dict(whole.named_children()), mean, std).eval()
+
+
+def recipe_of_embedded(loaded: Loaded, plan: Plan, settings: Embed) -> Mapping[str, Any]:
+    """Return all that decides its rows; where `embed` stores the same, these are there already."""
+    network = embedder(loaded)
+    columns = network.columns(loaded.framing.size)
+    identity = {**loaded.identity, "layers": network.layers, "pooling": network.poolings, "columns": columns}
+    return embedding.recipe_of(identity, settings.model_copy(update={"dtype": plan.cached_dtype}))
+
+
 def row_bytes(loaded: Loaded, plan: Plan) -> int:
-    """Return the size of one stored row."""
+    """Return the size of one stored row of the frozen part."""
     with torch.inference_mode():
         size = loaded.framing.size
         row = loaded.network.up_to(plan.unfreeze_from)(torch.zeros(1, 3, size, size))
@@ -154,7 +187,7 @@ def row_bytes(loaded: Loaded, plan: Plan) -> int:
 
 
 def disk_use(missing: int, loaded: Loaded, plan: Plan, root: Path) -> str:
-    """Say what storing that many rows takes; InputError if the disk is too small."""
+    """Say what storing that many rows of the frozen part takes; InputError if the disk is too small."""
     needed = missing * row_bytes(loaded, plan)
     existing = next(folder for folder in [root.absolute(), *root.absolute().parents] if folder.is_dir())
     free = shutil.disk_usage(existing).free
@@ -167,24 +200,36 @@ def disk_use(missing: int, loaded: Loaded, plan: Plan, root: Path) -> str:
     return f"frozen part: {missing:,} rows to store, {_size(needed)} in {root} ({_size(free)} free)"
 
 
+def _embedded(task: Task, loaded: Loaded, plan: Plan, settings: Embed, processes: Processes) -> tuple[Floats, Cost]:
+    """Return the embeddings of all items, and what they took."""
+    forward = runtime.lazy(embedder(loaded), settings.runtime)
+    recipe = recipe_of_embedded(loaded, plan, settings)
+    stored, cost = _stored(task.items, recipe, loaded, plan, settings, forward, processes)
+    return np.asarray(stored[:]), cost
+
+
 def _stored(
-    items: list[Item],
-    keys: Keys,
+    items: Sequence[Item],
     recipe: Mapping[str, Any],
     loaded: Loaded,
     plan: Plan,
     settings: Embed,
     forward: Forward,
     processes: Processes,
-) -> EmbeddingCache:
-    """Compute the rows that the cache lacks, and return it; processes that train together share the work."""
+    said: Callable[[int], str] | None = None,
+) -> tuple[Stored, Cost]:
+    """Compute the rows that the cache lacks; return all and their cost. Processes that train together share the work.
+
+    `said` words beforehand what so many rows take.
+    """
+    keys = keys_to_store(items)
     upkeep.register(settings.cache)
     cache = EmbeddingCache(settings.cache, recipe)
     missing = cache.missing(keys)
     processes.wait()  # before one of them stores rows, which would shorten another one's list
-    said = disk_use(len(missing), loaded, plan, settings.cache)
-    if len(missing) and processes.first:
-        tqdm.write(said, file=sys.stderr)
+    line = said(len(missing)) if said else ""
+    if line and len(missing) and processes.first:
+        tqdm.write(line, file=sys.stderr)
     mine = [items[position] for position in processes.share(missing)]
     try:
         load = partial(embedding.load, augment=plan.augment)
@@ -196,7 +241,7 @@ def _stored(
     if lost:
         raise StateError(*(f"{reason}; run `dvc repro`" for reason in lost.values()))
     cache.wait_for(keys)
-    return cache
+    return cache.stored(keys), cache.cost(keys)
 
 
 def _size(count: int) -> str:

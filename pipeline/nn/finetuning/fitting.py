@@ -74,8 +74,8 @@ def trainer_of(
     _, blocks = backbone.split_before(plan.unfreeze_from)
     backbone.requires_grad_(False)
     network = Trainable(blocks, _width(blocks, examples, task), task.classes, plan)
-    if plan.start == "logistic":
-        begun = start.logistic(task, plan, metric)
+    if examples.embedded is not None:
+        begun = start.logistic(examples.embedded, task, plan, metric)
         with torch.no_grad():
             network.classifier.weight.copy_(torch.from_numpy(begun.weight))
             network.classifier.bias.copy_(torch.from_numpy(begun.bias))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from pipeline.embeddings.cache import EmbeddingCache, keys_of
+from pipeline.embeddings.cache import EmbeddingCache
 from pipeline.nn import runtime
 from pipeline.nn.backbones import Loaded
 from pipeline.nn.finetuning import examples, fitting
@@ -53,21 +53,30 @@ def forecast(task: Task, loaded: Loaded, plan: Plan, settings: Embed) -> Forecas
     """
     missing, disk = _to_store(task, loaded, plan, settings)
     pace = _pace(task, loaded, plan, settings)
+    begun = _to_embed(task, loaded, plan, settings) * (pace.decode + JUDGED * pace.train)
     images = len(task.train) // plan.batch_size * plan.batch_size
     trained = plan.epochs * pace.train * (images + JUDGED * len(task.val))
     if plan.cache_frozen:
-        return Forecast(trained, pace.decode * missing, disk)
+        return Forecast(trained, begun + pace.decode * missing, disk)
     passes = plan.epochs * (images + len(task.val)) + len(task.test)
-    return Forecast(trained + pace.decode * passes, 0, disk)
+    return Forecast(trained + pace.decode * passes, begun, disk)
 
 
 def _to_store(task: Task, loaded: Loaded, plan: Plan, settings: Embed) -> tuple[int, str]:
     if not plan.cache_frozen:
         return 0, ""
     items = examples.items_to_store(task, examples.stored_views(plan))
-    keys = keys_of((item.sha256 for item in items), (item.view for item in items))
-    missing = len(EmbeddingCache(settings.cache, examples.recipe_of(loaded, plan, settings)).missing(keys))
+    cache = EmbeddingCache(settings.cache, examples.recipe_of(loaded, plan, settings))
+    missing = len(cache.missing(examples.keys_to_store(items)))
     return missing, examples.disk_use(missing, loaded, plan, settings.cache) + "; "
+
+
+def _to_embed(task: Task, loaded: Loaded, plan: Plan, settings: Embed) -> int:
+    """Return how many images have to go through the frozen network for the classifier's start."""
+    if plan.start != "logistic":
+        return 0
+    cache = EmbeddingCache(settings.cache, examples.recipe_of_embedded(loaded, plan, settings))
+    return len(cache.missing(examples.keys_to_store(task.items)))
 
 
 def _pace(task: Task, loaded: Loaded, plan: Plan, settings: Embed) -> Pace:

@@ -1,4 +1,4 @@
-"""What a plan trains on, from manifest, embeddings and params; and everything that decides the result."""
+"""What a plan trains on, from manifest and params; and everything that decides the result."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -8,13 +8,12 @@ from typing import Any
 import numpy as np
 
 from pipeline import environment, manifest, splits, stamps
-from pipeline.embeddings import matrix
-from pipeline.errors import InputError, StateError
+from pipeline.embeddings import skipped
 from pipeline.manifest import Manifest
-from pipeline.nn import backbones
+from pipeline.nn import backbones, embedding
 from pipeline.nn.backbones import Loaded
 from pipeline.nn.embedding import Item
-from pipeline.nn.finetuning.task import Floats, Task
+from pipeline.nn.finetuning.task import Task
 from pipeline.params import Params
 
 CODE = Path(__file__).parents[2]
@@ -34,28 +33,26 @@ class Inputs:
     """Locator -> sha256 of what the result will have been made from."""
 
 
-def read(params: Params, backbone: str, plan: str) -> Inputs:
-    """Read what a plan trains on; the images are those that `embed` could decode.
+def read(params: Params, backbone: str) -> Inputs:
+    """Read what plans train on; the images are those that `embed` could decode.
 
     Raises:
-        InputError: if the plan starts from embeddings that were not made.
-        StateError: if manifest or embeddings are missing, altered, or do not belong together.
+        StateError: if the manifest, or the list of what `embed` skipped, is missing, altered or of other settings.
 
     """
-    settings, table = params.plan(plan), manifest.read()
+    table = manifest.read()
     table.require_folder(params.data.folder)
     loaded = backbones.load(backbone, params.backbone(backbone))
     loaded = replace(loaded, framing=loaded.framing_for(params.embed))
-    skipped = stamps.read(matrix.stamp_path(backbone)).facts["skipped"]
-    kept = [row for row in range(len(table)) if table.image_id[row] not in skipped]
-    splits.require_every_class([table.label[row] for row in kept], [table.split[row] for row in kept])
-    made_from = {**stamps.read(manifest.STAMP).outputs, loaded.weights: str(loaded.identity["weights_sha256"])}
-    if settings.start == "logistic":
-        made_from |= stamps.read(matrix.stamp_path(backbone)).outputs
-    task = _task(table, kept)
-    if settings.start == "logistic":
-        task = replace(task, embedded=_embedded(table, kept, loaded, backbone, params))
-    return Inputs(table, kept, loaded, task, made_from)
+    left_out = skipped.read_for(backbone, embedding.recipe_of(loaded.identity, params.embed))
+    kept = [row for row in range(len(table)) if table.image_id[row] not in left_out]
+    splits.require_left(table, kept, "the others of its images cannot be decoded")
+    made_from = {
+        **stamps.read(manifest.STAMP).outputs,
+        **stamps.hashes([skipped.path_of(backbone)]),
+        loaded.weights: str(loaded.identity["weights_sha256"]),
+    }
+    return Inputs(table, kept, loaded, _task(table, kept), made_from)
 
 
 def decisive(params: Params, plan: str, given: Inputs) -> dict[str, Any]:
@@ -86,19 +83,3 @@ def _task(table: Manifest, kept: Sequence[int]) -> Task:
         val=np.flatnonzero(dealt == "val"),
         test=np.flatnonzero(dealt == "test"),
     )
-
-
-def _embedded(table: Manifest, kept: Sequence[int], loaded: Loaded, backbone: str, params: Params) -> Floats:
-    """Return the last block's averaged output from the matrix: a row for every item of the task."""
-    embedded = matrix.read(backbone)
-    matrix.require_recipe(embedded, backbone, params)
-    wanted = f"{loaded.network.names()[-1]}/average"
-    if wanted not in embedded.recipe["columns"]:
-        raise InputError(
-            f"params.yaml: plans: start: got 'logistic', which needs {wanted} among the embeddings, got "
-            f"{', '.join(embedded.recipe['columns'])}; add it to backbones.{backbone}, or set start: zeros"
-        )
-    if list(embedded.image_id) != [table.image_id[row] for row in kept]:
-        raise StateError(f"{matrix.matrix_path(backbone)}: made for another manifest; run `dvc repro`")
-    start, stop = embedded.recipe["columns"][wanted]
-    return np.asarray(embedded.features[:, start:stop])

@@ -12,6 +12,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, distributed, nn
 
+from pipeline.nn import runtime
+
 PATIENCE = timedelta(hours=12)
 """How long one process waits for another: they share the pass of the frozen part, which can be long."""
 
@@ -67,7 +69,7 @@ def started() -> Iterator[Processes]:
         return
     settings: dict[str, Any] = {"backend": "gloo", "timeout": PATIENCE}
     if torch.cuda.is_available():
-        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+        torch.cuda.set_device(runtime.device())
         settings["backend"] = "cpu:gloo,cuda:nccl"
     distributed.init_process_group(**settings)
     try:

@@ -1,7 +1,8 @@
-"""A classifier to start from: logistic regression on the frozen embeddings (LP-FT, Kumar et al. 2022).
+"""A classifier to start from: logistic regression on the frozen network's output (LP-FT, Kumar et al. 2022).
 
 A new classifier's first gradients distort the pre-trained features; one that already fits them does not. It is fitted
-here, from the embeddings, and not taken from a head in models/: editing a head must not rerun fine-tuning.
+here, on the last block's averaged output, and not taken from a head in models/ or from the matrix of embeddings:
+editing a head, or what else the embeddings hold, must not rerun fine-tuning.
 """
 
 import warnings
@@ -12,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.evaluation import metrics
-from pipeline.nn.finetuning.task import Task
+from pipeline.nn.finetuning.task import Floats, Task
 from pipeline.params import Plan
 
 VALUES = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
@@ -32,15 +33,13 @@ class Start:
     """What validation chose."""
 
 
-def logistic(task: Task, plan: Plan, metric: str) -> Start:
-    """Fit on the standardised embeddings of the training rows, for each value of C; return the best on validation."""
+def logistic(embedded: Floats, task: Task, plan: Plan, metric: str) -> Start:
+    """Fit on the standardised embeddings (N, D) of the training rows, for each value of C; the best on validation."""
     from sklearn.exceptions import ConvergenceWarning  # noqa: PLC0415  # only plans that start from a head need it
     from sklearn.linear_model import LogisticRegression  # noqa: PLC0415
     from sklearn.preprocessing import StandardScaler  # noqa: PLC0415
 
-    if task.embedded is None:
-        raise ValueError("the task has no embeddings")
-    features = task.embedded.astype(np.float64)
+    features = embedded.astype(np.float64)
     scaler = StandardScaler().fit(features[task.train])
     train, val = scaler.transform(features[task.train]), scaler.transform(features[task.val])
     fitted, scores = [], []

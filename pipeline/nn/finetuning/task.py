@@ -25,8 +25,6 @@ class Task:
     train: Ints
     val: Ints
     test: Ints
-    embedded: Floats | None = None
-    """(N, D), the last block's output averaged over space, where a plan's classifier starts from a head on it."""
 
 
 @dataclass(frozen=True)

@@ -133,7 +133,7 @@ class Trainer:
         return loss
 
     def _cross_entropy(self, logits: Tensor, targets: Tensor) -> Tensor:
-        weight = None if self.class_weight is None else torch.from_numpy(self.class_weight).to(logits)
+        weight = None if self.class_weight is None else torch.from_numpy(self.class_weight).to(logits.dtype).to(logits)
         smoothing = self.plan.label_smoothing
         return nn.functional.cross_entropy(logits, targets, weight, label_smoothing=smoothing, reduction="sum")
 

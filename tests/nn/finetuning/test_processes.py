@@ -1,8 +1,10 @@
 """Two processes on the CPU, started by torchrun."""
 
+import contextlib
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +14,13 @@ import torch
 
 from pipeline import runs, stamps
 from pipeline.errors import InputError
-from pipeline.nn.finetuning import fitting
-from pipeline.nn.finetuning.examples import Live
+from pipeline.nn.finetuning import fitting, training
+from pipeline.nn.finetuning.examples import Live, examples_of
 from pipeline.nn.finetuning.processes import Processes
 from pipeline.nn.finetuning.task import Task
 from pipeline.stages import embed, finetune, prepare
 from tests.conftest import REPOSITORY, Project
-from tests.nn.finetuning.examples import loaded, plan
+from tests.nn.finetuning.examples import loaded, plan, task_of
 
 MAIN = """
 import sys
@@ -94,3 +96,30 @@ def test_what_processes_cannot_share_is_refused(
     inputs = Live(task, backbone.network, backbone.framing, chosen)
     with pytest.raises(InputError, match=message):
         fitting.trainer_of(task, inputs, backbone.network, chosen, "accuracy", 0, Processes(0, 3))
+
+
+@pytest.mark.parametrize("unfreeze_from", ["first", "second"])
+def test_in_every_thread_network_and_batches_go_to_the_process_s_own_device(
+    project: Project, monkeypatch: pytest.MonkeyPatch, unfreeze_from: str
+) -> None:
+    """No GPU is needed: what would be moved stays where it is, and where to is noted."""
+    moved: set[tuple[str, torch.device]] = set()
+
+    def note(thing: Any, *arguments: Any, **settings: Any) -> Any:
+        named = [one for one in (*arguments, *settings.values()) if isinstance(one, torch.device)]
+        moved.update((threading.current_thread().name, one) for one in named)
+        return thing
+
+    chosen, task, backbone = plan(unfreeze_from=unfreeze_from), task_of(project), loaded(project)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device", lambda where: contextlib.nullcontext(note(where, where)))
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: tensor)
+    monkeypatch.setattr(torch.Tensor, "to", note)
+    monkeypatch.setattr(torch.nn.Module, "to", note)
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    monkeypatch.setenv("LOCAL_RANK", "3")
+    source = examples_of(task, backbone, chosen, project.write().embed, Processes(3, 4))
+    trainer = fitting.trainer_of(task, source, backbone.network, chosen, "accuracy", 0, Processes(3, 4))
+    assert len(list(training._ahead(lambda batch: trainer.batch(task.train, 0, batch), 2))) == 2
+    assert {device for _, device in moved} == {torch.device("cuda", 3)}
+    assert len({thread for thread, _ in moved}) == 2
