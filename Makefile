@@ -2,7 +2,7 @@
 PYTHON ?= python3
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: run test test-browser test-engines soak lint bench study
+.PHONY: run test test-processors test-browser test-engines soak lint bench study
 
 run: .venv/.installed ## the main job: from images to reports/index.html
 	headswap demo
@@ -12,6 +12,9 @@ run: .venv/.installed ## the main job: from images to reports/index.html
 
 test: .venv/.installed ## the tests, on all cores; each test computes on one
 	OMP_NUM_THREADS=1 pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
+
+test-processors: .venv/.installed ## the promises of equal numbers, as on several processors that this one can act
+	python -m tests.processors
 
 test-browser: .venv/.installed ## the report in a real Chromium, which must be there: apt install chromium
 	@.venv/bin/python -c 'import playwright' 2>/dev/null || { echo "needs Playwright: .venv/bin/pip install --editable '.[browser]'"; exit 2; }
