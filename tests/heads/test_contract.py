@@ -43,6 +43,7 @@ def test_a_seeded_fit_repeats(name: str) -> None:
 
 
 @every_head
+@pytest.mark.processors
 def test_a_head_predicts_the_same_after_save_and_load(name: str, tmp_path: Path) -> None:
     X, y = data()
     model = fitted(name, X, y).model

@@ -37,6 +37,7 @@ def test_every_runtime_agrees_with_an_eager_float64_pass(network: Backbone, name
 
 
 @every_runtime
+@pytest.mark.processors
 def test_a_row_does_not_depend_on_its_neighbours(network: Backbone, name: str) -> None:
     forward = runtime.prepare(network, name, batch())
     mixed = batch(2)
