@@ -32,8 +32,8 @@ BLOCK = 256
 """Rows that are predicted at a time, always as many: what is said of an image must not depend on what else is asked."""
 SAME = 1e-9
 """How far two predictions of one row may lie apart in a probability. The last bits of a matrix product depend on its
-shape, on a row's place in it, on the number of threads and on the processor: with BLOCK rows in double precision on one
-thread they are all that is left, and no head makes more of them than a few 1e-13."""
+shape, a row's place in it, the number of threads and the processor. With BLOCK rows in double precision on one thread,
+2e-14 is the most that was seen, between processors (docs/predict.md)."""
 
 
 @dataclass(frozen=True)
@@ -221,8 +221,8 @@ def predict(model: Classifier, X: Features) -> Probabilities:
     """Return class probabilities (n, K) of X (n, D), columns in the order of the model's `classes_`.
 
     Whatever the other rows are and however many, and whatever the processor, a row's probabilities are the same within
-    SAME. A head that jumps where a feature or a distance crosses a threshold may jump there: the nearest neighbours of
-    a row that lies equally far from several, to 15 digits, and trees behind a scale or components.
+    SAME. What jumps rather than drifts may jump where a value lies on its threshold to 15 digits: trees behind a scale
+    or components, nearest neighbours of a row that is equally far from several, a steep step of isotonic calibration.
 
     Raises:
         InputError: if the head gives something that is not a probability.
