@@ -130,10 +130,10 @@ def test_one_class_and_two_rows_are_enough() -> None:
 @pytest.mark.processors
 def test_one_and_two_threads_give_the_same_scores() -> None:
     code = """
+import numpy as np
 from pipeline.evaluation import transferability
-from tests.evaluation.test_transferability import labelled
 transferability._DECIMALS = 17
-print(transferability.score(*labelled(900, 300), 900))
+print(transferability.score(np.random.default_rng(0).normal(size=(900, 300)), np.arange(900) % 3, 900))
 """
     assert len(on_threads(code)) == 1
 

@@ -54,7 +54,6 @@ def test_a_head_predicts_the_same_after_save_and_load(name: str, tmp_path: Path)
     np.testing.assert_array_equal(heads.predict(model, X), before)
 
 
-@pytest.mark.processors
 def test_another_processor_predicts_the_same(tmp_path: Path) -> None:
     X, y = data(width=160)
     for name in ACROSS:

@@ -14,7 +14,9 @@ from pipeline.nn.network import Backbone
 from pipeline.nn.runtime import RUNTIMES
 from tests.conftest import REPOSITORY, SIZE, Project
 
-every_runtime = pytest.mark.parametrize("name", list(RUNTIMES))
+# Of the runtimes PyTorch alone can be told to take another processor's kernels.
+marks = {"torch": [pytest.mark.processors]}
+every_runtime = pytest.mark.parametrize("name", [pytest.param(name, marks=marks.get(name, [])) for name in RUNTIMES])
 
 
 @pytest.fixture
@@ -37,7 +39,6 @@ def test_every_runtime_agrees_with_an_eager_float64_pass(network: Backbone, name
 
 
 @every_runtime
-@pytest.mark.processors
 def test_a_row_does_not_depend_on_its_neighbours(network: Backbone, name: str) -> None:
     forward = runtime.prepare(network, name, batch())
     mixed = batch(2)

@@ -26,7 +26,6 @@ def stored(tmp_path: Path) -> Stored:
 
 
 @pytest.mark.parametrize("hidden", [0, 16])
-@pytest.mark.processors
 def test_rows_read_block_by_block_give_what_an_array_gives(stored: Stored, hidden: int) -> None:
     X, y = data()
     one = StreamingHead(hidden=hidden, random_state=0).fit(stored, y)
