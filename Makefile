@@ -4,7 +4,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 install = bin/python -m pip install --quiet --no-compile  # Python compiles the part that is imported
 suite = OMP_NUM_THREADS=1 pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
 
-.PHONY: run test test-newest test-browser test-engines soak lint lock bench study
+.PHONY: run test test-newest test-processors test-browser test-engines soak lint lock bench study
 
 run: .venv/.installed ## the main job: from images to reports/index.html
 	headswap demo
@@ -20,6 +20,9 @@ test-newest: ## the tests with the newest versions that pyproject.toml admits, i
 	$(PYTHON) -m venv --clear .venv-newest
 	.venv-newest/$(install) --editable '.[demo,dev]'
 	$(suite)
+
+test-processors: .venv/.installed ## the promises of equal numbers, as on several processors that this one can act
+	python -m tests.processors
 
 test-browser: .venv/.extras ## the report in a real Chromium, which must be there: apt install chromium
 	@test -n "$$CHROMIUM" || command -v chromium || command -v google-chrome || { echo "needs Chromium: apt install chromium, or CHROMIUM=/path/to/it"; exit 2; }

@@ -1,6 +1,7 @@
 """Tiny projects to run the pipeline on."""
 
-from collections.abc import Callable
+import signal
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,14 @@ settings.load_profile("untimed")
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the file that takes longest: several processes then end at about the same time."""
     items.sort(key=lambda item: item.path.name != "test_end_to_end.py")
+
+
+@pytest.fixture(autouse=True)
+def _as_in_a_terminal() -> Iterator[None]:
+    """Hear interrupts, also where the tests run in the background, for which a shell has them ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 REPOSITORY = Path(__file__).parent.parent

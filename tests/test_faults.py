@@ -6,7 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -186,13 +186,6 @@ def test_a_disk_that_is_full_is_one_line_and_loses_nothing(
 
 
 class TestInterrupts:
-    @pytest.fixture(autouse=True)
-    def _as_in_a_terminal(self) -> Iterator[None]:
-        """Have Python's own handler, also where the tests run in the background, whose SIGINT is ignored."""
-        before = signal.signal(signal.SIGINT, signal.default_int_handler)
-        yield
-        signal.signal(signal.SIGINT, before)
-
     def test_a_signal_that_is_ignored_stays_so(self, prepared: Project, forwards: Callable[[], int]) -> None:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         with pytest.MonkeyPatch.context() as patch:

@@ -1,6 +1,7 @@
 """The linter refuses what would let a file execute or leave its folder."""
 
 import subprocess
+import sys
 
 import pytest
 
@@ -25,7 +26,8 @@ from tests.conftest import REPOSITORY
     ],
 )
 def test_a_line_that_trusts_a_file_is_refused(code: str) -> None:
-    command = ["ruff", "check", "--output-format", "concise", "--stdin-filename", "pipeline/hostile.py", "-"]
+    command = [sys.executable, "-m", "ruff", "check", "--output-format", "concise"]
+    command += ["--stdin-filename", "pipeline/hostile.py", "-"]
     done = subprocess.run(command, cwd=REPOSITORY, input=code, capture_output=True, text=True, check=False)
     assert any(rule in done.stdout for rule in ("TID251", " S")), done.stdout
 

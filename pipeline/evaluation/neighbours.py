@@ -6,6 +6,8 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.threads import one_thread
+
 Floats = npt.NDArray[np.floating]
 Ints = npt.NDArray[np.intp]
 
@@ -42,10 +44,8 @@ def nearest(
         least: what a product must exceed, which makes it faster; where fewer do, the row is -1 and the product -inf.
 
     """
-    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # noqa: PLC0415
-
     starts = range(0, len(queries), _BLOCK)
-    with threadpool_limits(1), ThreadPoolExecutor(os.cpu_count()) as pool:
+    with one_thread(), ThreadPoolExecutor(os.cpu_count()) as pool:
         found = list(pool.map(lambda start: _block(queries, among, k, start, itself=itself, least=least), starts))
     if not found:
         return np.empty((0, k), np.intp), np.empty((0, k), np.float32)

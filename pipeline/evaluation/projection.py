@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.evaluation.neighbours import of_length_one
+from pipeline.threads import one_thread
 
 Floats = npt.NDArray[np.floating[Any]]
 Ints = npt.NDArray[np.integer[Any]]
@@ -51,10 +52,9 @@ def project(X: Features, seed: int) -> Floats:
 
     """
     import sklearn.manifold  # noqa: F401, PLC0415  # the limit binds only libraries that are loaded by then
-    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # noqa: PLC0415
 
     chosen = np.sort(np.random.default_rng(seed).permutation(len(X))[:LANDMARKS])
-    with threadpool_limits(1):
+    with one_thread():
         reduced = _reduced(X, chosen, seed)
         placed = np.empty((len(X), 2))
         placed[chosen] = _neighbourhoods(reduced[chosen], seed)

@@ -3,11 +3,15 @@
 LogME and the H-score are made to rank backbones; leave-one-out nearest neighbours can be read on their own.
 """
 
+import os
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from pipeline.threads import one_thread
 
 Floats = npt.NDArray[np.floating[Any]]
 Ints = npt.NDArray[np.integer[Any]]
@@ -23,7 +27,7 @@ _BLOCK = 512
 _LEAST_NOISE = 1e-6
 """Of a 0/1 target. It keeps the evidence finite where the targets follow from the features without error."""
 _DECIMALS = 6
-"""To which scores are kept; further ones depend on the number of threads."""
+"""To which scores are kept; further ones depend on the type of CPU."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +51,7 @@ class Transferability:
 
 
 def score(X: Floats, targets: Ints, training_images: int, units: Ints | None = None) -> Transferability:
-    """Return all scores, to 6 decimals.
+    """Return all scores, to 6 decimals; the same on any number of threads.
 
     Args:
         X: (n, D) features of training images, n at least 2.
@@ -58,12 +62,15 @@ def score(X: Floats, targets: Ints, training_images: int, units: Ints | None = N
     """
     wide = X.astype(np.float64)
     neighbours = min(NEIGHBOURS, len(X) - 1)
+    with one_thread():
+        found = logme(wide, targets), h_score(wide, targets), knn_accuracy(X, targets, neighbours, units)
+    evidence, spread, accuracy = (round(one, _DECIMALS) for one in found)
     return Transferability(
         images=len(X),
         training_images=training_images,
-        logme=round(logme(wide, targets), _DECIMALS),
-        h_score=round(h_score(wide, targets), _DECIMALS),
-        knn_accuracy=round(knn_accuracy(X, targets, neighbours, units), _DECIMALS),
+        logme=evidence,
+        h_score=spread,
+        knn_accuracy=accuracy,
         neighbours=neighbours,
         largest_class=round(float(np.bincount(targets).max() / len(targets)), _DECIMALS),
     )
@@ -162,7 +169,7 @@ def knn_accuracy(X: Floats, targets: Ints, neighbours: int, units: Ints | None =
     """Return the share of rows whose class is the most frequent one among the most similar other rows.
 
     Similarity is the cosine. Of equally similar rows the first counts, of equally frequent classes the smallest
-    number. Memory holds n similarities for a block of rows at a time.
+    number. Memory holds n similarities for as many blocks of rows as there are cores.
 
     Args:
         X: (n, D).
@@ -175,13 +182,15 @@ def knn_accuracy(X: Floats, targets: Ints, neighbours: int, units: Ints | None =
     unit = np.arange(len(X)) if units is None else units
     rows = X.astype(np.float32)
     rows /= np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), np.finfo(np.float32).tiny)
-    right = 0
-    for start in range(0, len(rows), _BLOCK):
+
+    def right(start: int) -> int:
         block = slice(start, start + _BLOCK)
         similarity = np.round(rows[block] @ rows.T, _DECIMALS)  # copies of one image are equally similar
         similarity[unit[block, None] == unit] = -np.inf
-        right += _found(similarity, targets, neighbours, targets[block])
-    return right / len(rows)
+        return _found(similarity, targets, neighbours, targets[block])
+
+    with one_thread(), ThreadPoolExecutor(os.cpu_count()) as pool:
+        return sum(pool.map(right, range(0, len(rows), _BLOCK))) / len(rows)
 
 
 def _found(similarity: Floats, targets: Ints, neighbours: int, truth: Ints) -> int:

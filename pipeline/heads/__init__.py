@@ -2,8 +2,8 @@
 
 from pipeline.heads.catalogue import HEADS
 from pipeline.heads.entries import check, streams
-from pipeline.heads.fitting import fit, predict
+from pipeline.heads.fitting import SAME, fit, predict
 from pipeline.heads.rows import Rows
 from pipeline.heads.saving import load, save
 
-__all__ = ["HEADS", "Rows", "check", "fit", "load", "predict", "save", "streams"]
+__all__ = ["HEADS", "SAME", "Rows", "check", "fit", "load", "predict", "save", "streams"]

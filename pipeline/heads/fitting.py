@@ -20,6 +20,7 @@ from pipeline.heads.rows import Rows
 from pipeline.heads.search import Built, Candidate, Fold, Judging
 from pipeline.heads.types import Classifier, Features, Floats, Labels
 from pipeline.params import HeadEntry, Selection
+from pipeline.threads import one_thread
 
 Probabilities = npt.NDArray[np.float64]
 _HERE = engines.Here()
@@ -28,8 +29,11 @@ REPEATED = ("accuracy", "balanced_accuracy", "macro_f1")
 """What repeated k-fold reports: what decisions alone can tell, for calibration would multiply its price."""
 
 BLOCK = 256
-"""Rows that are predicted at a time, always as many and on one thread: the last bits of a matrix product depend on how
-many rows it has, and what is said of an image must not depend on what else is asked."""
+"""Rows that are predicted at a time, always as many: what is said of an image must not depend on what else is asked."""
+SAME = 1e-9
+"""How far two predictions of one row may lie apart in a probability. The last bits of a matrix product depend on its
+shape, a row's place in it, the number of threads and the processor. With BLOCK rows in double precision on one thread,
+2e-14 is the most that was seen, between processors (docs/predict.md)."""
 
 
 @dataclass(frozen=True)
@@ -216,25 +220,23 @@ def _repeated(
 def predict(model: Classifier, X: Features) -> Probabilities:
     """Return class probabilities (n, K) of X (n, D), columns in the order of the model's `classes_`.
 
-    A row's probabilities are the same bits whatever the other rows are, and however many.
+    Whatever the other rows are and however many, and whatever the processor, a row's probabilities are the same within
+    SAME. What jumps rather than drifts may jump where a value lies on its threshold to 15 digits: trees behind a scale
+    or components, nearest neighbours of a row that is equally far from several, a steep step of isotonic calibration.
 
     Raises:
         InputError: if the head gives something that is not a probability.
 
     """
-    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # noqa: PLC0415
-
-    with threadpool_limits(1, user_api="blas"):
+    with one_thread():
         parts = [_predicted(model, X[start : start + BLOCK]) for start in range(0, len(X), BLOCK)]
     probability = np.concatenate([np.empty((0, len(model.classes_))), *parts])
     if not np.isfinite(probability).all():
         raise InputError("gives probabilities that are not numbers; do the features differ from one another at all?")
-    return np.asarray(probability / probability.sum(axis=1, keepdims=True))  # of float32 rows the sum is only near one
+    return np.asarray(probability / probability.sum(axis=1, keepdims=True))  # in float32 the sum is only near one
 
 
 def _predicted(model: Classifier, rows: Floats) -> Probabilities:
     """Predict a block of rows (n, D), filled up with its last one: (n, K)."""
     filled = np.concatenate([rows, np.repeat(rows[-1:], BLOCK - len(rows), axis=0)])
-    if filled.dtype == np.float16:  # how rows are stored, and what heads are trained on in float32
-        filled = filled.astype(np.float32)
-    return np.asarray(model.predict_proba(filled), dtype=np.float64)[: len(rows)]
+    return np.asarray(model.predict_proba(filled.astype(np.float64)), dtype=np.float64)[: len(rows)]

@@ -32,10 +32,10 @@ class DenseHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit
 
     weights_: dict[str, Floats]
 
-    def predict_proba(self, X: Floats) -> npt.NDArray[np.float64]:
+    def predict_proba(self, X: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
         """Return the class probabilities of X (n, D): (n, K), columns in the order of `classes_`."""
         check_is_fitted(self)
-        hidden = validate_data(self, X, dtype=np.float32, reset=False)
+        hidden = validate_data(self, X, dtype=[np.float64, np.float32], reset=False)  # in the precision of X
         if "hidden_weight" in self.weights_:
             hidden = np.maximum(hidden @ self.weights_["hidden_weight"].T + self.weights_["hidden_bias"], 0)
         logits = (hidden @ self.weights_["output_weight"].T + self.weights_["output_bias"]).astype(np.float64)

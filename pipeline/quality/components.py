@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from pipeline.evaluation import neighbours
 from pipeline.evaluation.projection import Features
+from pipeline.threads import one_thread
 
 Single = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.integer[Any]]
@@ -35,10 +36,8 @@ def of(X: Features, seed: int) -> Single:
         (N, up to 256).
 
     """
-    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # noqa: PLC0415
-
     sample = neighbours.of_length_one(X[np.sort(np.random.default_rng(seed).permutation(len(X))[:FITTED])])
-    with threadpool_limits(1), ThreadPoolExecutor(os.cpu_count()) as pool:
+    with one_thread(), ThreadPoolExecutor(os.cpu_count()) as pool:
         parts = [slice(start, start + _BLOCK) for start in range(0, len(sample), _BLOCK)]
         centre = sample[0] + (sample - sample[0]).mean(axis=0)  # exact where all rows are equal
         sample -= centre

@@ -23,6 +23,7 @@ import numpy.typing as npt
 from pipeline.quality import candidates, registration, signatures
 from pipeline.quality.candidates import Pairs, normalised, shrunk
 from pipeline.quality.registration import Floats, Single
+from pipeline.threads import one_thread
 
 BLANK = 3.0
 """Standard deviation, of 255 grey values: an image that varies less has no picture to compare."""
@@ -66,15 +67,13 @@ def find(
         progress: is told how many candidates have been compared.
 
     """
-    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # noqa: PLC0415
-
     pictured = np.flatnonzero(_spread(given.grey) >= BLANK)
     pictures = given.grey[pictured]
-    pairs = candidates.find(pictures, seed)
-    if not len(pairs.first):
-        return pairs, np.empty(0)
-    pairs = pairs.chosen(_same_colour(given.colour[pictured], pairs))
-    with threadpool_limits(1), ThreadPoolExecutor(os.cpu_count()) as pool:
+    with one_thread(), ThreadPoolExecutor(os.cpu_count()) as pool:
+        pairs = candidates.find(pictures, seed)
+        if not len(pairs.first):
+            return pairs, np.empty(0)
+        pairs = pairs.chosen(_same_colour(given.colour[pictured], pairs))
         compare = partial(_scored, pictures, given.side[pictured], _Shared(pictures, given.side, seed), least)
         scores: list[Floats] = [np.empty(0)]
         for of_block in pool.map(compare, _blocks(pairs)):

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.heads.logistic import Logistic
+from pipeline.threads import one_thread
 
 Ints = npt.NDArray[np.integer[Any]]
 Probabilities = npt.NDArray[np.float64]
@@ -37,8 +38,6 @@ def out_of_fold(
         seed: of the folds.
 
     """
-    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # noqa: PLC0415
-
     fold = folds(target, together, seed)
     probability = np.zeros((len(target), int(target.max()) + 1))
 
@@ -52,7 +51,7 @@ def out_of_fold(
             fitted = Logistic(C=C, tol=TOLERANCE).fit(components[known], target[known])
             probability[np.ix_(held, fitted.classes_)] = fitted.predict_proba(components[held])
 
-    with threadpool_limits(1), ThreadPoolExecutor(os.cpu_count()) as pool:
+    with one_thread(), ThreadPoolExecutor(os.cpu_count()) as pool:
         list(pool.map(fit, range(FOLDS)))
     return probability
 

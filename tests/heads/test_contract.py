@@ -1,5 +1,9 @@
 """One contract for every head of the catalogue."""
 
+import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +14,11 @@ from hypothesis import strategies as st
 from pipeline import heads, stamps
 from pipeline.errors import InputError
 from pipeline.heads import HEADS, Rows
+from tests.conftest import REPOSITORY
 from tests.heads.examples import NEEDS_FOLDS, QUICK, data, fitted, selection
+from tests.processors import PROCESSORS
 
+ACROSS = ("logreg", "nystroem_svm", "knn", "mlp")
 every_head = pytest.mark.parametrize("name", list(HEADS))
 
 
@@ -36,6 +43,7 @@ def test_a_seeded_fit_repeats(name: str) -> None:
 
 
 @every_head
+@pytest.mark.processors
 def test_a_head_predicts_the_same_after_save_and_load(name: str, tmp_path: Path) -> None:
     X, y = data()
     model = fitted(name, X, y).model
@@ -44,6 +52,24 @@ def test_a_head_predicts_the_same_after_save_and_load(name: str, tmp_path: Path)
     loaded = heads.load(tmp_path, stamps.Stamp("train", stamps.hashes(files), {}))
     np.testing.assert_array_equal(heads.predict(loaded, X), before)
     np.testing.assert_array_equal(heads.predict(model, X), before)
+
+
+def test_another_processor_predicts_the_same(tmp_path: Path) -> None:
+    X, y = data(width=160)
+    for name in ACROSS:
+        heads.save(tmp_path / name, fitted(name, X, y).model)
+    code = "from tests.heads import test_contract as t; print([x.tolist() for x in t.predicted_by_saved_heads()])"
+    environment = {**os.environ, **PROCESSORS[0].environment(), "PYTHONPATH": str(REPOSITORY)}
+    said = subprocess.check_output([sys.executable, "-c", code], cwd=tmp_path, env=environment)
+    for one, other in zip(predicted_by_saved_heads(tmp_path), json.loads(said), strict=True):
+        np.testing.assert_allclose(one, other, rtol=0, atol=heads.SAME)
+
+
+def predicted_by_saved_heads(folder: Path = Path()) -> list[np.ndarray]:
+    X, _ = data(n=300, width=160, seed=1)
+    files = {name: list((folder / name).iterdir()) for name in ACROSS}
+    stamped = {name: stamps.Stamp("train", stamps.hashes(paths), {}) for name, paths in files.items()}
+    return [heads.predict(heads.load(folder / name, stamp), X) for name, stamp in stamped.items()]
 
 
 @every_head

@@ -14,7 +14,9 @@ from pipeline.nn.network import Backbone
 from pipeline.nn.runtime import RUNTIMES
 from tests.conftest import REPOSITORY, SIZE, Project
 
-every_runtime = pytest.mark.parametrize("name", list(RUNTIMES))
+# Of the runtimes PyTorch alone can be told to take another processor's kernels.
+marks = {"torch": [pytest.mark.processors]}
+every_runtime = pytest.mark.parametrize("name", [pytest.param(name, marks=marks.get(name, [])) for name in RUNTIMES])
 
 
 @pytest.fixture

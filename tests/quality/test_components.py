@@ -1,13 +1,13 @@
-import subprocess
-import sys
 from typing import Any
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.embeddings.stored import Stored
 from pipeline.quality import components
+from tests.processors import on_threads
 
 
 def example(n: int = 50, width: int = 6, seed: int = 0) -> Any:
@@ -36,15 +36,13 @@ def test_equal_rows_are_nowhere() -> None:
     assert not components.of(np.ones((5, 4), np.float16), 0).any()
 
 
+@pytest.mark.processors
 def test_one_and_two_threads_give_the_same_bytes() -> None:
-    code = (
-        "import hashlib; from tests.quality import test_components as t;"
-        "print(hashlib.sha256(t.components.of(t.example(9000, 300), 0).tobytes()).hexdigest())"
-    )
-    said = {
-        subprocess.run(
-            [sys.executable, "-c", code], capture_output=True, check=True, env={"OMP_NUM_THREADS": number, "PATH": ""}
-        ).stdout
-        for number in ("1", "2")
-    }
-    assert len(said) == 1
+    code = """
+import hashlib
+import numpy as np
+from pipeline.quality import components
+X = components.of(np.random.default_rng(0).normal(size=(9000, 300)).astype(np.float16), 0)
+print([hashlib.sha256(one.tobytes()).hexdigest() for one in (X, *components.nearest(X[:2000], 3))])
+"""
+    assert len(on_threads(code)) == 1

@@ -1,10 +1,13 @@
 """Copies of an image are found whatever was done to them, and other images are not."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from PIL import Image
+from threadpoolctl import threadpool_info, threadpool_limits
 
-from pipeline.quality import copies
+from pipeline.quality import candidates, copies
 from tests.quality.examples import Change, cloud, encoded, parts
 
 N = 40
@@ -62,6 +65,19 @@ def test_blank_images_are_no_copies_of_each_other() -> None:
 def test_a_small_copy_of_a_small_image_is_compared_by_what_both_show() -> None:
     small = [encoded(cloud(number, 28)) for number in range(N)]
     assert pairs(*small, encoded(cloud(3, 28).resize((22, 22)))) == {frozenset((3, N))}
+
+
+def test_candidates_are_sought_on_one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    real, threads = candidates.find, set()
+
+    def find(*args: Any) -> candidates.Pairs:
+        threads.update(one["num_threads"] for one in threadpool_info())
+        return real(*args)
+
+    monkeypatch.setattr(candidates, "find", find)
+    with threadpool_limits(2):
+        pairs(*others())
+    assert threads <= {1}
 
 
 def test_the_same_images_give_the_same_scores() -> None:

@@ -176,6 +176,7 @@ def test_the_plans_share_is_priced_before_it_starts(
     assert "last: all 4 trainings are kept from before" in curve.main(params, "tiny", dry_run=True)
 
 
+@pytest.mark.processors
 def test_the_same_seed_gives_the_same_bytes(project: Project) -> None:
     drawn(project, plans=["last"])
     first = curves.path_of("tiny").read_bytes()

@@ -126,6 +126,7 @@ def test_an_unusable_list_excludes_nothing(leaking: Params) -> None:
     assert exclusions.read() == {}
 
 
+@pytest.mark.processors
 def test_the_same_data_give_the_same_bytes_and_no_image_is_decoded_twice(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -111,6 +111,7 @@ def test_the_stamp_names_what_it_was_made_from(embedded: Project) -> None:
     assert stamp.inputs == stamps.hashes([manifest.MANIFEST, matrix.matrix_path("tiny")])
 
 
+@pytest.mark.processors
 def test_the_same_seed_gives_the_same_bytes(embedded: Project) -> None:
     def content() -> list[bytes]:
         surveyed(embedded)

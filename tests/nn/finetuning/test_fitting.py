@@ -44,6 +44,7 @@ def test_the_stem_plan_trains_everything(project: Project, task: Task) -> None:
     assert all(not torch.equal(before[name], state[f"backbone.{name}"]) for name in trained)
 
 
+@pytest.mark.processors
 def test_a_seed_repeats_and_another_does_not(project: Project, task: Task) -> None:
     one, two, other = (run(project, task, plan(), seed) for seed in (0, 0, 1))
     np.testing.assert_array_equal(one.test, two.test)
@@ -161,6 +162,7 @@ def test_weights_that_diverge_in_the_last_step_are_noticed_and_not_kept(project:
 
 
 @pytest.mark.parametrize("settings", [{}, {"average": 0.5}, {"optimiser": "sgd"}, {"thaw_epochs": 1, "mixup": 0.2}])
+@pytest.mark.processors
 def test_killed_after_any_epoch_and_run_again_it_ends_as_if_nothing_had_happened(
     project: Project, task: Task, settings: dict[str, object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
