@@ -25,7 +25,8 @@ RWLOCK, REPO_LOCK = DVC / "tmp/rwlock", DVC / "tmp/lock"
 WRITTEN = ("data", "models", "predictions", "metrics", "reports", "curves", "survey", "plots", ".headswap")
 OURS, DVCS = re.compile(r"\..+\.[0-9a-f]{32}\.tmp"), re.compile(r".*\.[0-9A-Za-z_-]{22}\.tmp")
 """What `atomic.replacing` and, in its own cache, dvc_objects' `tmp_fname` call a file that is not yet whole."""
-CONFLICT = re.compile(rb"^GRACE_SECONDS = 30
+CONFLICT = re.compile(rb"^<<<<<<< ", re.MULTILINE)
+GRACE_SECONDS = 30
 """For a stage to finish the batch in hand."""
 
 
@@ -115,10 +116,11 @@ def _lock() -> Iterator[Wedge]:
         yield Wedge(f"{LOCK}: {wrong}", partial(_restore, wrong))
 
 
-<<<<<<< HEAD
 def _committed() -> bytes | None:
     """Return the last commit's lock; none if there is none, or it was taken out of git since, as `git rm` does."""
     return git.file_at("HEAD", LOCK.as_posix()) if git.text("ls-files", "--", LOCK.as_posix()) else None
+
+
 def _content(path: Path) -> bytes | None:
     """Return a file's bytes; None if it is not there, or not any more, or no file."""
     try:
