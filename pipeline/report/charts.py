@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import altair as alt
@@ -228,14 +229,25 @@ def _forest(rows: Rows, title: str, shape: Shape, *under: alt.Chart) -> Chart:
 
 
 def _drawn(draw: Callable[[Shape], Chart], description: str) -> Markup:
-    """Draw a chart in every shape; the style sheet shows the one that fits."""
-    boxes = [Markup('<div class="{}">{}</div>').format(name, _svg(draw(shape), description))
-             for name, shape in SHAPES.items()]  # fmt: skip
+    """Draw a chart in every shape; the style sheet shows the one that fits.
+
+    Altair's builders share state: in several threads, titles and fields wander from one chart to another
+    (vega/altair#3589). So they run in the caller's, and only the drawing runs side by side.
+    """
+    specs = [_spec(draw(shape)) for shape in SHAPES.values()]
+    with ThreadPoolExecutor() as pool:  # drawing releases the interpreter's lock
+        pictures = list(pool.map(vl_convert.vegalite_to_svg, specs))
+    opening = f'<svg role="img" aria-label="{Markup.escape(description)}" '
+    boxes = [
+        # The library draws it, and escapes all text.
+        Markup('<div class="{}">{}</div>').format(name, Markup(picture.replace("<svg ", opening, 1)))  # noqa: S704
+        for name, picture in zip(SHAPES, pictures, strict=True)
+    ]
     return Markup("\n").join(boxes)
 
 
-def _svg(chart: Chart, description: str) -> Markup:
-    """Draw an Altair chart; text and axes take the page's colour, so that light and dark both read well."""
+def _spec(chart: Chart) -> dict[str, Any]:
+    """Return a chart for Vega-Lite; text and axes take the page's colour, so that light and dark both read well."""
     padding = {"left": 24, "right": 12, "top": 6, "bottom": 14}
     chart = (
         chart.configure(background="transparent", font="system-ui, sans-serif", padding=padding)
@@ -247,6 +259,5 @@ def _svg(chart: Chart, description: str) -> Markup:
         .configure_header(labelColor=INK, labelFontSize=12, labelLimit=200)
         .configure_view(stroke=None)
     )  # fmt: skip
-    svg = vl_convert.vegalite_to_svg(chart.to_dict(validate=False))
-    opening = f'<svg role="img" aria-label="{Markup.escape(description)}" '
-    return Markup(svg.replace("<svg ", opening, 1))  # noqa: S704  # drawn by the library, which escapes all text
+    spec: dict[str, Any] = chart.to_dict(validate=False)
+    return spec

@@ -2,7 +2,6 @@
 
 import base64
 import hashlib
-from concurrent.futures import ThreadPoolExecutor
 
 from markupsafe import Markup
 
@@ -26,8 +25,7 @@ def page(evidence: Evidence) -> str:
     Its policy (https://www.w3.org/TR/CSP3/) lets run only the scripts whose hashes it names, and nothing be fetched: a
     class or a file whose name is markup stays a name, should a template ever forget to escape it.
     """
-    with ThreadPoolExecutor() as pool:  # drawing releases the interpreter's lock
-        sections = [section for section in pool.map(lambda function: function(evidence), SECTIONS) if section]
+    sections = [section for function in SECTIONS if (section := function(evidence))]
     scripts = [embedding_map.library(), asset("page.js")]
     return render(
         "page.html.j2",
