@@ -19,6 +19,19 @@ SHADES = {"head": ("#0072b2", "#56b4e9", "#009e73", "#999999"), "plan": ("#d55e0
 """Of several heads and plans in one chart."""
 KIND = {"head": "frozen head", "plan": "fine-tuned"}
 BLUE, GREY, INK = "#0072b2", "#888", "currentColor"
+LOOKS = {
+    "background": "transparent",
+    "font": "system-ui, sans-serif",
+    "padding": {"left": 24, "right": 12, "top": 6, "bottom": 14},
+    "axis": {
+        "labelColor": INK, "titleColor": INK, "domainColor": GREY, "tickColor": GREY, "gridColor": "#8884",
+        "labelFontSize": 12, "titleFontSize": 12, "titleFontWeight": "normal", "labelLimit": 260,
+    },
+    "legend": {"labelColor": INK, "labelFontSize": 12},
+    "header": {"labelColor": INK, "labelFontSize": 12, "labelLimit": 200},
+    "view": {"stroke": None},
+}  # fmt: skip
+"""Vega-Lite's `config`: text and axes take the page's colour, so that light and dark both read well."""
 MOST_CLASSES = 20
 """In a confusion matrix that can still be read."""
 
@@ -234,7 +247,7 @@ def _drawn(draw: Callable[[Shape], Chart], description: str) -> Markup:
     Altair's builders share state: in several threads, titles and fields wander from one chart to another
     (vega/altair#3589). So they run in the caller's, and only the drawing runs side by side.
     """
-    specs = [_spec(draw(shape)) for shape in SHAPES.values()]
+    specs = [{**draw(shape).to_dict(validate=False), "config": LOOKS} for shape in SHAPES.values()]
     with ThreadPoolExecutor() as pool:  # drawing releases the interpreter's lock
         pictures = list(pool.map(vl_convert.vegalite_to_svg, specs))
     opening = f'<svg role="img" aria-label="{Markup.escape(description)}" '
@@ -244,20 +257,3 @@ def _drawn(draw: Callable[[Shape], Chart], description: str) -> Markup:
         for name, picture in zip(SHAPES, pictures, strict=True)
     ]
     return Markup("\n").join(boxes)
-
-
-def _spec(chart: Chart) -> dict[str, Any]:
-    """Return a chart for Vega-Lite; text and axes take the page's colour, so that light and dark both read well."""
-    padding = {"left": 24, "right": 12, "top": 6, "bottom": 14}
-    chart = (
-        chart.configure(background="transparent", font="system-ui, sans-serif", padding=padding)
-        .configure_axis(
-            labelColor=INK, titleColor=INK, domainColor=GREY, tickColor=GREY, gridColor="#8884",
-            labelFontSize=12, titleFontSize=12, titleFontWeight="normal", labelLimit=260,
-        )
-        .configure_legend(labelColor=INK, labelFontSize=12)
-        .configure_header(labelColor=INK, labelFontSize=12, labelLimit=200)
-        .configure_view(stroke=None)
-    )  # fmt: skip
-    spec: dict[str, Any] = chart.to_dict(validate=False)
-    return spec

@@ -12,6 +12,7 @@ from xml.etree import ElementTree as ET
 
 import altair as alt
 import pytest
+import vl_convert
 
 from pipeline.report import charts, page
 from pipeline.report.evidence import Evidence
@@ -127,5 +128,6 @@ def test_charts_are_built_in_one_thread(monkeypatch: pytest.MonkeyPatch) -> None
         return real(self, *args, **named)
 
     monkeypatch.setattr(alt.TopLevelMixin, "to_dict", noting)
+    monkeypatch.setattr(vl_convert, "vegalite_to_svg", lambda spec: "")
     page.page(evidence())
     assert built_in == {threading.main_thread()}
