@@ -274,12 +274,14 @@ def _notes(scored: Scored, results: Sequence[Result]) -> list[str]:
 def _sentence(answer: Answer, verdict: Verdict, gain: Pair | None) -> str:
     head, metric = verdict.of(verdict.best_head), verdict.metric
     best_one = f"The best frozen head, {head.title}, reaches {head.test[metric].value:.1%} test {_words(metric)}"
+    best_one += _balanced(verdict, head)
     if len(verdict.results) == 1:
         return f"{best_one}. It is the only run, so there is nothing to compare it with."
     if gain is None:
         return f"{best_one}. No fine-tuned plan was run, so whether fine-tuning would pay cannot be told."
     plan, found = verdict.of(gain.first), gain.difference
     change = f"{found.value * 100:+.1f} points [{found.low * 100:+.1f}, {found.high * 100:+.1f}]"
+    change += _balanced(verdict, plan, "to ")
     differing = gain.only_first_right + gain.only_second_right
     ending = {
         "keep the frozen head": "Keep the frozen head.",
@@ -288,6 +290,12 @@ def _sentence(answer: Answer, verdict: Verdict, gain: Pair | None) -> str:
         "images, which cannot show a difference this small: fine-tuning has not been shown to pay.",
     }[answer]
     return f"{best_one}; fine-tuning ({plan.title}) changes that by {change} for {effort(plan, head)}. {ending}"
+
+
+def _balanced(verdict: Verdict, result: Result, before: str = "") -> str:
+    """Return, in brackets, what a score hides where the classes are unequal."""
+    value = verdict.balanced(result)
+    return "" if value is None else f" ({before}{value:.1%} balanced accuracy)"
 
 
 def _words(metric: str) -> str:

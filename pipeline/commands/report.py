@@ -2,7 +2,7 @@
 
 import webbrowser
 
-from pipeline import verdict
+from pipeline import concerns, verdict
 from pipeline.errors import StateError
 from pipeline.params import Params
 
@@ -15,4 +15,4 @@ def main(_params: Params, *, open: bool) -> str:  # noqa: A002  # the flag's nam
     where = verdict.PAGE.resolve()
     if open and not webbrowser.open(where.as_uri()):
         raise StateError(f"no browser was found; open {where} yourself")
-    return f"{content['sentence']} See {where}"
+    return concerns.summary(content["sentence"], content["notes"], where)
