@@ -107,7 +107,7 @@ def _of_leaks(data: _Data) -> Iterator[str]:
         yield f"{touching}: `dvc exp run -S split.method={method}` draws splits that keep them together."
     if alike:
         touching = data.touching(len(alike), "pair", "with nearly the same pixels across splits", alike)
-        yield f"{touching}: `headswap quality --exclude-copies && dvc repro` leaves out one of each, test images last."
+        yield f"{touching}: `headswap quality --exclude-copies && dvc repro` leaves out one of each whose labels agree."
     if groups:
         touching = data.touching(len(groups), "group", "across splits", groups)
         yield f"{touching}: `dvc exp run -S split.method=grouped` draws splits that keep groups whole."

@@ -61,7 +61,7 @@ def test_near_duplicates_across_splits_are_counted_once_with_the_test_images_tha
     found = judged(table(), near_duplicate=[*within, *leaking])
     assert found.notes == [
         "3 pairs with nearly the same pixels across splits touch 10% of the test images (1 of 10): "
-        "`headswap quality --exclude-copies && dvc repro` leaves out one of each, test images last."
+        "`headswap quality --exclude-copies && dvc repro` leaves out one of each whose labels agree."
     ]
     assert (found.data["pairs_across_splits"], found.data["test_images_touched"]) == (3, 0.1)
 
