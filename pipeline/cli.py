@@ -4,6 +4,7 @@ import argparse
 import importlib
 import signal
 import sys
+import warnings
 from collections.abc import Collection, Sequence
 from io import TextIOWrapper
 from types import FrameType
@@ -24,6 +25,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = vars(_parser().parse_args(arguments))
     name = options.pop("verb")
     signal.signal(signal.SIGTERM, _interrupt)
+    # Pillow warns of much that pipeline.images refuses or defines. Set once: the filters are the whole process's, and
+    # threads that changed them while they decode would leave them changed for good.
+    warnings.filterwarnings("ignore", module=r"PIL\.")
     try:
         verb = importlib.import_module(f"pipeline.{VERBS[name].module}")
         summary = verb.main(params.load(known=_known, asked=options), **options)

@@ -1,7 +1,6 @@
 """The one definition of how bytes become pixels, and what counts as a bad image; docs/images.md tells users."""
 
 import math
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -108,9 +107,7 @@ def dimensions(content: bytes) -> tuple[int, int]:
 @contextmanager
 def _worded() -> Iterator[None]:
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow warns of much that the checks here refuse or define
-            yield
+        yield
     except BadImageError:
         raise
     except UnidentifiedImageError as error:

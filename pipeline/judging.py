@@ -322,12 +322,14 @@ def _notes(scored: Scored, results: Sequence[Result]) -> list[str]:
 def _sentence(answer: Answer, verdict: Verdict, gain: Pair | None, undecidable: str) -> str:
     head, metric = verdict.of(verdict.best_head), verdict.metric
     best_one = f"The best frozen head, {head.title}, reaches {head.test[metric].value:.1%} test {_words(metric)}"
+    best_one += _balanced(verdict, head)
     if len(verdict.results) == 1:
         return f"{best_one}. It is the only run, so there is nothing to compare it with."
     if gain is None:
         return f"{best_one}. No fine-tuned plan was run, so whether fine-tuning would pay cannot be told."
     plan, found = verdict.of(gain.first), gain.difference
     change = f"{found.value * 100:+.1f} points [{found.low * 100:+.1f}, {found.high * 100:+.1f}]"
+    change += _balanced(verdict, plan, "to ")
     shown = undecidable or f"{_differing(verdict, gain)}, which cannot show a difference this small"
     ending = {
         "keep the frozen head": "Keep the frozen head.",
@@ -344,6 +346,12 @@ def _differing(verdict: Verdict, gain: Pair) -> str:
         return f"Only one of the two is right on {differing} of the {images} test images"
     groups = f"{gain.differing_groups} of the {verdict.test_groups} groups"
     return f"The two differ on {groups} that the {images} test images come from"
+
+
+def _balanced(verdict: Verdict, result: Result, before: str = "") -> str:
+    """Return, in brackets, what a score hides where the classes are unequal."""
+    value = verdict.balanced(result)
+    return "" if value is None else f" ({before}{value:.1%} balanced accuracy)"
 
 
 def _words(metric: str) -> str:

@@ -80,6 +80,9 @@ VERBS = {
         texts=(
             Text("apply", "FILE", "instead: leave out what FILE, a copy of that list, decides to exclude"),
         ),
+        flags=(
+            ("exclude-copies", "instead: leave out one of every two near-duplicates, as that list suggests"),
+        ),
     ),
     "compare": Verb(
         "stages.compare",

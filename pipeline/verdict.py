@@ -25,6 +25,10 @@ STAMP = Path("reports/compare.json")
 # To change the layout of verdict.json: raise this number, describe the change in docs/verdict.md and CHANGELOG.md.
 SCHEMA_VERSION = 5
 
+MOST_UNEQUAL, LEAST_UNEQUAL = 1.5, 0.5
+"""Of an equal share of the test images."""
+BALANCED = "balanced_accuracy"
+
 Answer = Literal["keep the frozen head", "fine-tune", "cannot tell"]
 
 
@@ -114,8 +118,23 @@ class Verdict:
     test_groups: int | None = None
     """Patients, modules or sessions of the test images, the unit of intervals and tests; None: each image is one."""
     notes: Sequence[str] = ()
-    """What a reader must know of the data or the runs: classes without test images, runs that decide one class only."""
+    """What a reader must know of the data or the runs, what could change the answer first."""
+    data: Mapping[str, float] = field(default_factory=dict)
+    """What the checks know of the data, in numbers: leaks across splits, label conflicts, sizes of classes."""
     schema_version: int = SCHEMA_VERSION
+
+    @property
+    def unequal(self) -> bool:
+        """Whether some class has more than 1.5 times an equal share of the test images, or less than half of one."""
+        equal = sum(self.test_images.values()) / len(self.test_images)
+        most, least = max(self.test_images.values()), min(self.test_images.values())
+        return most > MOST_UNEQUAL * equal or least < LEAST_UNEQUAL * equal
+
+    def balanced(self, result: Result) -> float | None:
+        """Return the balanced accuracy that is to stand beside a result's score, if the classes are unequal."""
+        if not self.unequal or self.metric == BALANCED or BALANCED not in result.test:
+            return None
+        return result.test[BALANCED].value
 
     def of(self, run: str) -> Result:
         """Return a run's result."""
@@ -156,6 +175,7 @@ def scores(content: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
             f"{one['backbone']}/{one['name']}": one["test"][content["metric"]]["value"] for one in content["results"]
         },
         "to_best_head": to_best,
+        "data": content["data"],
         "transferability": {
             backbone: {name: found[name] for name in ("logme", "h_score", "knn_accuracy")}
             for backbone, found in content["transferability"].items()

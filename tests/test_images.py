@@ -1,4 +1,7 @@
 import struct
+import threading
+import warnings
+from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 from typing import Any
 
@@ -35,6 +38,20 @@ def tiff(values: np.ndarray, bits: int, *, white_is_zero: bool = False, order: s
     entries = b"".join(struct.pack(f"{order}HHI", tag, 4, 1) + struct.pack(f"{order}I", value) for tag, value in tags)
     head = {"<": b"II*\0", ">": b"MM\0*"}[order] + struct.pack(f"{order}IH", 8, len(tags))
     return (head + entries + bytes(4)).ljust(134, b"\0") + data
+
+
+def test_threads_that_decode_at_once_leave_the_filters_of_warnings_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    content, before, real = encoded(Image.new("RGB", (4, 4))), list(warnings.filters), images._opened
+    together = threading.Barrier(8)
+
+    def opened(content: bytes) -> Image.Image:
+        together.wait()
+        return real(content)
+
+    monkeypatch.setattr(images, "_opened", opened)
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(images.decode, [content] * 8))
+    assert warnings.filters == before
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "RGBA", "LA", "CMYK"])

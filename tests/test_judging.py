@@ -185,6 +185,15 @@ def test_constant_predictions_are_named(params: Params) -> None:
     assert found.results[0].test["roc_auc"].value == pytest.approx(0.5)
 
 
+def test_where_classes_are_unequal_the_sentence_has_both_accuracies(params: Params) -> None:
+    truth = [0] * 170 + [1] * 30
+    head = finished("logreg", "head", predicted([True] * 163 + [False] * 7 + [True] * 1 + [False] * 29, truth))
+    plan = finished("last", "plan", predicted([True] * 170 + [True] * 15 + [False] * 15, truth))
+    sentence = judged([head, plan], params).sentence
+    assert "logreg, reaches 82.0% test accuracy (49.6% balanced accuracy); fine-tuning (last) changes" in sentence
+    assert "] (to 75.0% balanced accuracy) for 2.0x the CPU time." in sentence
+
+
 def test_a_run_of_an_earlier_version_is_refused(params: Params) -> None:
     one = head_and_plan(8, 8)[0]
     facts = {name: value for name, value in one.stamp.facts.items() if name != "device"}

@@ -4,7 +4,7 @@ import webbrowser
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from pipeline import runs, stamps, verdict
+from pipeline import concerns, runs, stamps, verdict
 from pipeline.errors import StateError
 from pipeline.params import Params
 
@@ -19,7 +19,7 @@ def main(params: Params, *, open: bool) -> str:  # noqa: A002  # the flag's name
         raise StateError(f"no browser was found; open {where} yourself")
     since = "; ".join(_since(content, params))
     told = f" (since then: {since}; run `dvc repro`)" if since else ""
-    return f"{content['sentence']} See {where}{told}"
+    return concerns.summary(content["sentence"], content["notes"], where) + told
 
 
 def _since(content: Mapping[str, Any], params: Params) -> Iterator[str]:

@@ -7,10 +7,10 @@ from io import StringIO
 from pathlib import Path
 
 from pipeline import stamps
-from pipeline.errors import InputError, first_five, unknown
+from pipeline.errors import InputError, StateError, first_five, unknown
 from pipeline.manifest import Manifest
 from pipeline.quality.checks import CHECKS
-from pipeline.quality.files import COLUMNS, LIST
+from pipeline.quality.files import COLUMNS, FINDINGS, LIST, Findings
 
 DECISIONS = ("exclude", "keep")
 """Nothing is kept as well."""
@@ -41,6 +41,26 @@ def read(path: Path, table: Manifest, excluded: frozenset[str]) -> dict[str, str
         if row["decision"] == "exclude":
             reasons.setdefault(row["sha256"], []).append(_reason(row, known))
     return {sha256: "; ".join(dict.fromkeys(told)) for sha256, told in reasons.items()}
+
+
+def suggested(table: Manifest, found: Findings) -> dict[str, str]:
+    """Return sha256 -> reason of the near-duplicates that the list suggests to exclude, as `read` would.
+
+    Raises:
+        StateError: if the findings are of another manifest.
+
+    """
+    known, reasons, kept = dict(zip(table.image_id, table.sha256, strict=True)), dict[str, list[str]](), set[str]()
+    for finding in found["near_duplicate"]["findings"]:
+        image_id, other = finding["image_id"], finding["other"]
+        if image_id not in known or other not in known:
+            raise StateError(f"{FINDINGS}: of another manifest; run `dvc repro`")
+        row = {"finding": "near_duplicate", "sha256": known[image_id], "other": other, "score": str(finding["score"])}
+        if finding["suggestion"].startswith("exclude"):
+            reasons.setdefault(row["sha256"], []).append(_reason(row, known))
+        elif finding["suggestion"] == "keep":
+            kept.add(row["sha256"])
+    return {sha256: "; ".join(dict.fromkeys(told)) for sha256, told in reasons.items() if sha256 not in kept}
 
 
 def _rows(path: Path) -> list[tuple[int, dict[str, str]]]:

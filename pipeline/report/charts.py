@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import altair as alt
@@ -18,6 +19,19 @@ SHADES = {"head": ("#0072b2", "#56b4e9", "#009e73", "#999999"), "plan": ("#d55e0
 """Of several heads and plans in one chart."""
 KIND = {"head": "frozen head", "plan": "fine-tuned"}
 BLUE, GREY, INK = "#0072b2", "#888", "currentColor"
+LOOKS = {
+    "background": "transparent",
+    "font": "system-ui, sans-serif",
+    "padding": {"left": 24, "right": 12, "top": 6, "bottom": 14},
+    "axis": {
+        "labelColor": INK, "titleColor": INK, "domainColor": GREY, "tickColor": GREY, "gridColor": "#8884",
+        "labelFontSize": 12, "titleFontSize": 12, "titleFontWeight": "normal", "labelLimit": 260,
+    },
+    "legend": {"labelColor": INK, "labelFontSize": 12},
+    "header": {"labelColor": INK, "labelFontSize": 12, "labelLimit": 200},
+    "view": {"stroke": None},
+}  # fmt: skip
+"""Vega-Lite's `config`: text and axes take the page's colour, so that light and dark both read well."""
 MOST_CLASSES = 20
 """In a confusion matrix that can still be read."""
 
@@ -228,25 +242,18 @@ def _forest(rows: Rows, title: str, shape: Shape, *under: alt.Chart) -> Chart:
 
 
 def _drawn(draw: Callable[[Shape], Chart], description: str) -> Markup:
-    """Draw a chart in every shape; the style sheet shows the one that fits."""
-    boxes = [Markup('<div class="{}">{}</div>').format(name, _svg(draw(shape), description))
-             for name, shape in SHAPES.items()]  # fmt: skip
-    return Markup("\n").join(boxes)
+    """Draw a chart in every shape; the style sheet shows the one that fits.
 
-
-def _svg(chart: Chart, description: str) -> Markup:
-    """Draw an Altair chart; text and axes take the page's colour, so that light and dark both read well."""
-    padding = {"left": 24, "right": 12, "top": 6, "bottom": 14}
-    chart = (
-        chart.configure(background="transparent", font="system-ui, sans-serif", padding=padding)
-        .configure_axis(
-            labelColor=INK, titleColor=INK, domainColor=GREY, tickColor=GREY, gridColor="#8884",
-            labelFontSize=12, titleFontSize=12, titleFontWeight="normal", labelLimit=260,
-        )
-        .configure_legend(labelColor=INK, labelFontSize=12)
-        .configure_header(labelColor=INK, labelFontSize=12, labelLimit=200)
-        .configure_view(stroke=None)
-    )  # fmt: skip
-    svg = vl_convert.vegalite_to_svg(chart.to_dict(validate=False))
+    Altair's builders share state: in several threads, titles and fields wander from one chart to another
+    (vega/altair#3589). So they run in the caller's, and only the drawing runs side by side.
+    """
+    specs = [{**draw(shape).to_dict(validate=False), "config": LOOKS} for shape in SHAPES.values()]
+    with ThreadPoolExecutor() as pool:  # drawing releases the interpreter's lock
+        pictures = list(pool.map(vl_convert.vegalite_to_svg, specs))
     opening = f'<svg role="img" aria-label="{Markup.escape(description)}" '
-    return Markup(svg.replace("<svg ", opening, 1))  # noqa: S704  # drawn by the library, which escapes all text
+    boxes = [
+        # The library draws it, and escapes all text.
+        Markup('<div class="{}">{}</div>').format(name, Markup(picture.replace("<svg ", opening, 1)))  # noqa: S704
+        for name, picture in zip(SHAPES, pictures, strict=True)
+    ]
+    return Markup("\n").join(boxes)

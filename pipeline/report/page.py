@@ -2,12 +2,12 @@
 
 import base64
 import hashlib
-from concurrent.futures import ThreadPoolExecutor
 
 from markupsafe import Markup
 
 from pipeline import verdict
 from pipeline.atomic import write_text
+from pipeline.errors import first_five
 from pipeline.report import embedding_map
 from pipeline.report.evidence import Evidence
 from pipeline.report.rendering import asset, render
@@ -26,13 +26,13 @@ def page(evidence: Evidence) -> str:
     Its policy (https://www.w3.org/TR/CSP3/) lets run only the scripts whose hashes it names, and nothing be fetched: a
     class or a file whose name is markup stays a name, should a template ever forget to escape it.
     """
-    with ThreadPoolExecutor() as pool:  # drawing releases the interpreter's lock
-        sections = [section for section in pool.map(lambda function: function(evidence), SECTIONS) if section]
+    sections = [section for function in SECTIONS if (section := function(evidence))]
     scripts = [embedding_map.library(), asset("page.js")]
     return render(
         "page.html.j2",
         verdict=evidence.verdict,
         headline=headline(evidence.verdict),
+        notes=first_five(evidence.verdict.notes, "notes"),
         sections=sections,
         style=Markup(asset("style.css")),  # noqa: S704  # ours
         scripts=[Markup(script) for script in scripts],  # noqa: S704  # ours and the library's
@@ -46,8 +46,10 @@ def headline(verdict: Verdict) -> str:
     """Return the answer; where no plan was run, and so nothing was asked, what the best head reaches."""
     if verdict.best_plan:
         return verdict.answer
-    value = verdict.of(verdict.best_head).test[verdict.metric].value
-    return f"{value:.1%} {verdict.metric.replace('_', ' ')} with frozen features"
+    head = verdict.of(verdict.best_head)
+    reached = f"{head.test[verdict.metric].value:.1%} {verdict.metric.replace('_', ' ')}"
+    balanced = verdict.balanced(head)
+    return f"{reached}{'' if balanced is None else f', {balanced:.1%} balanced accuracy,'} with frozen features"
 
 
 def _source_hash(script: str) -> str:

@@ -5,7 +5,7 @@ With two runs named it compares just these, in the terminal, and writes nothing.
 
 from collections.abc import Sequence
 
-from pipeline import judging, manifest, runs, stamps, thumbnails, verdict
+from pipeline import concerns, judging, manifest, runs, stamps, thumbnails, verdict
 from pipeline.embeddings import matrix, skipped
 from pipeline.errors import InputError
 from pipeline.evaluation import curves, surveys
@@ -29,12 +29,10 @@ def main(params: Params, run: Sequence[str] = ()) -> str:
         drawn={backbone: curves.read(backbone) for backbone in backbones},
         surveys={backbone: surveys.read(backbone) for backbone in backbones},
     )
-    table = manifest.read()
+    table, found = manifest.read(), files.read()
     scored = judging.score(finished, params, table.group_of())
-    judged = judging.judge(scored, background, params)
-    evidence = Evidence(
-        judged, finished, scored.decided, table, background.surveys, embedded, thumbnails.read(), files.read()
-    )
+    judged = concerns.beside(judging.judge(scored, background, params), scored.test[0].image_id, table, found)
+    evidence = Evidence(judged, finished, scored.decided, table, background.surveys, embedded, thumbnails.read(), found)
     verdict.write(judged)
     tables = plots.write(judged)
     page.write(evidence)
@@ -42,7 +40,7 @@ def main(params: Params, run: Sequence[str] = ()) -> str:
     shown = {**stamps.read(manifest.STAMP).outputs, **stamps.read(thumbnails.STAMP).outputs}
     shown |= stamps.hashes([files.FINDINGS])
     stamps.write(verdict.STAMP, stamps.Stamp("compare", made, {**judged.inputs, **shown}))
-    return f"{judged.sentence} See {verdict.PAGE}"
+    return concerns.summary(judged.sentence, judged.notes, verdict.PAGE)
 
 
 def _two(params: Params, named: Sequence[str]) -> str:

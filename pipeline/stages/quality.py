@@ -1,9 +1,11 @@
 """quality: manifest + embeddings + pixels -> what is wrong with the data, listed for a person to look and decide.
 
-With `apply` it puts what a person decided into data/excluded.csv instead, which `prepare` obeys from then on.
+With `apply` it puts what a person decided into data/excluded.csv instead, which `prepare` obeys from then on; with
+`exclude_copies`, what the list suggests of near-duplicates.
 """
 
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 
 from tqdm import tqdm
@@ -22,7 +24,7 @@ from pipeline.quality.checks import CHECKS
 from pipeline.quality.findings import Material
 
 
-def main(params: Params, *, apply: str | None = None) -> str:
+def main(params: Params, *, apply: str | None = None, exclude_copies: bool = False) -> str:
     """Look for what is wrong, write reports/quality.json and .csv, and return the summary line.
 
     Of several backbones the first one's embeddings are looked at: a wrong label is a fact about the data.
@@ -32,7 +34,11 @@ def main(params: Params, *, apply: str | None = None) -> str:
 
     """
     if apply is not None:
-        return _applied(Path(apply), manifest.read())
+        table = manifest.read()
+        return _excluded(decisions.read(Path(apply), table, frozenset(exclusions.read())), table)
+    if exclude_copies:
+        table = manifest.read()
+        return _excluded(decisions.suggested(table, files.read()), table)
     backbone = params.run.backbones[0]
     given = inputs.read(params, backbone, streams=True)
     with tqdm(total=len(given.row), desc="quality: decode", unit="image", disable=None) as bar:
@@ -62,10 +68,9 @@ def _summary(told: files.Findings, images: int) -> str:
     return f"{images:,} images looked at: {', '.join(counts)}; look at {files.LIST} and decide"
 
 
-def _applied(path: Path, table: Manifest) -> str:
-    """Exclude what a person decided to, or nothing at all; say what is left to do."""
+def _excluded(reasons: Mapping[str, str], table: Manifest) -> str:
+    """Exclude images by sha256, each with its reason, or nothing at all; say what is left to do."""
     known = exclusions.read()
-    reasons = decisions.read(path, table, frozenset(known))
     new = {sha256: reason for sha256, reason in reasons.items() if sha256 not in known}
     exclusions.add_all(new)
     gone = known.keys() | new.keys()

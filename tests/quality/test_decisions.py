@@ -2,14 +2,16 @@
 
 import csv
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.errors import InputError
+from pipeline.errors import InputError, StateError
 from pipeline.manifest import Manifest
-from pipeline.quality import decisions
+from pipeline.quality import checks, decisions, files
 from pipeline.quality.files import COLUMNS
 
 NAMES = ["mary.png", "paul.png", "=1+1.png"]
@@ -87,3 +89,40 @@ def test_exactly_what_is_decided_is_excluded(
             read(folder, *(line(*one) for one in said))
     else:
         assert set(read(folder, *(line(*one) for one in said))) == {SHA256[image] for image in excluded}
+
+
+NUMBERED = [f"{number:02}" for number in range(12)]
+COPIES = Manifest(
+    NUMBERED, NUMBERED, [number * 32 for number in NUMBERED], ["red", "red", "blue"] * 4, [None] * 12,
+    ["train"] * 5 + ["val"] * 3 + ["test"] * 4,
+)  # fmt: skip
+PAIRS = st.sets(st.tuples(st.integers(0, 11), st.integers(0, 11)).filter(lambda pair: pair[0] < pair[1]), max_size=30)
+
+
+def near_duplicates(pairs: set[tuple[int, int]]) -> Any:
+    material: Any = SimpleNamespace(table=COPIES, near_duplicates=[(*pair, 0.98) for pair in sorted(pairs)])
+    material.near_duplicate = 0.96
+    return files.content(COPIES, {"near_duplicate": checks.near_duplicate(material)}, checks.CHECKS)
+
+
+@given(PAIRS)
+def test_without_what_is_suggested_no_two_near_duplicates_of_one_label_are_left(pairs: set[tuple[int, int]]) -> None:
+    gone = decisions.suggested(COPIES, near_duplicates(pairs))
+    left = [pair for pair in pairs if not any(COPIES.sha256[row] in gone for row in pair)]
+    conflicting = {row for pair in pairs if len({COPIES.label[row] for row in pair}) == 2 for row in pair}
+    assert all(conflicting.intersection(pair) for pair in left)
+
+
+def test_what_is_suggested_has_its_reason_and_bytes_that_another_line_keeps_stay() -> None:
+    found = near_duplicates({(0, 9), (1, 4)})
+    assert decisions.suggested(COPIES, found) == {
+        "00" * 32: "quality: near_duplicate of 0909090909 (0.98)",
+        "04" * 32: "quality: near_duplicate of 0101010101 (0.98)",
+    }
+    found["near_duplicate"]["findings"] += [{**found["near_duplicate"]["findings"][0], "suggestion": "keep"}]
+    assert list(decisions.suggested(COPIES, found)) == ["04" * 32]
+
+
+def test_suggestions_of_another_manifest_are_refused() -> None:
+    with pytest.raises(StateError, match="of another manifest; run `dvc repro`"):
+        decisions.suggested(TABLE, near_duplicates({(0, 9)}))

@@ -8,13 +8,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from pipeline import runs, verdict
 from pipeline.commands import report
 from pipeline.cost import Cost
 from pipeline.errors import InputError, StateError
 from pipeline.evaluation import metrics
-from pipeline.stages import compare, train
+from pipeline.stages import compare, quality, train
 from tests.conftest import Project, write_image
 from tests.stages.spine import run
 
@@ -158,6 +159,42 @@ def test_tables_for_dvc_hold_the_verdicts_numbers(project: Project) -> None:
         "label_efficiency",
         "scores",
     ]
+
+
+def leak(project: Project) -> None:
+    """Let splits share a group, and a larger copy of an image in another one."""
+    rows = ["path,label,split,group"]
+    for path in project.images:
+        number = int(path.stem)
+        split = "train" if number < 7 or number == 11 else "val" if number < 9 else "test"
+        rows.append(f"{path.parent.name}/{path.name},{path.parent.name},{split},{path.parent.name}{min(number, 10)}")
+    with Image.open(project.images[0]) as image:
+        image.resize((48, 54)).save("data/raw/larger.png")
+    rows += ["larger.png,blue,test,blue20"]
+    Path("data/raw/labels.csv").write_text("\n".join(rows))
+
+
+def test_leaks_stand_beside_the_answer_with_their_size_and_the_commands_named_remove_them(project: Project) -> None:
+    leak(project)
+    judged = run(project, data={"source": "csv_file"}, split={"method": "predefined"}, run={"plans": []})
+    both, alike, groups = judged["notes"]
+    assert both.startswith("In all, 57% of the test images (4 of 7) share bytes, pixels or a group ")
+    assert alike.startswith("1 pair with nearly the same pixels across splits touches 14% of the test images (1 of 7)")
+    assert groups.startswith("3 groups across splits touch 43% of the test images (3 of 7): ")
+    said = compare.main(project.write())
+    assert [line.removeprefix("note: ") for line in said.splitlines()[1:]] == judged["notes"]
+    assert report.main(project.write(), open=False).splitlines()[1:] == said.splitlines()[1:]
+    head = verdict.PAGE.read_text().split("</header>")[0]
+    assert all(note.split("`")[0] in head for note in judged["notes"])
+    scores = json.loads(verdict.SCORES.read_text())["data"]
+    assert scores == judged["data"]
+    assert (scores["pairs_across_splits"], scores["groups_across_splits"]) == (1, 3)
+    assert scores["test_images_touched"] == pytest.approx(4 / 7, abs=1e-6)
+
+    assert quality.main(project.write(), exclude_copies=True).startswith("1 images added to data/excluded.csv")
+    judged = run(project, split={"method": "grouped"})
+    assert not [note for note in judged["notes"] if "across splits" in note]
+    assert judged["data"]["test_images_touched"] == 0
 
 
 def test_the_report_says_where_the_page_is_and_shows_it_if_asked(
