@@ -159,7 +159,7 @@ class _Problem:
                 state = self.solve(state, rung, max_iter, tol)
                 rung = next(rungs, np.inf)
             found = self.solve(state, C, max_iter, tol)
-            if C == rung:
+            if rung == C:
                 state, rung = found, next(rungs, np.inf)
             coef = (self.axes @ found.weights[:-1]).T
             if not found.converged:
@@ -191,7 +191,7 @@ class _Problem:
     def _newton_step(
         self, state: _State, penalty: Matrix, probability: Matrix, gradient: Matrix, share: float
     ) -> tuple[_State, Matrix]:
-        """Return a step that leaves a part of the gradient, by the quadratic model: the smaller, the nearer the optimum."""
+        """Return a step after which a share of the gradient is left, were the objective quadratic."""
         from scipy.linalg import cho_solve  # noqa: PLC0415  # half a second that no fitted head needs
         from scipy.sparse.linalg import LinearOperator, cg  # noqa: PLC0415
 
@@ -240,7 +240,7 @@ class _Problem:
         return np.asarray(cholesky(hessian, lower=True))
 
     def _step_length(self, logits: Matrix, weights: Matrix, step: Matrix, gradient: Matrix, penalty: Matrix) -> float:
-        """Halve the step until the objective falls by a part of what its slope promises (Armijo); 0 if it never does."""
+        """Halve the step until the objective falls by a part of what its slope promises (Armijo 1966); or return 0."""
         change = self.Z @ step
         slope, now = float((gradient * step).sum()), self._objective(logits, weights, penalty)
         length = 1.0
