@@ -37,6 +37,8 @@ LADDER = SWEEP[::2]
 PATIENCE = 30
 """Products with the Hessian before its factor is made anew: about what that costs."""
 EPS = float(np.finfo(np.float64).eps)
+SMALL = 1200
+"""Weights of several classes of which the whole Hessian is factorised."""
 _BLOCK = 4096
 """Rows centred at a time."""
 
@@ -60,7 +62,7 @@ class Logistic(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-
     """(K,), or (1,)."""
 
     def __init__(
-        self, *, C: float = 1.0, max_iter: int = 1000, tol: float = 1e-3, class_weight: str | None = None
+        self, *, C: float = 1.0, max_iter: int = 100, tol: float = 1e-3, class_weight: str | None = None
     ) -> None:
         self.C = C
         self.max_iter = max_iter
@@ -199,7 +201,9 @@ class _Problem:
         spread = self.weight * probability * (1 - probability)  # (n, K)
         of_class = np.maximum(spread.sum(axis=0), np.finfo(np.float64).tiny)
         if state.spent > PATIENCE:
-            state = state._replace(factor=self._factor(spread.mean(axis=1, keepdims=True), penalty), spent=0)
+            whole = not self.two and gradient.size <= SMALL
+            curvature = probability if whole else spread.mean(axis=1, keepdims=True)
+            state = state._replace(factor=(self._whole_factor if whole else self._factor)(curvature, penalty), spent=0)
         products = 0
 
         def hessian_times(flat: Matrix) -> Matrix:
@@ -213,6 +217,8 @@ class _Problem:
             return np.asarray((self.Z.T @ change + penalty * direction).ravel())
 
         def preconditioned(flat: Matrix) -> Matrix:
+            if state.factor is not None and len(state.factor) == len(flat):
+                return np.asarray(cho_solve((state.factor, True), flat))
             given = flat.reshape(shape)
             if state.factor is None:
                 return np.asarray((given / (of_class * np.append(self.variance, 1)[:, None] + penalty)).ravel())
@@ -223,7 +229,7 @@ class _Problem:
             LinearOperator(square, hessian_times, dtype=np.float64),
             -gradient.ravel(),
             rtol=share,
-            maxiter=500,
+            maxiter=200,
             M=LinearOperator(square, preconditioned, dtype=np.float64),
         )
         return state._replace(spent=state.spent + products), step.reshape(shape)
@@ -237,6 +243,24 @@ class _Problem:
             root = np.sqrt(curvature[rows]) * self.Z[rows]
             hessian += root.T @ root
         hessian[np.diag_indices_from(hessian)] += EPS * hessian.diagonal().max()  # where all rows are told apart
+        return np.asarray(cholesky(hessian, lower=True))
+
+    def _whole_factor(self, probability: Matrix, penalty: Matrix) -> Matrix:
+        """Return the lower Cholesky factor of the Hessian itself, at probabilities (n, K): ((r + 1) K, (r + 1) K)."""
+        from scipy.linalg import cholesky  # noqa: PLC0415
+
+        classes = probability.shape[1]
+        hessian = np.diag(np.repeat(penalty[:, 0], classes))
+        for rows in _blocks(len(self.Z)):
+            Z, p, weight = self.Z[rows], probability[rows], self.weight[rows]
+            product = (np.sqrt(weight)[:, :, None] * Z[:, :, None] * p[:, None, :]).reshape(len(Z), -1)
+            hessian -= product.T @ product
+            for k in range(classes):
+                root = np.sqrt(weight * p[:, [k]]) * Z
+                hessian[k::classes, k::classes] += root.T @ root
+        hessian[np.diag_indices_from(hessian)] += (
+            len(hessian) * EPS * hessian.diagonal().max()
+        )  # intercepts may shift together
         return np.asarray(cholesky(hessian, lower=True))
 
     def _step_length(self, logits: Matrix, weights: Matrix, step: Matrix, gradient: Matrix, penalty: Matrix) -> float:

@@ -19,10 +19,11 @@ from pipeline import folds
 from pipeline.engines import Cluster
 from pipeline.evaluation import metrics
 from pipeline.evaluation.metrics import Judged
+from pipeline.evaluation.predictions import Ints
 from pipeline.folds import Fold
 from pipeline.heads.rows import Rows, packed, unpacked
 from pipeline.heads.training import trained
-from pipeline.heads.types import Classifier, Ints
+from pipeline.heads.types import Classifier
 
 Built = tuple[Mapping[str, Any], Classifier]
 """Settings, and the unfitted classifier that has them."""

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 from pipeline.heads import catalogue
 from pipeline.heads.search import Built, Order
@@ -27,10 +27,12 @@ def order_of(kind: str, models: Sequence[Built]) -> Order:
 
 
 def _rank(value: object, more_is_simpler: bool) -> float:  # what a factory says of a setting
-    return (-value if more_is_simpler else value) if _is_number(value) else math.inf
+    if not _is_number(value):
+        return math.inf
+    return -value if more_is_simpler else value
 
 
-def _is_number(value: object) -> bool:
+def _is_number(value: object) -> TypeGuard[float]:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 

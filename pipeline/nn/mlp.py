@@ -118,8 +118,8 @@ class MLPHead(DenseHead):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}: got {getattr(self, name)}, expected at least 1")
         self.classes_, targets = np.unique(y, return_inverse=True)
-        origin = folds.apart(len(y)) if origin is None else origin
-        fitted, held = folds.hold_out(targets, origin, HELD_OUT, self.random_state)
+        of = folds.apart(len(y)) if origin is None else origin
+        fitted, held = folds.hold_out(targets, of, HELD_OUT, self.random_state)
         rows, labels = torch.from_numpy(np.ascontiguousarray(X)), torch.from_numpy(targets)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0 if self.random_state is None else self.random_state)
