@@ -316,6 +316,8 @@ def _notes(scored: Scored, results: Sequence[Result]) -> list[str]:
             found.append(f"{result.title} decides {only!r} for every test image.")
         if missing := [name.replace("_", " ") for name in plain if name not in result.test]:
             found.append(f"{result.title}: too few test images of some class for {', '.join(missing)}.")
+    for result, run in zip(results, scored.finished, strict=True):
+        found += [f"{result.title}: {note}" for note in run.stamp.facts.get("notes", ())]
     return found
 
 

@@ -13,9 +13,13 @@ FLOOR = 1e-12
 """What scikit-learn adds to probabilities before it takes their logarithm."""
 
 
-def temperature(graph: Graph, fitted: Any, probability: Value) -> Value:  # noqa: ANN401  # scikit-learn has no types
-    """Divide the logarithms of probabilities (N, K) by one number."""
-    logits = graph.add("Log", graph.add("Add", probability, FLOOR))
+def logarithm(graph: Graph, probability: Value) -> Value:
+    """Take the logarithm of probabilities (N, K)."""
+    return graph.add("Log", graph.add("Add", probability, FLOOR))
+
+
+def temperature(graph: Graph, fitted: Any, logits: Value) -> Value:  # noqa: ANN401  # scikit-learn has no types
+    """Divide logits (N, K) by one number."""
     return graph.add("Softmax", graph.add("Mul", logits, float(fitted.beta_)), axis=1)
 
 

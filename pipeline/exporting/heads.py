@@ -3,7 +3,6 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import numpy as np
 import onnx
 from onnx import TensorProto
 
@@ -71,21 +70,23 @@ def _scores(graph: Graph, fitted: Any, rows: Value) -> Value:  # noqa: ANN401
 def _cross_validated(graph: Graph, fitted: Any, rows: Value) -> Value:  # noqa: ANN401
     """Average scikit-learn's calibrated classifiers; ours have one."""
     found = [_calibrated_one(graph, one, rows) for one in fitted.calibrated_classifiers_]
-    return _mean(graph, found, np.full(len(found), 1 / len(found)))
+    return _mean(graph, found)
 
 
 def _calibrated_one(graph: Graph, fitted: Any, rows: Value) -> Value:  # noqa: ANN401
     scores = _scores(graph, fitted.estimator, rows)
     if fitted.method != "temperature":
         return calibrators.one_by_one(graph, fitted.calibrators, scores)
-    return calibrators.temperature(
-        graph, fitted.calibrators[0], graph.both(scores) if len(fitted.classes) == 2 else scores
-    )
+    if not hasattr(fitted.estimator, "decision_function"):
+        shares = graph.both(scores) if len(fitted.classes) == 2 else scores
+        scores = calibrators.logarithm(graph, shares)
+    elif len(fitted.classes) == 2:
+        scores = graph.beside([graph.add("Neg", scores), scores])
+    return calibrators.temperature(graph, fitted.calibrators[0], scores)
 
 
-def _mean(graph: Graph, parts: list[Value], weights: Any) -> Value:  # noqa: ANN401
-    weighed = [graph.add("Mul", part, float(weight)) for part, weight in zip(parts, weights, strict=True)]
-    return weighed[0] if len(weighed) == 1 else graph.add("Sum", *weighed)
+def _mean(graph: Graph, parts: list[Value]) -> Value:
+    return parts[0] if len(parts) == 1 else graph.add("Mul", graph.add("Sum", *parts), 1 / len(parts))
 
 
 def _calibrated(graph: Graph, fitted: Any, rows: Value) -> Value:  # noqa: ANN401
@@ -93,9 +94,7 @@ def _calibrated(graph: Graph, fitted: Any, rows: Value) -> Value:  # noqa: ANN40
 
 
 def _voting(graph: Graph, fitted: Any, rows: Value) -> Value:  # noqa: ANN401
-    members = [probabilities(graph, one, rows) for one in fitted.estimators_]
-    weights = np.ones(len(members)) if fitted._weights_not_none is None else np.array(fitted._weights_not_none)
-    return _mean(graph, members, weights / weights.sum())
+    return _mean(graph, [probabilities(graph, one, rows) for one in fitted.estimators_])
 
 
 def _stacking(graph: Graph, fitted: Any, rows: Value) -> Value:  # noqa: ANN401
@@ -109,6 +108,6 @@ _COMPOSED: Mapping[str, Callable[[Graph, Any, Value], Value]] = {
     "Pipeline": _pipeline,
     "Calibrated": _calibrated,
     "CalibratedClassifierCV": _cross_validated,
-    "VotingClassifier": _voting,
-    "StackingClassifier": _stacking,
+    "Voting": _voting,
+    "Stacking": _stacking,
 }

@@ -7,10 +7,11 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.base import BaseEstimator, ClassifierMixin
 
+from pipeline import folds
 from pipeline.errors import InputError
 from pipeline.evaluation import metrics
 from pipeline.evaluation.metrics import Judged
-from pipeline.heads.types import Classifier, Floats, Labels
+from pipeline.heads.types import Classifier, Floats, Ints, Labels
 
 Probabilities = npt.NDArray[np.float64]
 
@@ -73,10 +74,13 @@ def calibrator_of(method: str, probability: Probabilities, y: Labels) -> Classif
     return calibrator.set_params(cv=None)  # what is saved need not hold every row
 
 
-def cross_fitted(method: str, probability: Probabilities, y: Labels, seed: int) -> Probabilities:
-    """Calibrate each of the rows (n, K) by a calibrator fitted on the others; so that scores of them are honest."""
-    from sklearn.model_selection import StratifiedKFold  # noqa: PLC0415
+def cross_fitted(
+    method: str, probability: Probabilities, y: Labels, seed: int, origin: Ints | None = None
+) -> Probabilities:
+    """Calibrate each of the rows (n, K) by a calibrator fitted on other groups; so that scores of them are honest.
 
+    `origin` (n, 2) are the rows' images and groups; left out, all are apart.
+    """
     names, counts = np.unique(y, return_counts=True)
     if counts.min() < 2 or len(names) < probability.shape[1]:
         raise InputError(
@@ -84,9 +88,9 @@ def cross_fitted(method: str, probability: Probabilities, y: Labels, seed: int) 
             + ", ".join(f"{count} of {name!s}" for name, count in zip(names, counts, strict=True) if count < 2)
         )
     calibrated = np.empty_like(probability)
-    folds = StratifiedKFold(min(FOLDS, counts.min()), shuffle=True, random_state=seed)
-    for others, held in folds.split(probability, y):
-        calibrated[held] = calibrator_of(method, probability[others], y[others]).predict_proba(probability[held])
+    for fold in folds.inner(y, folds.apart(len(y)) if origin is None else origin, FOLDS, seed):
+        calibrator = calibrator_of(method, probability[fold.train], y[fold.train])
+        calibrated[fold.held] = calibrator.predict_proba(probability[fold.held])
     return calibrated
 
 

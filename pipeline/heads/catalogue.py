@@ -14,6 +14,7 @@ from typing import Any
 
 from pipeline.errors import unknown
 from pipeline.heads import preprocessing
+from pipeline.heads.training import FOLDS
 from pipeline.heads.types import Classifier, Factory
 from pipeline.params import Scalar
 
@@ -23,13 +24,29 @@ Members = Mapping[str, Mapping[str, Scalar]]
 _REGISTRY: dict[str, Factory] = {}
 HEADS: Mapping[str, Factory] = _REGISTRY
 _STREAMING: set[str] = set()
+_SIMPLER: dict[str, Mapping[str, bool]] = {}
 
-PLATT_FOLDS = 5
-"""Of the training data, behind the probabilities of classifiers that only have scores."""
+MORE, LESS = True, False
+"""Which way a setting makes a head simpler."""
 
 
-def _head(scale: str = "standard", *, streams: bool = False) -> Callable[[Factory], Factory]:
-    """Register a factory; `scale` is what suits it unless params.yaml says otherwise."""
+def bare(model: Classifier) -> Classifier:
+    """Return what decides: a head without the temperature that makes probabilities of its scores."""
+    return getattr(model, "estimator", model) if "cv" in model.get_params(deep=False) else model
+
+
+def _head(
+    scale: str = "standard", *, streams: bool = False, simpler: Mapping[str, bool] | None = None
+) -> Callable[[Factory], Factory]:
+    """Register a factory.
+
+    Args:
+        scale: what suits it unless params.yaml says otherwise.
+        streams: whether it trains from the file, block by block.
+        simpler: its numbers, the most telling first, and whether MORE or LESS of each makes it simpler: among heads
+            within one standard error of the best the simplest is taken. Others stay in the order of params.yaml.
+
+    """
     own = {
         "scale": inspect.Parameter("scale", inspect.Parameter.KEYWORD_ONLY, default=scale),
         "components": inspect.Parameter("components", inspect.Parameter.KEYWORD_ONLY, default=None),
@@ -43,6 +60,7 @@ def _head(scale: str = "standard", *, streams: bool = False) -> Callable[[Factor
             return _whole(preprocessing.steps(seed=seed, **before), build(seed=seed, **settings), seed)
 
         name = build.__name__
+        _SIMPLER[name] = {**(simpler or {}), **({} if streams else {"components": LESS})}
         if streams:
             _STREAMING.add(name)
             _REGISTRY[name] = build
@@ -60,9 +78,10 @@ def _head(scale: str = "standard", *, streams: bool = False) -> Callable[[Factor
 
 
 def _whole(before: list[Classifier], classifier: Classifier, seed: int) -> Classifier:
-    """Put preprocessing in front, and Platt's sigmoid behind a classifier that has no probabilities.
+    """Put preprocessing in front, and a temperature (Guo et al. 2017) behind a classifier that has scores only.
 
-    The sigmoid is fitted on cross-validated scores of the training data; the classifier itself sees all of it.
+    It is fitted on cross-validated scores of the training data; the classifier itself sees all of it. Unlike Platt's
+    sigmoid it leaves every decision as it is: a search may score the classifier alone, and class weights stay in force.
     """
     from sklearn.pipeline import make_pipeline  # noqa: PLC0415
 
@@ -72,13 +91,18 @@ def _whole(before: list[Classifier], classifier: Classifier, seed: int) -> Class
     from sklearn.calibration import CalibratedClassifierCV  # noqa: PLC0415
     from sklearn.model_selection import StratifiedKFold  # noqa: PLC0415
 
-    folds = StratifiedKFold(PLATT_FOLDS, shuffle=True, random_state=seed)
-    return CalibratedClassifierCV(model, method="sigmoid", ensemble=False, cv=folds)
+    folds = StratifiedKFold(FOLDS, shuffle=True, random_state=seed)  # `training` deals them by image and group
+    return CalibratedClassifierCV(model, method="temperature", ensemble=False, cv=folds)
 
 
 def streams(kind: str) -> bool:
     """Return whether a kind of head trains from the file, block by block."""
     return kind in _STREAMING
+
+
+def simpler(kind: str) -> Mapping[str, bool]:
+    """Return the numbers that order a kind of head by simplicity, and whether more of each is simpler."""
+    return _SIMPLER[kind]
 
 
 def settings_of(kind: str, entry: Mapping[str, object]) -> set[str]:
@@ -93,26 +117,26 @@ def settings_of(kind: str, entry: Mapping[str, object]) -> set[str]:
 # --- Linear ------------------------------------------------------------------------------------------------------
 
 
-@_head()
+@_head(simpler={"C": LESS})
 def logreg(
-    *, seed: int = 0, C: float = 1.0, max_iter: int = 1000, tol: float = 3e-4, class_weight: str | None = None
+    *, seed: int = 0, C: float = 1.0, max_iter: int = 100, tol: float = 1e-3, class_weight: str | None = None
 ) -> Classifier:
-    """Logistic regression by L-BFGS; `C: sweep` tries the 45 values of the published probe protocol."""
+    """Logistic regression by Newton's method; `C: sweep` tries the 45 values of the published probe protocol."""
     del seed  # nothing is random
     from pipeline.heads.logistic import Logistic  # noqa: PLC0415
 
     return Logistic(C=C, max_iter=max_iter, tol=tol, class_weight=class_weight)
 
 
-@_head()
+@_head(simpler={"alpha": MORE})
 def ridge(*, seed: int = 0, alpha: float = 1.0, class_weight: str | None = None) -> Classifier:
-    """Ridge regression on the classes, with probabilities by Platt's sigmoid."""
+    """Ridge regression on the classes, with probabilities by a temperature."""
     from sklearn.linear_model import RidgeClassifier  # noqa: PLC0415
 
     return RidgeClassifier(alpha=alpha, class_weight=class_weight, random_state=seed)
 
 
-@_head()
+@_head(simpler={"shrinkage": MORE})
 def lda(*, seed: int = 0, shrinkage: float | str | None = "auto") -> Classifier:
     """Linear discriminant analysis; `auto` shrinks the covariance as Ledoit & Wolf (2004) do."""
     del seed
@@ -121,9 +145,9 @@ def lda(*, seed: int = 0, shrinkage: float | str | None = "auto") -> Classifier:
     return LinearDiscriminantAnalysis(solver="lsqr", shrinkage=shrinkage)
 
 
-@_head()
+@_head(simpler={"C": LESS})
 def linear_svm(*, seed: int = 0, C: float = 1.0, max_iter: int = 5000, class_weight: str | None = None) -> Classifier:
-    """Linear support vector machine, with probabilities by Platt's sigmoid."""
+    """Linear support vector machine, with probabilities by a temperature."""
     from sklearn.svm import LinearSVC  # noqa: PLC0415
 
     return LinearSVC(C=C, max_iter=max_iter, class_weight=class_weight, random_state=seed)
@@ -132,17 +156,17 @@ def linear_svm(*, seed: int = 0, C: float = 1.0, max_iter: int = 5000, class_wei
 # --- Kernels and distances ---------------------------------------------------------------------------------------
 
 
-@_head()
+@_head(simpler={"C": LESS, "gamma": LESS})
 def rbf_svm(
     *, seed: int = 0, C: float = 1.0, gamma: float | str = "scale", class_weight: str | None = None
 ) -> Classifier:
-    """Support vector machine with a radial basis function, with probabilities by Platt's sigmoid."""
+    """Support vector machine with a radial basis function, with probabilities by a temperature."""
     from sklearn.svm import SVC  # noqa: PLC0415
 
     return SVC(C=C, gamma=gamma, class_weight=class_weight, random_state=seed)
 
 
-@_head()
+@_head(simpler={"C": LESS, "gamma": LESS, "landmarks": LESS})
 def nystroem_svm(
     *, seed: int = 0, C: float = 1.0, gamma: float | None = None, landmarks: int = 1000, max_iter: int = 5000,
     class_weight: str | None = None,
@@ -157,7 +181,7 @@ def nystroem_svm(
     ))  # fmt: skip
 
 
-@_head()
+@_head(simpler={"n_neighbors": MORE})
 def knn(*, seed: int = 0, n_neighbors: int = 5, weights: str = "uniform", metric: str = "cosine") -> Classifier:
     """Nearest neighbours."""
     del seed
@@ -166,7 +190,7 @@ def knn(*, seed: int = 0, n_neighbors: int = 5, weights: str = "uniform", metric
     return KNeighborsClassifier(n_neighbors=n_neighbors, weights=weights, metric=metric, algorithm="brute")
 
 
-@_head()
+@_head(simpler={"shrink_threshold": MORE})
 def nearest_mean(*, seed: int = 0, shrink_threshold: float | None = None) -> Classifier:
     """Nearest class mean; probabilities by the distances under equal variances (Tibshirani et al. 2002)."""
     del seed
@@ -178,7 +202,7 @@ def nearest_mean(*, seed: int = 0, shrink_threshold: float | None = None) -> Cla
 # --- Trees -------------------------------------------------------------------------------------------------------
 
 
-@_head("none")
+@_head("none", simpler={"min_samples_leaf": MORE, "max_features": LESS, "n_estimators": LESS})
 def random_forest(
     *, seed: int = 0, n_estimators: int = 300, max_features: float | str = "sqrt", min_samples_leaf: int = 1,
     class_weight: str | None = None,
@@ -196,7 +220,7 @@ def random_forest(
     )
 
 
-@_head("none")
+@_head("none", simpler={"min_samples_leaf": MORE, "max_features": LESS, "n_estimators": LESS})
 def extra_trees(
     *, seed: int = 0, n_estimators: int = 300, max_features: float | str = "sqrt", min_samples_leaf: int = 1,
     class_weight: str | None = None,
@@ -214,7 +238,16 @@ def extra_trees(
     )
 
 
-@_head("none")
+@_head(
+    "none",
+    simpler={
+        "max_leaf_nodes": LESS,
+        "min_samples_leaf": MORE,
+        "max_iter": LESS,
+        "learning_rate": LESS,
+        "max_features": LESS,
+    },
+)
 def gradient_boosting(
     *, seed: int = 0, learning_rate: float = 0.1, max_iter: int = 100, max_leaf_nodes: int = 31,
     min_samples_leaf: int = 20, max_features: float = 1.0, class_weight: str | None = None,
@@ -229,6 +262,7 @@ def gradient_boosting(
         min_samples_leaf=min_samples_leaf,
         max_features=max_features,
         class_weight=class_weight,
+        early_stopping=False,  # which would hold out rows, not images
         random_state=seed,
     )
 
@@ -236,7 +270,7 @@ def gradient_boosting(
 # --- Networks ----------------------------------------------------------------------------------------------------
 
 
-@_head()
+@_head(simpler={"hidden": LESS, "weight_decay": MORE, "dropout": MORE, "epochs": LESS})
 def mlp(
     *, seed: int = 0, hidden: int = 128, dropout: float = 0.5, learning_rate: float = 1e-3, weight_decay: float = 1e-2,
     epochs: int = 100, patience: int = 10, class_weight: str | None = None,
@@ -256,7 +290,7 @@ def mlp(
     )
 
 
-@_head(streams=True)
+@_head(streams=True, simpler={"weight_decay": MORE, "epochs": LESS})
 def streaming_linear(
     *, seed: int = 0, learning_rate: float = 3e-3, weight_decay: float = 1e-4, epochs: int = 5,
     class_weight: str | None = None,
@@ -275,7 +309,7 @@ def streaming_linear(
     )
 
 
-@_head(streams=True)
+@_head(streams=True, simpler={"hidden": LESS, "weight_decay": MORE, "dropout": MORE, "epochs": LESS})
 def streaming_mlp(
     *, seed: int = 0, hidden: int = 256, dropout: float = 0.5, learning_rate: float = 1e-3, weight_decay: float = 1e-2,
     epochs: int = 5, class_weight: str | None = None,
@@ -316,24 +350,19 @@ def _built(members: Members, seed: int) -> list[tuple[str, Classifier]]:
 @_head("none")
 def voting(*, seed: int = 0, members: Members = _MEMBERS) -> Classifier:
     """Mean of other heads' probabilities."""
-    from sklearn.ensemble import VotingClassifier  # noqa: PLC0415
+    from pipeline.heads.ensembles import Voting  # noqa: PLC0415
 
-    return VotingClassifier(_built(members, seed), voting="soft")
+    return Voting(_built(members, seed))
 
 
-@_head("none")
+@_head("none", simpler={"C": LESS})
 def stacking(*, seed: int = 0, members: Members = _MEMBERS, C: float = 1.0, folds: int = 5) -> Classifier:
     """Logistic regression on other heads' cross-validated probabilities (Wolpert 1992)."""
-    from sklearn.ensemble import StackingClassifier  # noqa: PLC0415
     from sklearn.linear_model import LogisticRegression  # noqa: PLC0415
-    from sklearn.model_selection import StratifiedKFold  # noqa: PLC0415
 
-    return StackingClassifier(
-        _built(members, seed),
-        LogisticRegression(C=C, max_iter=1000),
-        cv=StratifiedKFold(folds, shuffle=True, random_state=seed),
-        stack_method="predict_proba",
-    )
+    from pipeline.heads.ensembles import Stacking  # noqa: PLC0415
+
+    return Stacking(_built(members, seed), LogisticRegression(C=C, max_iter=1000), folds=folds, random_state=seed)
 
 
 # --- Any other ---------------------------------------------------------------------------------------------------
@@ -345,8 +374,24 @@ GAUSSIAN = "sklearn.naive_bayes.GaussianNB"
 def sklearn_class(*, seed: int = 0, class_name: str = GAUSSIAN, **settings: Scalar) -> Classifier:
     """Any classifier of scikit-learn by the name of its class, with its own parameters."""
     chosen = _classifier_class(class_name)
-    seeded = {"random_state": seed} if "random_state" in inspect.signature(chosen).parameters else {}
-    return chosen(**seeded, **settings)
+    taken = inspect.signature(chosen).parameters
+    fixed: dict[str, Scalar] = {"random_state": seed} if "random_state" in taken else {}
+    if "early_stopping" in taken:
+        fixed["early_stopping"] = False
+    _require_no_split_by_rows(chosen, settings)
+    return chosen(**{**fixed, **settings})
+
+
+def _require_no_split_by_rows(chosen: Any, settings: Mapping[str, Scalar]) -> None:  # noqa: ANN401  # a class
+    """Refuse what would put views of one image, or images of one group, on both sides of a split of its own."""
+    taken, why = inspect.signature(chosen).parameters, "for it splits rows by itself, not images and groups"
+    for key in ("early_stopping", "probability"):
+        if settings.get(key):
+            raise ValueError(f"{key}: got {settings[key]!r}, expected false, {why}")
+    if "early_stopping" not in taken and "validation_fraction" in taken and settings.get("n_iter_no_change"):
+        raise ValueError(f"n_iter_no_change: got {settings['n_iter_no_change']!r}, expected null, {why}")
+    if "cv" in taken and not hasattr(chosen, "predict_proba"):
+        raise ValueError(f"class_name: got {chosen.__name__!r}, expected one without `cv`, {why}; a list is searched")
 
 
 def _classifier_class(name: str) -> type:

@@ -1,9 +1,10 @@
 """From an entry and labelled rows to a fitted head: choose, fit, calibrate, and refit where the protocol says so."""
 
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,11 +15,14 @@ from pipeline import engines
 from pipeline.embeddings.stored import Stored
 from pipeline.engines import Cluster
 from pipeline.errors import InputError, one_line
-from pipeline.heads import calibration, entries, search
+from pipeline.evaluation import metrics
+from pipeline.folds import Fold
+from pipeline.heads import calibration, catalogue, entries, search, simplicity
 from pipeline.heads.calibration import Calibrated
 from pipeline.heads.rows import Rows
-from pipeline.heads.search import Built, Candidate, Fold, Judging
-from pipeline.heads.types import Classifier, Features, Floats, Labels
+from pipeline.heads.search import Built, Candidate, Judging
+from pipeline.heads.training import Scores, trained
+from pipeline.heads.types import Classifier, Features, Floats
 from pipeline.params import HeadEntry, Selection
 from pipeline.threads import one_thread
 
@@ -27,6 +31,13 @@ _HERE = engines.Here()
 
 REPEATED = ("accuracy", "balanced_accuracy", "macro_f1")
 """What repeated k-fold reports: what decisions alone can tell, for calibration would multiply its price."""
+
+KEEP_DECISIONS = ("none", "temperature")
+"""Calibrations under which the most probable class stays the same."""
+
+TOLERANCE = 0.005
+"""How far the shipped head's score may lie from the one that the search noted, or one image where that is more: nothing
+where both were fitted in one process; the last bits of another processor may lead a network elsewhere."""
 
 BLOCK = 256
 """Rows that are predicted at a time, always as many: what is said of an image must not depend on what else is asked."""
@@ -53,6 +64,8 @@ class Chosen:
     """Scores over repeated k-fold; empty if not asked for."""
     warned: Sequence[str] = ()
     """What libraries warned of on the way."""
+    notes: Sequence[str] = ()
+    """What whoever reads the results should know of the choice."""
 
 
 def fit(
@@ -89,20 +102,30 @@ def fit(
         require_finite(validation.X)
         _require_known_classes(train, validation)
         models = entries.build(name, entry, seed)
+        how = _how(models, train, validation, entry, selection, seed, cluster)
         with tqdm(desc=name, unit="fit", leave=None, disable=None) as bar:
-            candidates = _searched(models, train, validation, entry, selection, seed, bar.update, cluster)
-            chosen = candidates[search.best_of(candidates)].params
-            best = next(built for built in models if built[0] is chosen)
+            judging = replace(how, progress=bar.update)
+            candidates = _searched(models, judging, entry, selection, seed)
+            number = search.best_of(candidates, simplicity.order_of(entries.kind_of(name, entry), models))
+            chosen = candidates[number]
+            best = next(built for built in models if built[0] is chosen.params)
             model = _fitted(best, train, selection.folds, seed)
             bar.update()
             uncalibrated = predict(model, validation.X)
+            calibrated, probability, scores = _calibrated(model, uncalibrated, validation, entry, seed)
+            if chosen.scores:
+                _require_as_scored(best, chosen, judging, selection, seed, probability)
             if refit and entry.get("search") == "validation":
                 model = _fitted(best, train + validation, selection.folds, seed)
+                calibrated = Calibrated(model, calibrated.calibrator) if scores else model
                 bar.update()
-            model, probability, scores = _calibrated(model, uncalibrated, validation.y, entry, seed)
-            repeated = _repeated(best, train, selection, seed, bar.update, cluster)
+            judging = replace(judging, rows=train, probabilities=partial(_as_shipped, _method(entry), validation, seed))
+            repeated = _repeated(best, judging, entry, selection, seed)
+        notes = simplicity.on_the_edge(entries.kind_of(name, entry), models, chosen.params)
     unconverged, warned = _sort_out(caught)
-    return Chosen(model, chosen, candidates, unconverged, probability, scores, repeated, warned)
+    return Chosen(
+        calibrated, chosen.params, candidates, unconverged, probability, scores, repeated, warned, notes
+    )  # fmt: skip
 
 
 @contextmanager
@@ -144,73 +167,148 @@ def _require_known_classes(train: Rows, validation: Rows) -> None:
         raise InputError(*(f"class {name!r}: in validation, but no training image has it" for name in absent))
 
 
-def _searched(
+def _how(
     models: Sequence[Built],
     train: Rows,
     validation: Rows,
     entry: HeadEntry,
     selection: Selection,
     seed: int,
-    progress: Callable[[int], object],
     cluster: Cluster,
+) -> Judging:
+    """Say by what candidates are judged; a single one is judged by nothing."""
+    probabilities = partial(_as_shipped, _method(entry), validation, seed)
+    if len(models) > 1 and entry.get("search") == "validation":
+        rows = train + validation
+        held = np.arange(len(train.y), len(rows.y))
+        folds = [Fold(np.arange(len(train.y)), held, held)]
+        probabilities = partial(_as_shipped, _method(entry), None, seed)
+        return Judging(rows, folds, selection.metric, probabilities, _unheard, cluster)
+    folds = search.folds_of(train, selection.folds, seed) if len(models) > 1 else []
+    return Judging(train, folds, selection.metric, probabilities, _unheard, cluster)
+
+
+def _unheard(done: int) -> None:
+    """Take no notice."""
+
+
+def _method(entry: HeadEntry) -> str:
+    return str(entry.get("calibrate", entries.CALIBRATIONS[0]))
+
+
+def _as_shipped(method: str, validation: Rows | None, seed: int, model: Classifier, judged: Rows) -> Probabilities:
+    """Return what decides the judged rows, (n, K): the head's probabilities, calibrated where that changes decisions.
+
+    Args:
+        method: of calibration.
+        validation: what the calibrator learns from; None where these are the judged rows.
+        seed: of the folds by which these calibrate one another.
+        model: fitted.
+        judged: rows.
+
+    """
+    whole = model if hasattr(model, "predict_proba") else Scores(model)
+    probability = predict(whole, judged.X)
+    if method in KEEP_DECISIONS:
+        return probability
+    if validation is None:
+        return calibration.cross_fitted(method, probability, judged.y, seed, judged.origin)
+    learnt = calibration.calibrator_of(method, predict(whole, validation.X), validation.y)
+    return np.asarray(learnt.predict_proba(probability))
+
+
+def _to_judge(models: Sequence[Built], entry: HeadEntry, folds: int, seed: int) -> list[Built]:
+    """Return what a search fits: heads that have scores only go without their temperature, which decides nothing."""
+    if _method(entry) in KEEP_DECISIONS:
+        return [(settings, catalogue.bare(model)) for settings, model in models]
+    return [(settings, _unfitted(model, folds, seed)) for settings, model in models]
+
+
+def _searched(
+    models: Sequence[Built], judging: Judging, entry: HeadEntry, selection: Selection, seed: int
 ) -> Sequence[Candidate]:
     """Score the candidates as the entry says; a single one is not scored."""
-    how = entry.get("search", entries.SEARCHES[0])
     if len(models) == 1:
         return [Candidate(models[0][0])]
-    if how == "validation":
-        rows, fold = _as_one_fold(train, validation)
-        return search.grid(models, Judging(rows, [fold], selection.metric, progress, cluster))
-    folds = search.folds_of(train, selection.folds, seed)
-    judging = Judging(train, folds, selection.metric, progress, cluster)
-    if how == "grid":
-        return search.grid(models, judging)
-    return search.halving(models, judging, int(str(entry.get("candidates", entries.CANDIDATES))), seed)
+    models = _to_judge(models, entry, selection.folds, seed)
+    if entry.get("search") == "halving":
+        return search.halving(models, judging, int(str(entry.get("candidates", entries.CANDIDATES))), seed)
+    return search.grid(models, judging)
 
 
-def _as_one_fold(train: Rows, validation: Rows) -> tuple[Rows, Fold]:
-    rows = train + validation
-    held = np.arange(len(train.y), len(rows.y))
-    return rows, Fold(np.arange(len(train.y)), held, held)
+def _unfitted(model: Classifier, folds: int, seed: int) -> Classifier:
+    """Return a copy of a head; scores get their temperature in as many folds as the search has."""
+    from sklearn.base import clone  # noqa: PLC0415
+    from sklearn.model_selection import StratifiedKFold  # noqa: PLC0415
+
+    copy = clone(model)
+    if catalogue.bare(model) is not model:
+        copy.set_params(cv=StratifiedKFold(folds, shuffle=True, random_state=seed))
+    return copy
 
 
 def _fitted(best: Built, rows: Rows, folds: int, seed: int) -> Classifier:
-    """Fit on all rows; probabilities that need folds get ones that keep images and groups whole."""
-    from sklearn.base import clone  # noqa: PLC0415
+    """Fit on all rows, as every candidate was fitted on its folds."""
+    return trained(_unfitted(best[1], folds, seed), rows.X, rows.y, rows.origin)
 
-    model = clone(best[1])
-    if "cv" not in model.get_params(deep=False) or not hasattr(model, "method"):
-        return search.fit_quietly(model, rows)
-    model.set_params(cv=[(fold.train, fold.held) for fold in search.folds_of(rows, folds, seed)])
-    return search.fit_quietly(model, rows).set_params(cv=folds)  # what is saved need not hold every fold's rows
+
+def _require_as_scored(
+    best: Built,
+    chosen: Candidate,
+    judging: Judging,
+    selection: Selection,
+    seed: int,
+    validation: Probabilities,
+) -> None:
+    """Raise InputError unless what is shipped scores what the search noted, on the rows of its first fold.
+
+    With `search: validation` that is the shipped head itself, before any refit; else it is fitted once more without
+    the fold, in this process and by the same function as the shipped one.
+    """
+    fold = judging.folds[0]
+    judged = judging.rows[fold.judged]
+    if len(judging.folds) > 1:
+        model = _fitted(best, judging.rows[fold.train], selection.folds, seed)
+        validation = judging.probabilities(model, judged)
+        classes = model.classes_
+    else:
+        classes = np.unique(judging.rows.y)
+    names = np.unique(judging.rows.y)
+    truth, decided = np.searchsorted(names, judged.y), np.searchsorted(names, classes)[validation.argmax(axis=1)]
+    shipped = metrics.value(judging.metric, truth, decided, len(names))
+    if abs(shipped - chosen.scores[0]) > max(TOLERANCE, 1.001 / len(truth)):
+        raise InputError(
+            f"the search scored {chosen.scores[0]:.4f} {judging.metric} for {dict(chosen.params)}, but the same head "
+            f"fitted here scores {shipped:.4f} on the same {len(truth)} images; expected a difference of at most "
+            f"{TOLERANCE}: search with `embed: engine: {{backend: local}}`"
+        )
 
 
 def _calibrated(
-    model: Classifier, probability: Probabilities, y: Labels, entry: HeadEntry, seed: int
+    model: Classifier, probability: Probabilities, validation: Rows, entry: HeadEntry, seed: int
 ) -> tuple[Classifier, Probabilities, Mapping[str, Any]]:
     """Return the model calibrated as the entry says, the validation probabilities after that, and scores of both."""
-    method = str(entry.get("calibrate", entries.CALIBRATIONS[0]))
+    method, y = _method(entry), validation.y
     if method == "none":
         return model, probability, {}
-    after = calibration.cross_fitted(method, probability, y, seed)
+    after = calibration.cross_fitted(method, probability, y, seed, validation.origin)
     scores = {
         when: calibration.scores(some, y, model.classes_) for when, some in (("before", probability), ("after", after))
     }
     return Calibrated(model, calibration.calibrator_of(method, probability, y)), after, {"method": method, **scores}
 
 
-def _repeated(
-    best: Built, train: Rows, selection: Selection, seed: int, progress: Callable[[int], object], cluster: Cluster
-) -> Mapping[str, Any]:
+def _repeated(best: Built, judging: Judging, entry: HeadEntry, selection: Selection, seed: int) -> Mapping[str, Any]:
     """Return mean, spread (standard deviation over all folds) and every value of k-fold with several seeds."""
     if not selection.repeats:
         return {}
     folds = [
         fold
         for repeat in range(selection.repeats)
-        for fold in search.folds_of(train, selection.folds, (seed + repeat) % 2**32)
+        for fold in search.folds_of(judging.rows, selection.folds, (seed + repeat) % 2**32)
     ]
-    scores = search.scored([best], Judging(train, folds, selection.metric, progress, cluster), REPEATED)[0]
+    models = _to_judge([best], entry, selection.folds, seed)
+    scores = search.scored(models, replace(judging, folds=folds), REPEATED)[0]
     return {"folds": selection.folds, "repeats": selection.repeats} | {
         name: {"mean": float(values.mean()), "spread": float(values.std(ddof=1)), "values": values.tolist()}
         for name, values in zip(REPEATED, scores.T, strict=True)

@@ -1,18 +1,23 @@
 """Multinomial logistic regression over many values of C at the price of a few.
 
-The objective is scikit-learn's: C * sum of log-losses + ||W||^2 / 2, intercept free. What makes a sweep fast:
+The objective is scikit-learn's: C * sum of log-losses + ||W||^2 / 2, intercept free. A fit is done when the norm of the
+objective's gradient is at most `tol` times that of the penalty's part of it. The objective is strongly convex, so W is
+then within tol * ||W|| of the optimum, and the objective within tol^2 of the smallest (Nesterov 2004, theorem 2.1.10).
+All is in double precision: in single precision the gradient at a large C is a rounding error.
 
 - Features are centred (exact, for the intercept is free) and rotated once to their principal axes, where the Hessian
-  is near a diagonal: curvature x variance + 1 / (C n). Dividing by its root leaves L-BFGS a well-conditioned problem
-  (a Jacobi preconditioner in the eigenbasis; Nocedal & Wright 2006, ch. 5.1 and 7.2).
-- Fewer rows than features leave directions without variance; the penalty sets those weights to zero, so they are not
-  computed.
-- The values of C are solved in ascending order, each from the solution of the one before.
+  is near a diagonal. Fewer rows than features leave directions without variance; the penalty sets those weights to
+  zero, so they are not computed.
+- Every value of C is solved by Newton's method with conjugate gradients (Nocedal & Wright 2006, ch. 7.1). They are
+  preconditioned by the Hessian's diagonal; where that takes long, as at a large C, by a Cholesky factor of the mean
+  Hessian of the classes, which serves until it, too, takes long.
+- A fit climbs the same ladder of values, each from the solution of the one before, whatever else is asked for. So the
+  solution for one C is the same bits alone and in a sweep.
 """
 
 import warnings
 from collections.abc import Iterator, Sequence
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -27,17 +32,24 @@ Labels = npt.NDArray[Any]
 
 SWEEP = tuple(float(f"{C:.4g}") for C in np.logspace(-6, 5, 45))
 """The published probe protocol's values (DINOv2, Oquab et al. 2023; ssl-transfer, Ericsson et al. 2021)."""
+LADDER = SWEEP[::2]
+"""The values that every fit climbs, up to its own C."""
+PATIENCE = 30
+"""Products with the Hessian before its factor is made anew: about what that costs."""
+EPS = float(np.finfo(np.float64).eps)
+SMALL = 1200
+"""Weights of several classes of which the whole Hessian is factorised."""
 _BLOCK = 4096
-"""Rows held in double precision at a time."""
+"""Rows centred at a time."""
 
 
 class Logistic(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
-    """Logistic regression, L2 penalty, L-BFGS.
+    """Logistic regression, L2 penalty, Newton's method.
 
     Args:
         C: inverse strength of the penalty.
-        max_iter: of L-BFGS, for one value of C.
-        tol: largest entry of the preconditioned gradient of the mean loss at which to stop.
+        max_iter: steps of Newton's method, for one value of C.
+        tol: norm of the objective's gradient at which to stop, as a share of that of the penalty's part.
         class_weight: None, or "balanced" for weights inverse to the classes' frequencies.
 
     """
@@ -50,7 +62,7 @@ class Logistic(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-
     """(K,), or (1,)."""
 
     def __init__(
-        self, *, C: float = 1.0, max_iter: int = 1000, tol: float = 3e-4, class_weight: str | None = None
+        self, *, C: float = 1.0, max_iter: int = 100, tol: float = 1e-3, class_weight: str | None = None
     ) -> None:
         self.C = C
         self.max_iter = max_iter
@@ -78,8 +90,7 @@ class Logistic(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-
         if len(classes) < 2:
             raise ValueError(f"got the single class {classes[0]!r}, expected at least two")
         problem = _Problem(X, np.searchsorted(classes, y), compute_sample_weight(self.class_weight, y))
-        for C in sorted(values):
-            coef, intercept = problem.solve(C, self.max_iter, self.tol)
+        for C, coef, intercept in problem.path(values, self.max_iter, self.tol):
             fitted = type(self)(**{**self.get_params(), "C": C})
             fitted.classes_, fitted.n_features_in_ = classes, X.shape[1]
             fitted.coef_, fitted.intercept_ = coef, intercept
@@ -89,12 +100,12 @@ class Logistic(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-
         """Return the logits of X (n, D): (n, K), or (n,) of the second class where there are two."""
         check_is_fitted(self)
         X = validate_data(self, X, dtype=[np.float32, np.float64], reset=False)
-        logits = X @ self.coef_.T.astype(X.dtype) + self.intercept_
+        logits = X.astype(np.float64) @ self.coef_.T + self.intercept_
         return np.asarray(logits[:, 0] if len(self.classes_) == 2 else logits)
 
     def predict_proba(self, X: Matrix) -> npt.NDArray[np.float64]:
         """Return the class probabilities of X (n, D): (n, K), columns in the order of `classes_`."""
-        logits = self.decision_function(X).astype(np.float64)
+        logits = self.decision_function(X)
         both = np.column_stack([np.zeros(len(logits)), logits]) if logits.ndim == 1 else logits
         return np.asarray(_softmax(both), dtype=np.float64)
 
@@ -108,70 +119,170 @@ def _softmax(logits: Matrix) -> Matrix:
     return np.asarray(exponentials / exponentials.sum(axis=1, keepdims=True))
 
 
+class _State(NamedTuple):
+    """A solution, and what helps to find the next one."""
+
+    weights: Matrix
+    """(r + 1, K): of every axis, and below them the intercepts."""
+    factor: Matrix | None = None
+    """(r + 1, r + 1): lower Cholesky factor of a mean Hessian, if one was needed."""
+    spent: int = 0
+    """Products with the Hessian since it was made."""
+    converged: bool = True
+
+
 class _Problem:
-    """The data in its principal axes, and the last solution: n rows, r axes, K columns of weights (1 for two classes).
+    """The data in its principal axes: n rows, r axes and a column of ones, K columns of weights (1 for two classes).
 
     All sums over rows are weighted and divided by the sum of the weights.
     """
 
     def __init__(self, X: Matrix, target: npt.NDArray[np.intp], weight: Matrix) -> None:
-        classes = int(target.max()) + 1
+        one_hot = np.eye(int(target.max()) + 1)[target]
         self.total = float(weight.sum())
-        self.weight = (weight / self.total).astype(X.dtype)[:, None]  # (n, 1)
-        one_hot = np.eye(classes, dtype=X.dtype)[target]
-        self.two = classes == 2
+        self.weight = (weight / self.total)[:, None]  # (n, 1)
+        self.two = one_hot.shape[1] == 2
         self.one_hot = one_hot[:, 1:] if self.two else one_hot  # (n, K)
-        self.mean = (self.weight * X).sum(axis=0, dtype=np.float64).astype(X.dtype)
-        self.axes, self.variance, self.Z = _rotated(X - self.mean, self.weight)
-        share = np.clip((self.weight * one_hot).sum(axis=0, dtype=np.float64), 1e-12, None)
-        start = np.log(share[1:] / share[0]) if self.two else np.log(share) - np.log(share).mean()
-        self.W, self.b = np.zeros((len(self.variance), len(start))), start
+        self.mean = sum((self.weight[rows] * X[rows]).sum(axis=0, dtype=np.float64) for rows in _blocks(len(X)))
+        self.axes, self.variance = _principal_axes(X, self.mean, self.weight)
+        self.Z = np.ones((len(X), len(self.variance) + 1))
+        for rows in _blocks(len(X)):
+            self.Z[rows, :-1] = (X[rows] - self.mean) @ self.axes
+        share = np.clip((self.weight * one_hot).sum(axis=0), 1e-12, None)
+        self.start = np.zeros((self.Z.shape[1], self.one_hot.shape[1]))
+        self.start[-1] = np.log(share[1:] / share[0]) if self.two else np.log(share) - np.log(share).mean()
 
-    def solve(self, C: float, max_iter: int, tol: float) -> tuple[Matrix, Matrix]:
-        """Return coefficients (K, D) and intercepts (K,) at one C, starting from the last solution."""
-        from scipy.optimize import minimize  # noqa: PLC0415  # half a second that no fitted head needs
+    def path(self, values: Sequence[float], max_iter: int, tol: float) -> Iterator[tuple[float, Matrix, Matrix]]:
+        """Yield each C, ascending, with its coefficients (K, D) and intercepts (K,)."""
+        rungs, state = iter(LADDER), _State(self.start)
+        rung = next(rungs)
+        for C in sorted(values):
+            while rung < C:
+                state = self.solve(state, rung, max_iter, tol)
+                rung = next(rungs, np.inf)
+            found = self.solve(state, C, max_iter, tol)
+            if rung == C:
+                state, rung = found, next(rungs, np.inf)
+            coef = (self.axes @ found.weights[:-1]).T
+            if not found.converged:
+                warnings.warn(f"C={C:g}: stopped at max_iter={max_iter}", ConvergenceWarning, stacklevel=4)
+            yield C, coef, found.weights[-1] - coef @ self.mean
 
-        penalty = 1 / (C * self.total)
-        probability = self._probability(self.Z @ self.W.astype(self.Z.dtype) + self.b.astype(self.Z.dtype))
-        curvature = max(float((self.weight * probability * (1 - probability)).sum(dtype=np.float64)), 1e-6)
-        curvature /= probability.shape[1]
-        root = 1 / np.sqrt(curvature * self.variance + penalty)[:, None]  # (r, 1)
-        root_b = 1 / np.sqrt(curvature)
-        shape = self.W.shape
+    def solve(self, state: _State, C: float, max_iter: int, tol: float) -> _State:
+        """Return the solution at one C, starting from another one."""
+        penalty = np.full((len(state.weights), 1), 1 / (C * self.total))
+        penalty[-1] = 0
+        for _ in range(max_iter):
+            weights = state.weights
+            logits = self.Z @ weights
+            probability = self._probability(logits)
+            residual = self.weight * (probability - self.one_hot)
+            gradient = self.Z.T @ residual + penalty * weights
+            rounding = 16 * EPS * np.sqrt(self.variance.sum() + 1) * np.abs(residual).sum()
+            size, scale = float(np.linalg.norm(gradient)), float(np.linalg.norm(penalty * weights))
+            if size <= max(tol * scale, rounding):
+                return state._replace(converged=True)
+            share = max(min(0.5, (size / scale) ** 0.5 if scale else 0.5), tol * scale / size / 2)
+            state, step = self._newton_step(state, penalty, probability, gradient, share)
+            length = self._step_length(logits, weights, step, gradient, penalty)
+            if not length:
+                break
+            state = state._replace(weights=weights + length * step)
+        return state._replace(converged=False)
 
-        def loss(flat: npt.NDArray[np.float64]) -> tuple[float, npt.NDArray[np.float64]]:
-            W, b = root * flat[: self.W.size].reshape(shape), root_b * flat[self.W.size :]
-            value, slope, slope_b = self._loss(W, b)
-            value += penalty / 2 * float((W**2).sum())
-            return value, np.concatenate([(root * (slope + penalty * W)).ravel(), root_b * slope_b])
+    def _newton_step(
+        self, state: _State, penalty: Matrix, probability: Matrix, gradient: Matrix, share: float
+    ) -> tuple[_State, Matrix]:
+        """Return a step after which a share of the gradient is left, were the objective quadratic."""
+        from scipy.linalg import cho_solve  # noqa: PLC0415  # half a second that no fitted head needs
+        from scipy.sparse.linalg import LinearOperator, cg  # noqa: PLC0415
 
-        start = np.concatenate([(self.W / root).ravel(), self.b / root_b])
-        found = minimize(
-            loss,
-            start,
-            jac=True,
-            method="L-BFGS-B",
-            # ftol: what a float32 sum cannot show is no reason to stop.
-            options={"maxiter": max_iter, "maxfun": 2 * max_iter, "gtol": tol, "ftol": 0},
+        shape = gradient.shape
+        spread = self.weight * probability * (1 - probability)  # (n, K)
+        of_class = np.maximum(spread.sum(axis=0), np.finfo(np.float64).tiny)
+        if state.spent > PATIENCE:
+            whole = not self.two and gradient.size <= SMALL
+            curvature = probability if whole else spread.mean(axis=1, keepdims=True)
+            state = state._replace(factor=(self._whole_factor if whole else self._factor)(curvature, penalty), spent=0)
+        products = 0
+
+        def hessian_times(flat: Matrix) -> Matrix:
+            nonlocal products
+            products += 1
+            direction = flat.reshape(shape)
+            change = self.Z @ direction
+            if not self.two:
+                change -= (probability * change).sum(axis=1, keepdims=True)
+            change *= self.weight * probability * (1 - probability if self.two else 1)
+            return np.asarray((self.Z.T @ change + penalty * direction).ravel())
+
+        def preconditioned(flat: Matrix) -> Matrix:
+            if state.factor is not None and len(state.factor) == len(flat):
+                return np.asarray(cho_solve((state.factor, True), flat))
+            given = flat.reshape(shape)
+            if state.factor is None:
+                return np.asarray((given / (of_class * np.append(self.variance, 1)[:, None] + penalty)).ravel())
+            return np.asarray((cho_solve((state.factor, True), given) / (of_class / of_class.mean())).ravel())
+
+        square = (gradient.size, gradient.size)
+        step, _ = cg(
+            LinearOperator(square, hessian_times, dtype=np.float64),
+            -gradient.ravel(),
+            rtol=share,
+            maxiter=200,
+            M=LinearOperator(square, preconditioned, dtype=np.float64),
         )
-        if found.status == 1:
-            warnings.warn(f"C={C:g}: stopped at max_iter={max_iter}", ConvergenceWarning, stacklevel=3)
-        self.W, self.b = root * found.x[: self.W.size].reshape(shape), root_b * found.x[self.W.size :]
-        coef = (self.axes @ self.W.astype(self.axes.dtype)).T
-        return coef, self.b - coef @ self.mean
+        return state._replace(spent=state.spent + products), step.reshape(shape)
 
-    def _loss(self, W: Matrix, b: Matrix) -> tuple[float, Matrix, Matrix]:
-        """Return the mean log-loss and its slopes by W (r, K) and b (K,)."""
-        logits = self.Z @ W.astype(self.Z.dtype) + b.astype(self.Z.dtype)
+    def _factor(self, curvature: Matrix, penalty: Matrix) -> Matrix:
+        """Return the lower Cholesky factor of the Hessian at curvatures (n, 1): (r + 1, r + 1)."""
+        from scipy.linalg import cholesky  # noqa: PLC0415
+
+        hessian = np.diag(penalty[:, 0])
+        for rows in _blocks(len(self.Z)):
+            root = np.sqrt(curvature[rows]) * self.Z[rows]
+            hessian += root.T @ root
+        hessian[np.diag_indices_from(hessian)] += EPS * hessian.diagonal().max()  # where all rows are told apart
+        return np.asarray(cholesky(hessian, lower=True))
+
+    def _whole_factor(self, probability: Matrix, penalty: Matrix) -> Matrix:
+        """Return the lower Cholesky factor of the Hessian itself, at probabilities (n, K): ((r + 1) K, (r + 1) K)."""
+        from scipy.linalg import cholesky  # noqa: PLC0415
+
+        classes = probability.shape[1]
+        hessian = np.diag(np.repeat(penalty[:, 0], classes))
+        for rows in _blocks(len(self.Z)):
+            Z, p, weight = self.Z[rows], probability[rows], self.weight[rows]
+            product = (np.sqrt(weight)[:, :, None] * Z[:, :, None] * p[:, None, :]).reshape(len(Z), -1)
+            hessian -= product.T @ product
+            for k in range(classes):
+                root = np.sqrt(weight * p[:, [k]]) * Z
+                hessian[k::classes, k::classes] += root.T @ root
+        hessian[np.diag_indices_from(hessian)] += (
+            len(hessian) * EPS * hessian.diagonal().max()
+        )  # intercepts may shift together
+        return np.asarray(cholesky(hessian, lower=True))
+
+    def _step_length(self, logits: Matrix, weights: Matrix, step: Matrix, gradient: Matrix, penalty: Matrix) -> float:
+        """Halve the step until the objective falls by a part of what its slope promises (Armijo 1966); or return 0."""
+        change = self.Z @ step
+        slope, now = float((gradient * step).sum()), self._objective(logits, weights, penalty)
+        length = 1.0
+        while length > 1e-10:
+            then = self._objective(logits + length * change, weights + length * step, penalty)
+            if then <= now + 1e-4 * length * slope + 4 * EPS * abs(now):
+                return length
+            length /= 2
+        return 0.0
+
+    def _objective(self, logits: Matrix, weights: Matrix, penalty: Matrix) -> float:
         if self.two:
-            value = np.logaddexp(0, logits) - self.one_hot * logits
+            loss = np.logaddexp(0, logits) - self.one_hot * logits
         else:
             top = logits.max(axis=1, keepdims=True)
-            value = top + np.log(np.exp(logits - top).sum(axis=1, keepdims=True))
-            value -= (self.one_hot * logits).sum(axis=1, keepdims=True)
-        residual = self.weight * (self._probability(logits) - self.one_hot)
-        slope = (self.Z.T @ residual).astype(np.float64)
-        return float((self.weight * value).sum(dtype=np.float64)), slope, residual.sum(axis=0, dtype=np.float64)
+            loss = top + np.log(np.exp(logits - top).sum(axis=1, keepdims=True))
+            loss -= (self.one_hot * logits).sum(axis=1, keepdims=True)
+        return float((self.weight * loss).sum() + (penalty * weights**2).sum() / 2)
 
     def _probability(self, logits: Matrix) -> Matrix:
         if self.two:
@@ -181,27 +292,22 @@ class _Problem:
         return _softmax(logits)
 
 
-def _rotated(X: Matrix, weight: Matrix) -> tuple[Matrix, Matrix, Matrix]:
-    """Return principal axes (D, r), variances along them (r,), and centred X (n, D) in these axes: (n, r).
+def _blocks(rows: int) -> list[slice]:
+    return [slice(start, start + _BLOCK) for start in range(0, rows, _BLOCK)]
 
-    Double precision throughout: in float32 small variances would be rounding errors, and they matter at large C.
-    """
+
+def _principal_axes(X: Matrix, mean: Matrix, weight: Matrix) -> tuple[Matrix, Matrix]:
+    """Return principal axes (D, r) and variances along them (r,) of X (n, D)."""
     n, width = X.shape
     if n < width:
-        root = np.sqrt(weight) * X.astype(np.float64)
+        root = np.sqrt(weight) * (X - mean)
         variance, vectors = np.linalg.eigh(root @ root.T)
     else:
-        variance, vectors = np.linalg.eigh(_gram(X, weight))
-    kept = variance > variance[-1] * max(n, width) * np.finfo(np.float64).eps + np.finfo(np.float64).tiny
+        gram = np.zeros((width, width))
+        for rows in _blocks(n):
+            centred = X[rows] - mean
+            gram += (weight[rows] * centred).T @ centred
+        variance, vectors = np.linalg.eigh(gram)
+    kept = variance > variance[-1] * max(n, width) * EPS + np.finfo(np.float64).tiny
     variance, vectors = variance[kept], vectors[:, kept]
-    axes = (vectors if n >= width else (root.T @ vectors) / np.sqrt(variance)).astype(X.dtype)
-    return axes, variance, X @ axes
-
-
-def _gram(X: Matrix, weight: Matrix) -> npt.NDArray[np.float64]:
-    """Return the sum of weighted outer products of the rows of X (n, D): (D, D), a block of rows at a time."""
-    gram = np.zeros((X.shape[1], X.shape[1]))
-    for start in range(0, len(X), _BLOCK):
-        block = X[start : start + _BLOCK].astype(np.float64)
-        gram += (weight[start : start + _BLOCK] * block).T @ block
-    return gram
+    return (vectors if n >= width else (root.T @ vectors) / np.sqrt(variance)), variance

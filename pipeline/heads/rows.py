@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline import stamps
+from pipeline import folds, stamps
 from pipeline.embeddings.stored import Stored
 from pipeline.errors import StateError
 from pipeline.heads.types import Features, Floats, Ints, Labels
@@ -106,6 +106,11 @@ class Rows:
     def X(self) -> Features:  # noqa: N802  # what scikit-learn calls it
         """(n, D); StateError as `Matrix.chosen`."""
         return self.source.chosen(self.at) if isinstance(self.source, Matrix) else self.source[self.at]
+
+    @cached_property
+    def origin(self) -> Ints:
+        """(n, 2): the number of each row's image, and of its group."""
+        return folds.origin_of(self.image, self.group)
 
     def __getitem__(self, chosen: Ints) -> "Rows":
         """Return some of the rows, with features that are still unread."""

@@ -17,6 +17,8 @@ MODEL, WEIGHTS = "model.skops", "weights.safetensors"
 TRUSTED = (
     "pipeline.heads.calibration.Calibrated",
     "pipeline.heads.calibration.Uncalibrated",
+    "pipeline.heads.ensembles.Stacking",
+    "pipeline.heads.ensembles.Voting",
     "pipeline.heads.logistic.Logistic",
     "pipeline.nn.mlp.MLPHead",
     "pipeline.nn.streaming.StreamingHead",

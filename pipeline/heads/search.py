@@ -1,4 +1,4 @@
-"""Choosing hyper-parameters: folds that keep images and groups whole, and scores of candidates.
+"""Choosing hyper-parameters: scores of candidates, and which of them wins.
 
 scikit-learn's own searches know neither views of one image nor a path of regularisation; the folds are its own.
 Every fit of one fold is a task for a cluster. A task carries its classifiers and the numbers of its rows; what all
@@ -15,14 +15,24 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from pipeline import folds
 from pipeline.engines import Cluster
-from pipeline.errors import InputError
 from pipeline.evaluation import metrics
+from pipeline.evaluation.metrics import Judged
+from pipeline.evaluation.predictions import Ints
+from pipeline.folds import Fold
 from pipeline.heads.rows import Rows, packed, unpacked
-from pipeline.heads.types import Classifier, Features, Ints, Labels
+from pipeline.heads.training import trained
+from pipeline.heads.types import Classifier
 
 Built = tuple[Mapping[str, Any], Classifier]
 """Settings, and the unfitted classifier that has them."""
+
+Order = Callable[[Mapping[str, Any]], Any]
+"""Settings -> what sorts simple ones before complex ones."""
+
+BLOCKS = 200
+"""Parts of the judged rows that a standard error is the spread over, at most."""
 
 Warned = tuple[str, type[Warning]]
 """What was said, and of which kind."""
@@ -39,20 +49,20 @@ class Candidate:
     scores: tuple[float, ...] = ()
     rows: int | None = None
     """Training rows of a fold, where the search did not use all."""
+    spread: float | None = None
+    """Standard error of the only score, over images, or groups where there are some."""
 
     @property
     def mean(self) -> float:
         """The mean score over the folds."""
         return float(np.mean(self.scores)) if self.scores else float("nan")
 
-
-@dataclass(frozen=True)
-class Fold:
-    """Rows to train on, rows held out, and of these the images as they are, without further views."""
-
-    train: Ints
-    held: Ints
-    judged: Ints
+    @property
+    def error(self) -> float:
+        """The standard error of the mean."""
+        if self.spread is not None:
+            return self.spread
+        return float(np.std(self.scores, ddof=1) / len(self.scores) ** 0.5) if len(self.scores) > 1 else 0.0
 
 
 @dataclass(frozen=True)
@@ -62,6 +72,8 @@ class Judging:
     rows: Rows
     folds: Sequence[Fold]
     metric: str
+    probabilities: Callable[[Classifier, Rows], npt.NDArray[np.float64]]
+    """Of a fitted classifier, on rows: as what is shipped would give them. It travels to other processes."""
     progress: Callable[[int], object]
     """Is told the number of fits done."""
     cluster: Cluster
@@ -69,71 +81,62 @@ class Judging:
 
 
 def folds_of(rows: Rows, number: int, seed: int) -> list[Fold]:
-    """Deal images into shuffled folds, stratified and with groups kept whole, and their rows with them.
+    """Deal images into folds, and their rows with them, as `folds.deal`."""
+    return folds.deal(rows.y, rows.origin, number, seed)
 
-    Shuffled, for files often lie in an order that means something.
 
-    Raises:
-        InputError: if a class has fewer images, or the data fewer groups, than there are folds.
+def best_of(candidates: Sequence[Candidate], order: Order) -> int:
+    """Return the number of the simplest candidate within one standard error of the best (Breiman et al. 1984, 3.4.3).
 
+    Only those scored on all rows count. Of equally simple ones the better wins, then the first.
     """
-    from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold  # noqa: PLC0415
-
-    _, first, image_of = np.unique(rows.image, return_index=True, return_inverse=True)
-    y, group = rows.y[first], _whole_groups(rows.group[first])
-    grouped = len(np.unique(group)) < len(group)
-    require_enough(y, group, number)
-    splitter = (StratifiedGroupKFold if grouped else StratifiedKFold)(number, shuffle=True, random_state=seed)
-    return [
-        Fold(np.flatnonzero(np.isin(image_of, train)), np.flatnonzero(np.isin(image_of, held)), first[held])
-        for train, held in splitter.split(first, y, group if grouped else None)
-    ]
-
-
-def _whole_groups(group: Labels) -> Labels:
-    """Make every image without a group a group of its own."""
-    alone = np.array([f"\0{number}" for number in range(len(group))])
-    return np.where(group == "", alone, group)
-
-
-def require_enough(y: Labels, group: Labels, folds: int) -> None:
-    """Raise InputError unless every class has at least one image, and one group, for each fold."""
-    problems = []
-    for name, count in zip(*np.unique(y, return_counts=True), strict=True):
-        groups = len(np.unique(group[y == name]))
-        got = f"{count} training images" + (f" in {groups} groups" if groups < count else "")
-        if groups < folds:
-            problems.append(f"class {str(name)!r}: got {got}, expected at least {folds}, one for each of the folds")
-    if problems:
-        raise InputError(*problems)
-
-
-def best_of(candidates: Sequence[Candidate]) -> int:
-    """Return the number of the best candidate among those scored on all rows; the first of equals."""
     whole = [number for number, candidate in enumerate(candidates) if candidate.rows is None]
-    return max(whole, key=lambda number: (candidates[number].mean, -number))
+    best = max((candidates[number] for number in whole), key=lambda one: one.mean)
+    near = [number for number in whole if candidates[number].mean >= best.mean - best.error - 1e-12]
+    if not near:  # a single one has no score
+        return whole[0]
+    return min(near, key=lambda number: (order(candidates[number].params), number))
 
 
 def scored(models: Sequence[Built], judging: Judging, names: Sequence[str]) -> npt.NDArray[np.float64]:
     """Fit every candidate on every fold; return its scores by the named metrics: (candidates, folds, metrics)."""
-    folds = [(packed(fold.train), packed(fold.judged)) for fold in judging.folds]
-    jobs = list(itertools.product(_paths(models), range(len(folds))))
-    tasks = [_Scoring([models[number][1] for number in path], *folds[fold]) for path, fold in jobs]
-    rows = replace(judging.rows, group=np.full(len(judging.rows.y), ""))  # the folds are dealt: groups need not travel
-    results = judging.cluster.map(partial(_scores_and_warnings, rows, names), tasks)
-    table = np.empty((len(models), len(folds), len(names)))
-    for (path, fold), (scores, warned) in zip(jobs, results, strict=True):
-        table[path, fold] = scores
-        for text, category in warned:
-            warnings.warn(text, category, stacklevel=2)
-        judging.progress(len(path))
+    table = np.empty((len(models), len(judging.folds), len(names)))
+    for number, place, decided in _decided(models, judging):
+        truth, classes = _truth(judging.rows, judging.folds[place])
+        table[number, place] = [metrics.value(name, truth, decided, classes) for name in names]
     return table
 
 
 def grid(models: Sequence[Built], judging: Judging) -> list[Candidate]:
     """Score every candidate on every fold."""
-    table = scored(models, judging, [judging.metric])[:, :, 0].tolist()
-    return [Candidate(params, tuple(row)) for (params, _), row in zip(models, table, strict=True)]
+    found: list[list[tuple[float, float | None]]] = [[] for _ in models]
+    for number, place, decided in _decided(models, judging):
+        fold, spread = judging.folds[place], None
+        truth, classes = _truth(judging.rows, fold)
+        if len(judging.folds) == 1:
+            unit = judging.rows.origin[fold.judged, 1]
+            spread = standard_error(judging.metric, truth, decided, classes, unit)
+        found[number].append((metrics.value(judging.metric, truth, decided, classes), spread))
+    return [
+        Candidate(settings, tuple(score for score, _ in scores), spread=scores[0][1])
+        for (settings, _), scores in zip(models, found, strict=True)
+    ]
+
+
+def standard_error(metric: str, truth: Ints, decided: Ints, classes: int, unit: Ints) -> float:
+    """Return the standard error of a metric of N decisions, by the jackknife (Efron & Tibshirani 1993, ch. 11).
+
+    Units (N,), images or groups of them, are left out one after the other, or in BLOCKS of many.
+    """
+    _, number = np.unique(unit, return_inverse=True)
+    parts = min(BLOCKS, int(number.max()) + 1)
+    part = np.random.default_rng(0).permutation(int(number.max()) + 1)[number] % parts
+    judged = Judged(truth, decided, np.eye(classes)[decided])
+    left = np.concatenate([
+        metrics.METRICS[metric]((part != np.arange(start, min(start + 8, parts))[:, None]).astype(np.float64), judged)
+        for start in range(0, parts, 8)
+    ])  # fmt: skip
+    return float(np.sqrt((parts - 1) / parts * ((left - left.mean()) ** 2).sum())) if parts > 1 else 0.0
 
 
 def halving(models: Sequence[Built], judging: Judging, begin: int, seed: int) -> list[Candidate]:
@@ -181,63 +184,66 @@ def _paths(models: Sequence[Built]) -> list[list[int]]:
     """Put candidates together that differ in C alone, where their classifier can fit all values of it in one go."""
     groups: dict[str, list[int]] = {}
     for number, (settings, model) in enumerate(models):
-        can = hasattr(_scorer(model).steps[-1][1], "path") if hasattr(_scorer(model), "steps") else False
+        can = hasattr(model, "steps") and hasattr(model[-1], "path")
         shared = {key: value for key, value in settings.items() if key != "C"} if can else number
         groups.setdefault(repr(shared), []).append(number)
     return list(groups.values())
 
 
-def _scorer(model: Classifier) -> Classifier:
-    """Return what decides, without calibration, which would multiply the price of a search."""
-    return getattr(model, "estimator", model) if "cv" in model.get_params(deep=False) else model
-
-
 @dataclass(frozen=True)
-class _Scoring:
-    """One task: models that form a path, or one, and the packed rows of one fold."""
+class _Task:
+    """Models that form a path, or one, and the packed rows of one fold."""
 
     models: Sequence[Classifier]
     train: bytes
     judged: bytes
 
 
-def _scores_and_warnings(rows: Rows, names: Sequence[str], task: _Scoring) -> tuple[list[list[float]], list[Warned]]:
-    """Score a task's models, and return what was warned of, too: a worker's warnings would stay with it."""
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        scores = _scores(rows, names, task)
-    return scores, [(str(one.message), one.category) for one in caught]
+def _decided(models: Sequence[Built], judging: Judging) -> Iterator[tuple[int, int, Ints]]:
+    """Fit every candidate on every fold; yield its number, the fold's, and the class it gives to each judged row."""
+    packs = [(packed(fold.train), packed(fold.judged)) for fold in judging.folds]
+    jobs = list(itertools.product(_paths(models), range(len(packs))))
+    tasks = [_Task([models[number][1] for number in path], *packs[fold]) for path, fold in jobs]
+    results = judging.cluster.map(partial(_with_warnings, judging.rows, judging.probabilities), tasks)
+    for (path, fold), (found, warned) in zip(jobs, results, strict=True):
+        for text, category in warned:
+            warnings.warn(text, category, stacklevel=2)
+        judging.progress(len(path))
+        for number, decided in zip(path, found, strict=True):
+            yield number, fold, decided
 
 
-def _scores(rows: Rows, names: Sequence[str], task: _Scoring) -> list[list[float]]:
-    """Score a task's models by the named metrics: (models, metrics)."""
+def _truth(rows: Rows, fold: Fold) -> tuple[Ints, int]:
+    classes, number = np.unique(rows.y, return_inverse=True)
+    return number[fold.judged], len(classes)
+
+
+def _with_warnings(
+    rows: Rows, probabilities: Callable[[Classifier, Rows], npt.NDArray[np.float64]], task: _Task
+) -> tuple[list[Ints], list[Warned]]:
+    """Return what a task's models decide, and what was warned of, too: a worker's warnings would stay with it."""
     train, judged = rows[unpacked(task.train)], rows[unpacked(task.judged)]
     classes = np.unique(rows.y)
-    truth = np.searchsorted(classes, judged.y)
-    return [
-        [metrics.value(name, truth, np.searchsorted(classes, decided), len(classes)) for name in names]
-        for decided in _decisions(task.models, train, judged.X)
-    ]
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        decided = [
+            np.searchsorted(classes, model.classes_)[probabilities(model, judged).argmax(axis=1)]
+            for model in _fitted(task.models, train)
+        ]
+    return decided, [(str(one.message), one.category) for one in caught]
 
 
-def _decisions(models: Sequence[Classifier], train: Rows, X: Features) -> Iterator[Labels]:
-    """Fit models, and yield the labels that each gives to X."""
+def _fitted(models: Sequence[Classifier], train: Rows) -> Iterator[Classifier]:
+    """Fit models, those of a path in one go."""
     from sklearn.base import clone  # noqa: PLC0415
+    from sklearn.pipeline import make_pipeline  # noqa: PLC0415
 
-    first = clone(_scorer(models[0]))
+    first = clone(models[0])
     if len(models) == 1:
-        yield fit_quietly(first, train).predict(X)
+        yield trained(first, train.X, train.y, train.origin)
         return
     before, last = first[:-1], first[-1]
-    features, judged = train.X, X
-    if before.steps:
-        features, judged = before.fit_transform(train.X), before.transform(X)
-    values = [_scorer(model)[-1].C for model in models]
+    features = before.fit_transform(train.X) if before.steps else train.X
+    values = [model[-1].C for model in models]
     fitted = {one.C: one for one in last.path(features, train.y, values)}
-    yield from (fitted[C].predict(judged) for C in values)
-
-
-def fit_quietly(model: Classifier, rows: Rows) -> Classifier:
-    """Fit; then predict on one core, for threads add up a forest's votes in the order they finish."""
-    model.fit(rows.X, rows.y)
-    return model.set_params(**{key: 1 for key in model.get_params() if key.endswith("n_jobs")})
+    yield from (make_pipeline(*(step for _, step in before.steps), fitted[C]) for C in values)

@@ -10,11 +10,12 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from sklearn.base import BaseEstimator, ClassifierMixin
-from sklearn.model_selection import train_test_split
 from sklearn.utils.class_weight import compute_class_weight
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor, nn
+
+from pipeline import folds
 
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.intp]
@@ -109,15 +110,16 @@ class MLPHead(DenseHead):
         self.class_weight = class_weight
         self.random_state = random_state
 
-    def fit(self, X: Floats, y: npt.NDArray[np.str_]) -> Self:
-        """Train on X (n, D) with labels y (n,)."""
+    def fit(self, X: Floats, y: npt.NDArray[np.str_], origin: Ints | None = None) -> Self:
+        """Train on X (n, D) with labels y (n,); `origin` (n, 2) are the rows' images and groups, for early stopping."""
         X, y = validate_data(self, X, y, dtype=np.float32)
         check_classification_targets(y)
         for name in ("hidden", "epochs", "patience", "batch_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}: got {getattr(self, name)}, expected at least 1")
         self.classes_, targets = np.unique(y, return_inverse=True)
-        fitted, held = self._hold_out(targets)
+        of = folds.apart(len(y)) if origin is None else origin
+        fitted, held = folds.hold_out(targets, of, HELD_OUT, self.random_state)
         rows, labels = torch.from_numpy(np.ascontiguousarray(X)), torch.from_numpy(targets)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0 if self.random_state is None else self.random_state)
@@ -126,15 +128,6 @@ class MLPHead(DenseHead):
             self._train(network, loss, rows[fitted], labels[fitted], rows[held], labels[held])
         self._keep(network)
         return self
-
-    def _hold_out(self, targets: Ints) -> tuple[Ints, Ints]:
-        """Split rows for early stopping; data too small to spare a row of each class is judged on itself."""
-        rows = np.arange(len(targets))
-        smallest = np.bincount(targets).min()
-        if smallest < 2 or round(len(rows) * HELD_OUT) < len(self.classes_):
-            return rows, rows
-        fitted, held = train_test_split(rows, test_size=HELD_OUT, stratify=targets, random_state=self.random_state)
-        return fitted, held
 
     def _train(
         self, network: nn.Sequential, loss: nn.Module, X: Tensor, y: Tensor, X_held: Tensor, y_held: Tensor

@@ -43,6 +43,7 @@ def main(params: Params, backbone: str, head: str) -> str:
         "candidates": [asdict(candidate) for candidate in chosen.candidates],
         "unconverged_fits": chosen.unconverged,
         "warnings": list(chosen.warned),
+        "notes": list(chosen.notes),
         "seed": params.seed,
         "device": "cpu",
         "prediction": _prediction(chosen.model, images[given.test].X),

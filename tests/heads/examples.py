@@ -17,7 +17,7 @@ QUICK: dict[str, dict[str, Any]] = {
     "mlp": {"hidden": 16, "learning_rate": 0.01, "epochs": 30},
     "stacking": {"folds": 2},
 }
-NEEDS_FOLDS = [name for name in HEADS if hasattr(HEADS[name](), "cv")]
+NEEDS_FOLDS = [name for name in HEADS if hasattr(HEADS[name](), "cv") or name == "stacking"]
 """Heads that cross-validate within themselves: a class with one sample is refused."""
 
 

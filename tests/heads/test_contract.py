@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from pipeline import heads, stamps
 from pipeline.errors import InputError
-from pipeline.heads import HEADS, Rows
+from pipeline.heads import HEADS, Rows, catalogue, search, simplicity
+from pipeline.nn import streaming
 from tests.conftest import REPOSITORY
 from tests.heads.examples import NEEDS_FOLDS, QUICK, data, fitted, selection
 from tests.processors import PROCESSORS
@@ -153,3 +154,44 @@ def test_every_head_can_be_calibrated(name: str) -> None:
     chosen = heads.fit(name, entry, Rows.of(X[:40], y[:40]), Rows.of(X[40:], y[40:]), selection(folds=2), 0)
     np.testing.assert_allclose(heads.predict(chosen.model, X).sum(axis=1), 1)
     assert set(chosen.calibration) == {"method", "before", "after"}
+
+
+def two_of(name: str) -> dict[str, object]:
+    """Return an entry with a choice."""
+    return {**QUICK.get(name, {}), **({"epochs": [1, 2]} if "streaming" in name else {"scale": ["none", "standard"]})}
+
+
+@every_head
+@pytest.mark.parametrize("classes", [2, 3])
+@pytest.mark.parametrize("search_and_calibrate", [("grid", "none"), ("validation", "none"), ("grid", "sigmoid")])
+def test_what_is_scored_is_what_would_be_shipped(
+    name: str, classes: int, search_and_calibrate: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(streaming, "STEPS", 20)
+    X, y = data(classes, n=80, seed=2)
+    X[::2] = np.random.default_rng(3).normal(size=(40, 6))  # so that heads differ
+    how, method = search_and_calibrate
+    train, validation, choice = Rows.of(X[:60], y[:60]), Rows.of(X[60:], y[60:]), selection(folds=2)
+    chosen = heads.fit(name, {**two_of(name), "search": how, "calibrate": method}, train, validation, choice, 0)
+    winner = next(one for one in chosen.candidates if one.params is chosen.params)
+    alone = dict(chosen.params)
+    if how == "validation":
+        shipped = heads.fit(name, alone, train, validation, choice, 0)
+        names = np.unique(y)
+        assert (names[shipped.validation.argmax(axis=1)] == validation.y).mean() == winner.scores[0]
+        return
+    for fold, score in zip(search.folds_of(train, 2, 0), winner.scores, strict=True):
+        head = heads.fit(name, {**alone, "calibrate": method}, train[fold.train], validation, choice, 0).model
+        decided = head.classes_[heads.predict(head, train.X[fold.judged]).argmax(axis=1)]
+        assert (decided == train.y[fold.judged]).mean() == score
+
+
+@every_head
+def test_of_two_settings_one_is_simpler_by_the_factorys_word_or_by_the_order_of_the_file(name: str) -> None:
+    told, every = catalogue.simpler(name), catalogue.settings_of(name, {})
+    assert set(told) <= every
+    for key in every:
+        models = [({key: value}, None) for value in ("auto", 1, 2)]
+        order = simplicity.order_of(name, models)
+        ranked = [settings[key] for settings, _ in sorted(models, key=lambda model: order(model[0]))]
+        assert ranked == {None: ["auto", 1, 2], True: [2, 1, "auto"], False: [1, 2, "auto"]}[told.get(key)]

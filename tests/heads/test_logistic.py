@@ -35,7 +35,7 @@ def test_every_value_of_the_path_is_scikit_learns_solution(
 ) -> None:
     X, y = data(n, width, classes)
     values = [1e-5, 1e-2, 1.0, 10.0]
-    path = Logistic(tol=1e-9, max_iter=10_000, class_weight=class_weight).path(X, y, values)
+    path = Logistic(tol=1e-9, class_weight=class_weight).path(X, y, values)
     for C, ours in zip(values, path, strict=True):
         reference = LogisticRegression(C=C, tol=1e-10, max_iter=100_000, class_weight=class_weight).fit(X, y)
         np.testing.assert_allclose(ours.predict_proba(X), reference.predict_proba(X), atol=2e-4)
@@ -43,15 +43,38 @@ def test_every_value_of_the_path_is_scikit_learns_solution(
         assert objective(ours, X, y, weight) <= objective(reference, X, y, weight) * (1 + 1e-9)
 
 
-# With more features than rows the loss itself is nearly zero, and so is what single precision can tell of it.
-@pytest.mark.parametrize(("n", "width", "off"), [(3000, 12, 1e-4), (40, 60, 1e-2)])
-def test_single_precision_loses_no_direction_of_small_variance(n: int, width: int, off: float) -> None:
-    X, y = data(n, width, 3)
+@pytest.mark.parametrize("classes", [2, 10, 100])
+@pytest.mark.parametrize("condition", [1.0, 1e3])
+@pytest.mark.parametrize("C", [1e-6, 1e-2, 1.0, 1e5])
+def test_half_precision_features_of_any_condition_have_scikit_learns_solution_at_1e_8(
+    classes: int, condition: float, C: float
+) -> None:
+    generator = np.random.default_rng(classes)
+    scale = np.logspace(0, -np.log10(condition), 8)
+    X = (generator.normal(size=(400, 8)) @ np.linalg.qr(generator.normal(size=(8, 8)))[0] * scale).astype(np.float16)
+    y = (X / scale @ generator.normal(size=(8, classes)) + generator.gumbel(size=(400, classes))).argmax(axis=1)
     X = X.astype(np.float32)
-    ours = Logistic(C=10.0, tol=1e-6, max_iter=10_000).fit(X, y)
-    reference = LogisticRegression(C=10.0, tol=1e-10, max_iter=100_000).fit(X.astype(np.float64), y)
-    weight = np.ones(n)
-    assert objective(ours, X, y, weight) <= objective(reference, X, y, weight) * (1 + off)
+    ours = Logistic(C=C, tol=1e-8).fit(X, y)
+    reference = LogisticRegression(C=C, tol=1e-8, solver="newton-cholesky", max_iter=1000).fit(X.astype(np.float64), y)
+    np.testing.assert_allclose(ours.predict_proba(X), reference.predict_proba(X), atol=1e-6)
+    weight = np.ones(len(y))
+    assert objective(ours, X, y, weight) == pytest.approx(objective(reference, X, y, weight), rel=1e-8)
+
+
+def test_by_default_the_objective_is_within_a_millionth_of_the_smallest_over_the_whole_sweep() -> None:
+    X, y = data(300, 40, 3)
+    tight = Logistic(tol=1e-8).path(X.astype(np.float32), y, SWEEP)
+    for ours, best in zip(Logistic().path(X.astype(np.float32), y, SWEEP), tight, strict=True):
+        least = objective(best, X, y, np.ones(300))
+        assert objective(ours, X, y, np.ones(300)) <= least * (1 + 1e-6)
+
+
+def test_a_solution_is_the_same_bits_alone_and_in_any_sweep() -> None:
+    X, y = data(60, 80, 3)
+    X = X.astype(np.float32)
+    swept = {model.C: model.coef_ for model in Logistic().path(X, y, [*SWEEP, 0.5, 77.0])}
+    for C in (1e-6, SWEEP[1], 0.5, 77.0, 1e5):
+        np.testing.assert_array_equal(Logistic(C=C).fit(X, y).coef_, swept[C])
 
 
 @given(n=st.integers(4, 30), width=st.integers(1, 40), classes=st.integers(2, 4), single=st.booleans())

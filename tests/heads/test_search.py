@@ -7,9 +7,9 @@ import joblib
 import numpy as np
 import pytest
 
-from pipeline import heads
+from pipeline import engines, heads
 from pipeline.errors import InputError
-from pipeline.heads import Rows, entries, search
+from pipeline.heads import Rows, entries, search, simplicity
 from tests.heads.examples import data, fit, selection
 
 
@@ -84,6 +84,80 @@ def test_halving_finds_what_the_whole_grid_finds() -> None:
     whole, halved = fit("logreg", entry, X, y), fit("logreg", {**entry, "search": "halving"}, X, y)
     best = next(one.mean for one in whole.candidates if one.params == halved.params)
     assert best >= max(one.mean for one in whole.candidates) - 0.02
+
+
+def candidate(C: float, *scores: float, spread: float | None = None) -> search.Candidate:
+    return search.Candidate({"C": C}, scores, spread=spread)
+
+
+@pytest.mark.parametrize(
+    ("candidates", "expected"),
+    [
+        ([candidate(10, 0.9, 0.94), candidate(1, 0.90, 0.91), candidate(0.1, 0.89, 0.90)], 1),  # error 0.02, best 0.92
+        ([candidate(10, 0.92, 0.92), candidate(1, 0.90, 0.93)], 10),  # error 0
+        ([candidate(10, 0.92, 0.92), candidate(1, 0.92, 0.92)], 1),
+        ([candidate(10, 0.92, spread=0.01), candidate(1, 0.911, spread=0.2), candidate(0.1, 0.90, spread=0.2)], 1),
+    ],
+)
+def test_within_one_standard_error_of_the_best_the_simplest_wins(
+    candidates: list[search.Candidate], expected: float
+) -> None:
+    order = simplicity.order_of("logreg", [(one.params, None) for one in candidates])
+    assert candidates[search.best_of(candidates, order)].params == {"C": expected}
+
+
+@pytest.mark.parametrize("metric", ["accuracy", "balanced_accuracy"])
+def test_the_standard_error_of_one_split_is_that_over_images_or_groups(metric: str) -> None:
+    generator = np.random.default_rng(0)
+    truth, group = np.repeat([0, 1], 100), np.repeat(np.arange(20), 10)
+    decided = np.where(generator.random(20)[group] < 0.2, 1 - truth, truth)
+    share = (decided == truth).mean()
+    alone = search.standard_error(metric, truth, decided, 2, np.arange(200))
+    assert alone == pytest.approx((share * (1 - share) / 200) ** 0.5, rel=0.1)
+    assert search.standard_error(metric, truth, decided, 2, group) == pytest.approx(alone * 10**0.5, rel=0.15)
+
+
+def test_a_winner_on_the_edge_of_three_or_more_values_is_noted() -> None:
+    X, y = data()
+    for C, end, further in ((1e-6, "smallest", "smaller"), (1.0, "largest", "larger")):
+        entry = {"C": [1e-6, 1e-3, 1.0], "scale": "l2"}
+        assert simplicity.on_the_edge("logreg", entries.build("logreg", entry, 0), {"C": C}) == [
+            f"C={C:g} is the {end} of the 3 tried; {further} may do better."
+        ]
+    assert fit("logreg", {"C": [1e-7, 1e-6, 1.0], "scale": "l2"}, X, y).notes == [
+        "C=1e-07 is the smallest of the 3 tried; smaller may do better."
+    ]
+    assert fit("logreg", {"C": [1e-6, 1.0]}, X, y).notes == []
+    assert fit("logreg", {"C": 1.0}, X, y).notes == []
+
+
+class Elsewhere(engines.Here):
+    """A cluster whose processor comes to other decisions."""
+
+    def map(self, function: Any, tasks: Any) -> Any:
+        for decided, warned in super().map(function, tasks):
+            yield [np.roll(one, 1) for one in decided], warned
+
+
+@pytest.mark.parametrize("how", ["grid", "validation", "halving"])
+def test_a_shipped_head_that_scores_otherwise_than_the_search_noted_is_an_error_with_both(how: str) -> None:
+    X, y = data()
+    entry = {"C": [1e-3, 1.0], "search": how}
+    with pytest.raises(
+        InputError, match=r"scored 0\.\d+ accuracy for .*'C': .* fitted here scores (1|0)\.\d+ on the same"
+    ):
+        heads.fit("logreg", entry, Rows.of(X, y), Rows.of(X, y), selection(2), 0, cluster=Elsewhere())
+
+
+def test_class_weights_stay_in_force_where_scores_become_probabilities() -> None:
+    generator = np.random.default_rng(0)
+    y = np.where(np.arange(400) % 10 == 0, "rare", "usual")
+    X = (generator.normal(size=(400, 3)) + (y == "rare")[:, None]).astype(np.float32)
+    found = [
+        (heads.predict(fit("linear_svm", {"class_weight": weight}, X, y).model, X).argmax(axis=1) == 0).mean()
+        for weight in (None, "balanced")
+    ]
+    assert found[1] > found[0] + 0.1
 
 
 def test_an_outer_configuration_decides_where_the_search_runs() -> None:

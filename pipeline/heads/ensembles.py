@@ -1,0 +1,100 @@
+"""Heads made of other heads; scikit-learn's own know neither groups nor views."""
+
+from collections.abc import Sequence
+from typing import Self
+
+import numpy as np
+import numpy.typing as npt
+from sklearn.base import BaseEstimator, ClassifierMixin, clone
+
+from pipeline import folds
+from pipeline.heads.training import trained
+from pipeline.heads.types import Classifier, Floats, Ints, Labels
+
+Members = Sequence[tuple[str, Classifier]]
+Probabilities = npt.NDArray[np.float64]
+
+
+class _Ensemble(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
+    """Members by name, each fitted on all rows."""
+
+    estimators: Members
+    estimators_: list[Classifier]
+    classes_: Labels
+
+    def _fit_members(self, X: Floats, y: Labels, origin: Ints) -> None:
+        self.classes_, self.n_features_in_ = np.unique(y), X.shape[1]
+        self.estimators_ = [trained(clone(member), X, y, origin) for _, member in self.estimators]
+
+    def predict(self, X: Floats) -> Labels:
+        """Return the most probable class of each row of X (n, D): (n,)."""
+        return np.asarray(self.classes_[self.predict_proba(X).argmax(axis=1)])
+
+
+class Voting(_Ensemble):
+    """Mean of the members' probabilities.
+
+    Args:
+        estimators: names and unfitted members.
+
+    """
+
+    def __init__(self, estimators: Members) -> None:
+        self.estimators = estimators
+
+    def fit(self, X: Floats, y: Labels, origin: Ints | None = None) -> Self:
+        """Fit every member on X (n, D), y (n,); `origin` (n, 2) are the rows' images and groups."""
+        self._fit_members(X, y, folds.apart(len(y)) if origin is None else origin)
+        return self
+
+    def predict_proba(self, X: Floats) -> Probabilities:
+        """Return (n, K)."""
+        return np.asarray(np.mean([member.predict_proba(X) for member in self.estimators_], axis=0))
+
+
+class Stacking(_Ensemble):
+    """A classifier on the members' cross-validated probabilities (Wolpert 1992).
+
+    Args:
+        estimators: names and unfitted members.
+        final_estimator: unfitted.
+        folds: at most; fewer where a class has fewer groups.
+        random_state: of the folds.
+
+    """
+
+    def __init__(
+        self, estimators: Members, final_estimator: Classifier, *, folds: int = 5, random_state: int | None = None
+    ) -> None:
+        self.estimators = estimators
+        self.final_estimator = final_estimator
+        self.folds = folds
+        self.random_state = random_state
+
+    def fit(self, X: Floats, y: Labels, origin: Ints | None = None) -> Self:
+        """Fit every member on X (n, D), y (n,); `origin` (n, 2) are the rows' images and groups."""
+        origin = folds.apart(len(y)) if origin is None else origin
+        self._fit_members(X, y, origin)
+        known = np.empty((len(self.estimators), len(y), len(self.classes_)))
+        for fold in folds.inner(y, origin, self.folds, 0 if self.random_state is None else self.random_state):
+            for number, (_, member) in enumerate(self.estimators):
+                fitted = trained(clone(member), X[fold.train], y[fold.train], origin[fold.train])
+                known[number, fold.held] = self._probabilities(fitted, X[fold.held])
+        self.final_estimator_ = clone(self.final_estimator).fit(self._side_by_side(known), y)
+        return self
+
+    def predict_proba(self, X: Floats) -> Probabilities:
+        """Return (n, K)."""
+        known = np.stack([self._probabilities(member, X) for member in self.estimators_])
+        return np.asarray(self.final_estimator_.predict_proba(self._side_by_side(known)))
+
+    def _probabilities(self, fitted: Classifier, X: Floats) -> Probabilities:
+        """Return (n, K) of all classes, for a fold may lack one."""
+        probability = np.zeros((len(X), len(self.classes_)))
+        probability[:, np.searchsorted(self.classes_, fitted.classes_)] = fitted.predict_proba(X)
+        return probability
+
+    def _side_by_side(self, known: Probabilities) -> Probabilities:
+        """Put (M, n, K) into columns (n, M K); of two classes the second tells all."""
+        told = known[:, :, 1:] if known.shape[2] == 2 else known
+        return np.concatenate(list(told), axis=1)
