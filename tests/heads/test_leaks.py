@@ -69,7 +69,13 @@ def test_boosting_never_holds_rows_out() -> None:
 
 def test_a_class_that_cross_validates_gets_folds_of_groups() -> None:
     X, y, group = giving_away(0)
-    settings = {"class_name": "sklearn.linear_model.LogisticRegressionCV", "cv": 3, "l1_ratios": (0.0,), "Cs": 1}
+    settings = {
+        "class_name": "sklearn.linear_model.LogisticRegressionCV",
+        "cv": 3,
+        "l1_ratios": (0.0,),
+        "Cs": 1,
+        "scoring": "accuracy",
+    }
     scores = []
     for origin in (np.column_stack([np.arange(240), group]), folds.apart(240)):
         model = trained(HEADS["sklearn_class"](**settings), X, y, origin)
