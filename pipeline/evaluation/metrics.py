@@ -208,12 +208,19 @@ METRICS: Mapping[str, Metric] = {
     "brier": _brier,
     "calibration_error": _calibration_error,
 }
+BY_CLASSES_ALIKE = ("balanced_accuracy", "macro_f1", "roc_auc", "average_precision")
+"""To which the images of a rare class add as much as those of a common one; to all others every image adds the same."""
 OF_PROBABILITIES = ("log_loss", "brier", "calibration_error")
 """What calibration is judged by; smaller is better, for all others larger."""
 BY_CLASS: Mapping[str, Callable[[Floats, Judged], Floats]] = {
     "precision": precision_by_class,
     "recall": recall_by_class,
 }
+
+
+def weight(metric: str, truth: Ints) -> Floats | None:
+    """Return what each image adds to a metric, (N,), None for the same: truth (N,) is a class by its number."""
+    return 1 / np.bincount(truth)[truth] if metric in BY_CLASSES_ALIKE else None
 
 
 def value(metric: str, truth: Ints, decided: Ints, classes: int) -> float:

@@ -56,6 +56,10 @@ class Predictions:
             return self.decided
         return np.asarray(self.probability.argmax(axis=1), dtype=np.int64)
 
+    def right(self) -> npt.NDArray[np.bool_]:
+        """Return whether the decision is the true class, for every row (N,)."""
+        return self.decision() == self.truth()
+
 
 def path_of(backbone: str, run: str) -> Path:
     """Return where the predictions of a head or plan lie."""

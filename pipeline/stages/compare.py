@@ -29,10 +29,11 @@ def main(params: Params, run: Sequence[str] = ()) -> str:
         drawn={backbone: curves.read(backbone) for backbone in backbones},
         surveys={backbone: surveys.read(backbone) for backbone in backbones},
     )
-    scored = judging.score(finished, params)
+    table = manifest.read()
+    scored = judging.score(finished, params, table.group_of())
     judged = judging.judge(scored, background, params)
     evidence = Evidence(
-        judged, finished, scored.decided, manifest.read(), background.surveys, embedded, thumbnails.read(), files.read()
+        judged, finished, scored.decided, table, background.surveys, embedded, thumbnails.read(), files.read()
     )
     verdict.write(judged)
     tables = plots.write(judged)
@@ -47,9 +48,13 @@ def main(params: Params, run: Sequence[str] = ()) -> str:
 def _two(params: Params, named: Sequence[str]) -> str:
     if len(named) != 2:
         got = "1 run" if len(named) == 1 else f"{len(named)} runs"
-        raise InputError(f"compare: got {got}, expected two, or none to write the report")
-    first, second = (runs.find(name, params.run.backbones, "compare") for name in named)
+        raise InputError(f"RUN: got {got}, expected two, or none to write the report")
+    first, second = (runs.find(name, params, "RUN") for name in named)
     if first.id == second.id:
-        raise InputError(f"compare: got {first.id} twice, expected two different runs")
-    frozen = matrix.read_cost(first.backbone), matrix.read_cost(second.backbone)
-    return terminal.compared(judging.score([first, second], params), frozen)
+        raise InputError(f"RUN: got {first.id} twice, expected two different runs")
+    with (
+        runs.made_again_by_dvc(params, first.backbone, first.name),
+        runs.made_again_by_dvc(params, second.backbone, second.name),
+    ):
+        frozen = matrix.read_cost(first.backbone), matrix.read_cost(second.backbone)
+        return terminal.compared(judging.score([first, second], params, manifest.read().group_of()), frozen)

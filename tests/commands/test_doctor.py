@@ -4,6 +4,7 @@ import json
 import os
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +15,7 @@ from pipeline import processes, wedged
 from pipeline.cli import VERBS, main
 from pipeline.commands import doctor
 from pipeline.stages import embed, prepare
-from tests.conftest import REPOSITORY, Project
+from tests.conftest import Project
 
 LOCK, RWLOCK = Path("dvc.lock"), Path(".dvc/tmp/rwlock")
 GOOD = b"""schema: '2.0'
@@ -41,7 +42,7 @@ Said = pytest.CaptureFixture[str]
 
 @pytest.fixture(autouse=True)
 def repository(project: Project, monkeypatch: pytest.MonkeyPatch) -> Project:
-    monkeypatch.setenv("PATH", f"{REPOSITORY / '.venv/bin'}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
     git("init", "--quiet")
     RWLOCK.parent.mkdir(parents=True)
     return project
@@ -119,6 +120,24 @@ class TestLock:
 
     def test_without_a_sound_one_in_git_it_is_removed(self) -> None:
         commit_lock(CUT)
+        assert main(["doctor", "--fix"]) == 0
+        assert not LOCK.exists()
+
+    def test_one_that_was_lost_is_brought_back(self, capsys: Said) -> None:
+        commit_lock(GOOD)
+        LOCK.unlink()
+        assert main(["doctor"]) == 2
+        assert "dvc.lock: missing, although the last commit has one; to mend it: " in capsys.readouterr().err
+        assert main(["doctor", "--fix"]) == 0
+        assert LOCK.read_bytes() == GOOD
+
+    @pytest.mark.parametrize("left", [None, b""])
+    def test_one_that_was_removed_as_documented_does_not_come_back(self, left: bytes | None) -> None:
+        commit_lock(GOOD)
+        git("rm", "--quiet", "-r", str(LOCK))
+        if left is not None:  # by a first run that was killed
+            LOCK.write_bytes(left)
+        assert main(["doctor"]) == (0 if left is None else 2)
         assert main(["doctor", "--fix"]) == 0
         assert not LOCK.exists()
 
