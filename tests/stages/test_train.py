@@ -1,8 +1,12 @@
 from pathlib import Path
 
 import joblib
+import pytest
 
 from pipeline import manifest, runs
+from pipeline.embeddings import matrix
+from pipeline.errors import InputError
+from pipeline.lineage.auditing.forgotten import hashes
 from pipeline.stages import embed, prepare, train
 from tests.conftest import Project
 
@@ -37,3 +41,14 @@ def test_a_search_on_other_processes_ends_in_the_same_artifacts_and_counts_their
     assert there.stamp.facts["candidates"] == chosen
     assert there.cost.cpu_seconds > 0
     assert there.cost.joules is None
+
+
+def test_a_class_without_any_embedding_is_one_line(project: Project) -> None:
+    params = project.write()
+    prepare.main(params)
+    embed.main(params, "tiny")
+    table = manifest.read()
+    red = [sha256 for sha256, label in zip(table.sha256, table.label, strict=True) if label == "red"]
+    matrix.forget("tiny", hashes(red), dry=False)
+    with pytest.raises(InputError, match="class 'red': got 0 images, .* the others of its images have no embedding"):
+        train.main(params, "tiny", "logreg")
