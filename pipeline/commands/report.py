@@ -19,7 +19,7 @@ def main(params: Params, *, open: bool) -> str:  # noqa: A002  # the flag's name
         raise StateError(f"no browser was found; open {where} yourself")
     since = "; ".join(_since(content, params))
     told = f" (since then: {since}; run `dvc repro`)" if since else ""
-    return concerns.summary(content["sentence"], content["notes"], where) + told
+    return concerns.summary(content["sentence"], content["notes"], f"{where}{told}")
 
 
 def _since(content: Mapping[str, Any], params: Params) -> Iterator[str]:

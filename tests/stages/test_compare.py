@@ -184,6 +184,10 @@ def test_leaks_stand_beside_the_answer_with_their_size_and_the_commands_named_re
     said = compare.main(project.write())
     assert [line.removeprefix("note: ") for line in said.splitlines()[1:]] == judged["notes"]
     assert report.main(project.write(), open=False).splitlines()[1:] == said.splitlines()[1:]
+    head, *notes = report.main(project.write(run={"heads": ["knn"]}), open=False).splitlines()
+    assert head.endswith("(since then: tiny/logreg no longer listed; run `dvc repro`)")
+    assert notes == said.splitlines()[1:]
+    project.write(run={"heads": ["logreg"]})
     head = verdict.PAGE.read_text().split("</header>")[0]
     assert all(note.split("`")[0] in head for note in judged["notes"])
     scores = json.loads(verdict.SCORES.read_text())["data"]
