@@ -102,7 +102,7 @@ def _has_ended(process: psutil.Process) -> bool:
 
 
 def _lock() -> Iterator[Wedge]:
-    committed = git.file_at("HEAD", LOCK.as_posix())
+    committed = _committed()
     if not LOCK.exists() and committed is not None and not _wrong_with(committed):
         yield Wedge(f"{LOCK}: missing, although the last commit has one", partial(_restore, "missing"))
     if not LOCK.is_file():
@@ -115,6 +115,11 @@ def _lock() -> Iterator[Wedge]:
         )
     elif wrong := _wrong_with(content):
         yield Wedge(f"{LOCK}: {wrong}", partial(_restore, wrong))
+
+
+def _committed() -> bytes | None:
+    """Return the last commit's lock; none if there is none, or it was taken out of git since, as `git rm` does."""
+    return git.file_at("HEAD", LOCK.as_posix()) if git.text("ls-files", "--", LOCK.as_posix()) else None
 
 
 def _wrong_with(content: bytes) -> str | None:
@@ -143,10 +148,10 @@ def _refused_by_dvc(content: bytes) -> str | None:
 
 def _restore(wrong: str) -> str:
     """Bring back the last commit's lock, or none: DVC then takes what it can from its run-cache."""
-    committed = git.file_at("HEAD", LOCK.as_posix())
+    committed = _committed()
     if committed is None or _wrong_with(committed):
         LOCK.unlink()
-        return f"{LOCK}: was {wrong}; removed, as no commit has a sound one; `dvc repro` brings its stages back"
+        return f"{LOCK}: was {wrong}; removed, as git holds no sound one; `dvc repro` brings its stages back"
     with replacing(LOCK) as temporary:
         temporary.write_bytes(committed)
     return f"{LOCK}: was {wrong}; restored as of the last commit; `dvc repro` brings later stages back"

@@ -123,6 +123,24 @@ class TestLock:
         assert main(["doctor", "--fix"]) == 0
         assert not LOCK.exists()
 
+    def test_one_that_was_lost_is_brought_back(self, capsys: Said) -> None:
+        commit_lock(GOOD)
+        LOCK.unlink()
+        assert main(["doctor"]) == 2
+        assert "dvc.lock: missing, although the last commit has one; to mend it: " in capsys.readouterr().err
+        assert main(["doctor", "--fix"]) == 0
+        assert LOCK.read_bytes() == GOOD
+
+    @pytest.mark.parametrize("left", [None, b""])
+    def test_one_that_was_removed_as_documented_does_not_come_back(self, left: bytes | None) -> None:
+        commit_lock(GOOD)
+        git("rm", "--quiet", "-r", str(LOCK))
+        if left is not None:  # by a first run that was killed
+            LOCK.write_bytes(left)
+        assert main(["doctor"]) == (0 if left is None else 2)
+        assert main(["doctor", "--fix"]) == 0
+        assert not LOCK.exists()
+
     def test_a_merge_conflict_is_somebodys_to_resolve(self, capsys: Said) -> None:
         commit_lock(GOOD)
         conflict = b"<<<<<<< HEAD\n" + GOOD + b"=======\n>>>>>>> other\n"
