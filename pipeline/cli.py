@@ -4,7 +4,7 @@ import argparse
 import importlib
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from io import TextIOWrapper
 from types import FrameType
 
@@ -26,7 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, _interrupt)
     try:
         verb = importlib.import_module(f"pipeline.{VERBS[name].module}")
-        summary = verb.main(params.load(), **options)
+        summary = verb.main(params.load(known=_known, asked=options), **options)
     except CheckFailed as finding:
         if finding.printed:
             print(finding.printed)  # noqa: T201
@@ -40,6 +40,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
     print(summary if "\n" in summary else printable(f"{name}: {summary}"))  # noqa: T201  # a table or a tree speaks for itself
     return 0
+
+
+def _known(section: str) -> Collection[str]:
+    """Return the names that need no more than an empty entry under a section of params.yaml."""
+    where = {"backbones": ("pipeline.nn.backbones", "BACKBONES"), "heads": ("pipeline.heads", "HEADS")}
+    if section not in where:
+        return ()
+    module, catalogue = where[section]
+    return frozenset(getattr(importlib.import_module(module), catalogue))  # of backbones it takes seconds: torch
 
 
 def _complain(name: str, problems: Sequence[str], status: int = 2) -> int:

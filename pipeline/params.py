@@ -1,7 +1,7 @@
 """params.yaml as frozen, validated models; an unknown key is an error that names the nearest valid one."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias, TypeVar
 
@@ -31,6 +31,11 @@ def _plain_name(name: str) -> str:
 def _listed(value: object) -> object:
     """Take one thing for a list of it."""
     return [value] if isinstance(value, str) else value
+
+
+def _or_empty(value: object) -> object:
+    """Take a name with nothing behind it for an entry that sets nothing."""
+    return {} if value is None else value
 
 
 def _not_repeated(values: Names) -> Names:
@@ -289,8 +294,8 @@ class Params(_Section):
     curve: Curve
     compare: Compare
     run: Run
-    backbones: dict[Name, BackboneEntry]
-    heads: dict[Name, dict[str, Setting]]
+    backbones: dict[Name, Annotated[BackboneEntry, BeforeValidator(_or_empty)]]
+    heads: dict[Name, Annotated[dict[str, Setting], BeforeValidator(_or_empty)]]
     plans: dict[Name, Plan] = {}
 
     def backbone(self, name: str) -> BackboneEntry:
@@ -318,8 +323,21 @@ def _entry(catalogue: Mapping[str, Entry], section: str, name: str) -> Entry:
     return catalogue[name]
 
 
-def load(path: Path = PARAMS) -> Params:
-    """Read and validate params.yaml; InputError gathers every violation, one line each."""
+Known: TypeAlias = Callable[[str], Collection[str]]
+"""From `backbones`, `heads` or `plans` to the names that the code itself has settings for."""
+SECTION_OF = {"backbone": "backbones", "head": "heads", "plan": "plans"}
+"""Option of a command -> the section of which it names an entry."""
+
+
+def load(path: Path = PARAMS, known: Known = lambda _section: (), asked: Mapping[str, Any] | None = None) -> Params:
+    """Read and validate params.yaml; InputError gathers every violation, one line each.
+
+    Args:
+        path: of the file.
+        known: is called only where a name has no entry.
+        asked: what a command was told, by option, such as the backbone, which must have an entry, too.
+
+    """
     try:
         content = YAML(typ="safe").load(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -332,30 +350,39 @@ def load(path: Path = PARAMS) -> Params:
         params = Params.model_validate(content)
     except ValidationError as error:
         raise InputError(*sorted({_line(path, detail) for detail in error.errors()})) from error
-    if problems := list(_dangling_names(path, params)):
+    if problems := list(_dangling_names(path, params, known, asked or {})):
         raise InputError(*problems)
     return params
 
 
-def _dangling_names(path: Path, params: Params) -> Iterator[str]:
-    catalogues: list[tuple[str, list[str], Mapping[str, object]]] = [
-        ("backbones", params.run.backbones, params.backbones),
-        ("heads", params.run.heads, params.heads),
-        ("plans", params.run.plans, params.plans),
-    ]
-    for section, names, catalogue in catalogues:
-        for name in names:
-            if name not in catalogue:
-                yield unknown(f"{path}: run.{section}", name, catalogue)
+def _dangling_names(path: Path, params: Params, known: Known, asked: Mapping[str, Any]) -> Iterator[str]:
+    yield from _without_entry(path, params, known, asked)
+    for section, names in params.run:
         for name in sorted({name for name in names if names.count(name) > 1}):
             yield f"{path}: run.{section}: {name!r} is listed twice"
     for name in params.curve.plans:
-        if name not in params.plans:
-            yield unknown(f"{path}: curve.plans", name, params.plans)
         if name in params.curve.heads:
             yield f"{path}: curve: {name!r} is both a head and a plan"
     for name in sorted(params.heads.keys() & params.plans.keys()):
         yield f"{path}: {name!r} is both a head and a plan; both write predictions/<backbone>/{name}.parquet"
+
+
+def _without_entry(path: Path, params: Params, known: Known, asked: Mapping[str, Any]) -> Iterator[str]:
+    """Word that names have no entry, which DVC needs even where the code has settings for all that one leaves out."""
+    named = [(f"{path}: run.{section}", section, name) for section, names in params.run for name in names]
+    named += [(f"{path}: curve.plans", "plans", name) for name in params.curve.plans]
+    named += [
+        (f"--{option}: {path}: {section}", section, asked[option])
+        for option, section in SECTION_OF.items()
+        if option in asked
+    ]
+    for field, section, name in named:
+        if name in (entries := getattr(params, section)):
+            continue
+        if name in (usable := known(section)):
+            yield f"{field}: {name!r} has no entry; put this line under `{section}:`: `  {name}: {{}}`"
+        else:
+            yield unknown(field, name, {*entries, *usable})
 
 
 def _line(path: Path, detail: ErrorDetails) -> str:

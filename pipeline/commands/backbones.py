@@ -18,7 +18,8 @@ def main(params: Params) -> str:
     entries = {**{name: BackboneEntry() for name in backbones.BACKBONES}, **params.backbones}
     rows = [HEADER, *(_row(name, entry) for name, entry in _progress(entries))]
     own = f"{len(entries)} backbones, {len(params.backbones)} of them set in params.yaml"
-    return "\n".join([own, aligned(rows), "besides: kind: timm:<model>, any CNN of timm's"])
+    use = "to use one: a line `  NAME: {}` under `backbones:` in params.yaml, and NAME in run.backbones"
+    return "\n".join([own, aligned(rows), "besides: kind: timm:<model>, any CNN of timm's", use])
 
 
 def _progress(entries: Mapping[str, BackboneEntry]) -> "tqdm[tuple[str, BackboneEntry]]":

@@ -9,7 +9,7 @@ import onnx
 
 from pipeline import runs, stamps
 from pipeline.embeddings import matrix
-from pipeline.exporting import heads
+from pipeline.exporting import heads, prepare
 from pipeline.exporting.graph import OPSET, behind
 from pipeline.images import MAX_PIXELS, Framing
 from pipeline.nn import backbones, embedding, onnx_export
@@ -107,7 +107,7 @@ def _properties(trained: Trained, params: Params, framing: Framing) -> dict[str,
         "classes": list(trained.classes),
         "input": f"images: uint8 (N, 3, {size}, {size}), RGB, channels first, 0 to 255",
         "output": f"probabilities: float32 (N, {len(trained.classes)}), one column per class",
-        "framing": {"size": size, "crop": framing.crop, "scaled_jpeg": framing.scaled_jpeg, "resample": "bicubic"},
+        "framing": prepare.told(framing),
         "preprocessing": framing_steps(framing),
         "decision": decision(trained),
         "calibration": trained.calibration(),

@@ -1,6 +1,9 @@
+import contextlib
+
 import pytest
 
 from pipeline.cli import main
+from pipeline.errors import InputError
 from tests.conftest import Project
 
 
@@ -15,7 +18,7 @@ def test_it_lists_the_catalogue_and_the_entries_of_params(
     project.content["backbones"]["mine"] = {"kind": "timm:gone"}
     project.write()
     assert main(["backbones"]) == 0
-    summary, header, *rows, hint = capsys.readouterr().out.splitlines()
+    summary, header, *rows, hint, use = capsys.readouterr().out.splitlines()
     assert "4 backbones, 2 of them set in params.yaml" in summary
     assert header.split() == ["name", "width", "parameters", "input", "weights", "here"]
     cells = {row.split()[0]: row.split() for row in rows}
@@ -25,3 +28,34 @@ def test_it_lists_the_catalogue_and_the_entries_of_params(
     assert cells["tiny"][-2:] == ["tiny.pth", "yes"]
     assert "got 'gone', expected one of" in next(row for row in rows if row.startswith("mine"))
     assert "timm:<model>" in hint
+    assert "`  NAME: {}` under `backbones:`" in use
+
+
+@pytest.mark.parametrize(
+    ("section", "name", "expected"),
+    [
+        ("backbones", "efficientnet_lite1", "put this line under `backbones:`: `  efficientnet_lite1: {}`"),
+        ("heads", "ridge", "put this line under `heads:`: `  ridge: {}`"),
+        ("backbones", "efficientnet_lit1", "; did you mean 'efficientnet_lite1'?"),
+        ("heads", "rigde", "; did you mean 'ridge'?"),
+        ("plans", "lats", "; did you mean 'last'?"),
+    ],
+)
+def test_whoever_runs_what_has_no_entry_is_told_the_line_that_is_missing(
+    project: Project, capsys: pytest.CaptureFixture[str], section: str, name: str, expected: str
+) -> None:
+    project.content["run"][section] = [name]
+    with contextlib.suppress(InputError):
+        project.write()
+    for command in (["backbones"], ["doctor"]):
+        assert main(command) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.endswith(expected)
+
+
+def test_the_line_is_enough(project: Project, capsys: pytest.CaptureFixture[str]) -> None:
+    project.content["run"].update(heads=["ridge", "lda"], plans=[])
+    project.content["heads"].update(ridge={}, lda=None)
+    assert list(project.write().runs()) == [("tiny", "ridge"), ("tiny", "lda")]
+    assert main(["train", "--backbone", "tiny", "--head", "nearest_mean"]) == 2
+    assert "`heads:`: `  nearest_mean: {}`" in capsys.readouterr().err

@@ -3,7 +3,10 @@
 import json
 import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +14,14 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from PIL import Image
 
 from pipeline import heads, images, manifest, runs
 from pipeline.commands import export
 from pipeline.errors import InputError, StateError
-from pipeline.exporting import parity, requirements
+from pipeline.exporting import parity, prepare, requirements
 from pipeline.images import Framing
+from pipeline.nn import backbones
 from pipeline.stages import train
 from tests import faults
 from tests.conftest import CLASSES, REPOSITORY, SIZE, Project, lay_out
@@ -205,22 +210,80 @@ def test_a_write_that_fails_leaves_no_half_of_a_file(project: Project, monkeypat
     assert Path("out.onnx").read_bytes() == new
 
 
-def test_the_documented_lines_of_python_say_what_predict_says(project: Project) -> None:
+ORIENTED = b"Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0\0\0\0\0"
+"""EXIF: turn a quarter."""
+
+
+def pictures() -> dict[str, bytes]:
+    """Return the same picture, half of it transparent where that can be, as files of many kinds."""
+    noise = [Image.effect_noise((90, 60), 80) for _ in range(4)]
+    colour, grey = Image.merge("RGB", noise[:3]), noise[3]
+    veil = Image.linear_gradient("L").resize((90, 60))
+    see_through = Image.merge("RGBA", (*noise[:3], veil))
+    cut = colour.quantize(64)
+    kinds: dict[str, tuple[Image.Image, str, dict[str, Any]]] = {
+        "oriented": (colour, "JPEG", {"exif": ORIENTED}),
+        "colour": (colour, "PNG", {}),
+        "grey": (grey, "PNG", {}),
+        "black and white": (grey.convert("1"), "PNG", {}),
+        "transparent": (see_through, "PNG", {}),
+        "transparent and oriented": (see_through, "PNG", {"exif": ORIENTED}),
+        "transparent grey": (Image.merge("LA", (grey, veil)), "PNG", {}),
+        "one colour transparent": (colour, "PNG", {"transparency": colour.getpixel((0, 0))}),
+        "transparent WebP": (see_through, "WEBP", {"lossless": True}),
+        "palette": (cut, "PNG", {}),
+        "transparent palette": (cut, "PNG", {"transparency": bytes(range(0, 256, 4))}),
+        "transparent GIF": (cut, "GIF", {"transparency": 3}),
+        "16 bits": (Image.fromarray(np.asarray(grey).astype(np.uint16) * 200 + 77), "PNG", {}),
+        "16 bits in TIFF": (Image.fromarray(np.asarray(grey).astype(np.uint16) * 250), "TIFF", {}),
+        "CMYK": (colour.convert("CMYK"), "JPEG", {}),
+    }
+    found = {}
+    for name, (image, kind, options) in kinds.items():
+        image.save(stream := BytesIO(), kind, **options)
+        found[name] = stream.getvalue()
+    return found
+
+
+def test_the_documented_lines_of_python_say_what_predict_says_of_every_kind_of_file(project: Project) -> None:
     import pyarrow.parquet as pq
-    from PIL import Image
 
     from pipeline.commands import predict
 
     content = {"tiny": {**project.content["backbones"]["tiny"], "crop": 0.875}}
     run(project, backbones=content, run={"heads": ["logreg"], "plans": []})
     export.main(project.write(), "logreg", "cells.onnx")
-    photograph = Image.effect_noise((90, 60), 80).convert("RGB")
-    photograph.save("photo.jpg", exif=b"Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0\0\0\0\0")
-    (block,) = re.findall(r"^```python\n(.*?)^```$", (REPOSITORY / "docs/predict.md").read_text(), re.M | re.S)
-    assert len(block.splitlines()) <= 15
-    variables: dict[str, Any] = {}
-    exec(block, variables)
-    predict.main(project.write(), "logreg", ["photo.jpg"], out="out.parquet")
-    row = pq.read_table("out.parquet").to_pylist()[0]
-    assert variables["label"] == row["label"]
-    np.testing.assert_allclose(variables["found"], [row[f"p_{name}"] for name in CLASSES], atol=1e-4)
+    given = pictures()
+    Path("new").mkdir()
+    for name, picture in given.items():
+        Path("new", name).write_bytes(picture)
+    predict.main(project.write(), "logreg", [f"new/{name}" for name in given], out="out.parquet")
+    shown = re.findall(r"^```python\n(.*?)^```$", (REPOSITORY / "docs/predict.md").read_text(), re.M | re.S)
+    assert [len(block.splitlines()) <= 25 for block in shown] == [True, True]
+    for name, row in zip(given, pq.read_table("out.parquet").to_pylist(), strict=True):
+        Path("photo.jpg").write_bytes(given[name])
+        fed = images.pixels(given[name], Framing(SIZE, 0.875))
+        for block in shown:
+            variables: dict[str, Any] = {}
+            exec(block, variables)
+            np.testing.assert_array_equal(variables["pixels"], fed, err_msg=name)
+            assert variables["label"] == row["label"], name
+            np.testing.assert_allclose(variables["found"], [row[f"p_{label}"] for label in CLASSES], atol=1e-4)
+
+
+def test_an_image_is_prepared_for_the_file_as_predict_reads_it(project: Project) -> None:
+    from pipeline.nn.embedding import Item
+    from pipeline.serving import pixels as serving
+    from pipeline.stamps import sha256_file
+
+    params = project.write(embed={"scaled_jpeg": True})
+    metadata = {prepare.KEY: json.dumps(prepare.told(backbones.load("tiny", params.backbone("tiny")).framing_for(params.embed)))}
+    picture = Path("large.jpg")
+    Image.effect_noise((900, 700), 80).save(picture)
+    item, framing = Item(picture, sha256_file(picture)), Framing(SIZE, 1.0, scaled_jpeg=True)
+    np.testing.assert_array_equal(prepare.pixels(picture, metadata), serving.load(item, framing))
+
+
+def test_preparing_an_image_loads_no_large_library() -> None:
+    code = "import sys, pipeline.exporting.prepare; sys.exit(bool({'torch', 'sklearn', 'onnx'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, check=False).returncode == 0
