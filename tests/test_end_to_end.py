@@ -185,7 +185,11 @@ def test_two_processes_share_a_plan_and_end_where_one_does(clone: SmallClone) ->
 
 def test_new_images_are_the_only_ones_embedded(clone: SmallClone) -> None:
     clone.lay_out(1, start=PER_STRATUM)
+    said = clone.run("headswap", "diff", "HEAD")
+    assert "data/raw/elpv: changed since, and that was not run yet: " in said
+    assert "the same" not in said
     ran, output = clone.repro()
+    assert "not run" not in clone.run("headswap", "diff", "HEAD")
     assert f"embed@{BACKBONE}" in ran
     assert f"{4 * PER_STRATUM + 4} rows: 4 computed" in output
 

@@ -4,14 +4,17 @@ import hashlib
 import json
 import subprocess
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from dvc.lock import LockError
 from ruamel.yaml import YAML
 
 from pipeline import locks, manifest, params
@@ -375,6 +378,53 @@ class TestRevisions:
         assert last.startswith("params.yaml was edited since, and that was not run yet: ")
         assert "heads.knn.n_neighbors" in last
         assert "heads.logreg" not in last
+
+    @pytest.mark.parametrize(
+        ("status", "first", "rows"),
+        [
+            ({}, "", ["80.00%, the same 75.00%, the same", "70.00%, the same 65.00%, the same"]),
+            (
+                {"prepare": [{"changed deps": {"data/raw": "modified"}}]},
+                "data/raw: changed since, and that was not run yet: images, settings and results below are those of "
+                "the last run; run `dvc repro`",
+                ["80.00%, not run again yet 75.00%, not run again yet", "70.00%, not run again yet 65.00%, not run"],
+            ),
+            (
+                {"train@tiny-knn": [{"changed deps": {"params.yaml": {"heads.knn": "modified"}}}]},
+                "",
+                ["80.00%, the same 75.00%, the same", "70.00%, not run again yet 65.00%, not run again yet"],
+            ),
+            (
+                {"compare": ["changed command"], "other": [{"changed deps": {"x": "new"}}]},
+                "",
+                ["80.00%, the same 75.00%, not run again yet", "70.00%, the same 65.00%, not run again yet"],
+            ),
+            (
+                {"train@tiny-knn": [{"changed outs": {"models/tiny/knn": "deleted"}}]},
+                "",
+                ["80.00%, the same 75.00%, the same", "70.00%, the same 65.00%, the same"],
+            ),
+        ],
+    )
+    def test_no_result_is_called_the_same_before_what_changed_was_run(
+        self, state: State, monkeypatch: pytest.MonkeyPatch, status: dict[str, Any], first: str, rows: list[str]
+    ) -> None:
+        state.write()
+        monkeypatch.setattr(locks, "repository", lambda root: nullcontext(SimpleNamespace(status=lambda: status)))
+        text = diff.main(params.load(), ["before"])
+        assert text.splitlines()[1] == first
+        results = [" ".join(line.split()) for line in section(text, "Results")[1:]]
+        assert all(row in line for row, line in zip(rows, results, strict=True))
+        assert "not run" not in diff.main(params.load(), ["before", "before"])
+
+    def test_while_dvc_is_at_work_that_is_said(self, state: State, monkeypatch: pytest.MonkeyPatch) -> None:
+        def busy() -> None:
+            raise LockError("Unable to acquire lock")
+
+        state.write()
+        monkeypatch.setattr(locks, "repository", lambda root: nullcontext(SimpleNamespace(status=busy)))
+        said = "whether anything changed since the last run is not known: Unable to acquire lock"
+        assert said in diff.main(params.load(), ["before"]).splitlines()
 
     def test_two_that_are_equal_have_no_change(self, state: State) -> None:
         text = told(state)

@@ -277,7 +277,9 @@ def test_an_image_is_prepared_for_the_file_as_predict_reads_it(project: Project)
     from pipeline.stamps import sha256_file
 
     params = project.write(embed={"scaled_jpeg": True})
-    metadata = {prepare.KEY: json.dumps(prepare.told(backbones.load("tiny", params.backbone("tiny")).framing_for(params.embed)))}
+    metadata = {
+        prepare.KEY: json.dumps(prepare.told(backbones.load("tiny", params.backbone("tiny")).framing_for(params.embed)))
+    }
     picture = Path("large.jpg")
     Image.effect_noise((900, 700), 80).save(picture)
     item, framing = Item(picture, sha256_file(picture)), Framing(SIZE, 1.0, scaled_jpeg=True)

@@ -8,8 +8,9 @@ from typing import Any
 
 from pipeline import manifest
 from pipeline.embeddings import matrix
-from pipeline.lineage.differences import causes, image_changes, revisions
+from pipeline.lineage.differences import causes, image_changes, pending, revisions
 from pipeline.lineage.differences.image_changes import ImageChanges, examples
+from pipeline.lineage.differences.pending import Pending
 from pipeline.lineage.differences.results import Results
 from pipeline.lineage.differences.revisions import Revision
 
@@ -32,7 +33,8 @@ class Changes:
         for revision in (self.before, self.after):
             if not revision.lock:
                 yield f"{revision.name} has no dvc.lock: nothing had been run"
-        results = Results(self.before, self.after, self._images_in_short())
+        yield from self._pending_lines()
+        results = Results(self.before, self.after, self._images_in_short(), self.pending)
         sections = {
             "Images": self._image_lines(),
             "Recipe": self._recipe_lines(),
@@ -52,6 +54,18 @@ class Changes:
         if self.after.commit is None and (names := sorted(set(revisions.not_run_yet(self.after)))):
             yield ""
             yield f"params.yaml was edited since, and that was not run yet: {', '.join(names)}; run `dvc repro`"
+
+    @cached_property
+    def pending(self) -> Pending:
+        """What the working tree has not been run with, if that is the later of the two."""
+        return pending.of(self.after.lock) if self.after.commit is None else Pending()
+
+    def _pending_lines(self) -> Iterator[str]:
+        if self.pending.unknown:
+            yield f"whether anything changed since the last run is not known: {self.pending.unknown}"
+        if files := self.pending.files:
+            last = "images, settings and results below are those of the last run"
+            yield f"{examples(files)}: changed since, and that was not run yet: {last}; run `dvc repro`"
 
     @cached_property
     def images(self) -> ImageChanges | str | None:

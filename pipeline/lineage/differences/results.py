@@ -7,11 +7,14 @@ from pathlib import Path
 from pipeline.evaluation import predictions
 from pipeline.lineage.differences import causes
 from pipeline.lineage.differences.causes import Causes
+from pipeline.lineage.differences.pending import Pending
 from pipeline.lineage.differences.revisions import Revision, flat_params
 from pipeline.tables import aligned
 
 DECISIVE = ("compare.decision", "compare.costs")
 """Settings of `compare` that decide a test score, and not only its interval."""
+COMPARE = "compare"
+"""The stage that scores the test images."""
 SAME = 1e-12
 """Scores that differ by less are the same: what is left of adding in another order."""
 UNKNOWN = "not known"
@@ -40,6 +43,8 @@ class Results:
     after: Revision
     images: str | None
     """What became of them, in short, if that is known."""
+    pending: Pending
+    """What the later revision has not been run with."""
 
     @property
     def metric(self) -> str:
@@ -68,23 +73,26 @@ class Results:
             yield f"{self.before.metric} decided before, {self.metric} after, which is what is shown"
         title = self.metric.replace("_", " ")
         rows = [["run", f"validation {title}", f"test {title}"]]
-        rows += [
-            [run, *(self._cell(run, scores) for scores in (self.validation(run, self.metric), self.test(run)))]
-            for run in self.runs
-        ]
+        for run in self.runs:
+            stale = self.after.runs.get(run) in self.pending.stages
+            tested = stale or COMPARE in self.pending.edited
+            validation, test = self.validation(run, self.metric), self.test(run)
+            rows.append([run, self._cell(run, validation, stale=stale), self._cell(run, test, stale=tested)])
         yield from aligned(rows).splitlines() if len(rows) > 1 else ()
 
-    def _cell(self, run: str, scores: Scores) -> str:
+    def _cell(self, run: str, scores: Scores, *, stale: bool) -> str:
+        again = ", not run again yet" * stale
         if run not in self.before.runs:
-            return f"added: {_word(scores.after)}"
+            return f"added: {_word(scores.after)}{again}"
         if run not in self.after.runs:
             return f"removed: {_word(scores.before)}"
         if scores.before is None or scores.after is None:
-            return f"{_word(scores.before)} -> {_word(scores.after)}" if scores.before != scores.after else UNKNOWN
+            known = scores.before != scores.after
+            return f"{_word(scores.before)} -> {_word(scores.after)}{again}" if known else UNKNOWN
         if not scores.moved:
-            return f"{_word(scores.after)}, the same"
+            return f"{_word(scores.after)}{again or ', the same'}"
         points = 100 * (scores.after - scores.before)
-        return f"{_word(scores.before)} -> {_word(scores.after)} ({points:+.2f} points)"
+        return f"{_word(scores.before)} -> {_word(scores.after)} ({points:+.2f} points){again}"
 
     def why(self) -> Iterator[str]:
         """Yield what the scores of the runs in both revisions did and because of what, equal runs together."""
