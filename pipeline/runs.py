@@ -2,7 +2,8 @@
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from pipeline.cost import Cost
 from pipeline.errors import InputError, StateError, unknown
 from pipeline.evaluation import metrics, predictions
 from pipeline.evaluation.predictions import Predictions
+from pipeline.params import Params
 from pipeline.tables import Table, write_csv
 
 CHECKPOINTS = Path(".headswap/checkpoints")
@@ -127,13 +129,18 @@ def read(backbone: str, name: str) -> Run:
         raise StateError(f"{stamp_path(backbone, name)}: lacks {error}; run `dvc repro --force`") from error
 
 
-def find(what: str, backbones: Sequence[str], where: str) -> Run:
+def finished() -> list[str]:
+    """Return <backbone>/<name> of every run that lies here, listed in params.yaml or not."""
+    return [path.parent.relative_to(MODELS).as_posix() for path in sorted(MODELS.glob("*/*/run.json"))]
+
+
+def find(what: str, params: Params, where: str) -> Run:
     """Read the run that a person means.
 
     Args:
-        what: <backbone>/<name>, its folder, or just the name where a single one of `backbones` has a run of it, or a
+        what: <backbone>/<name>, its folder, or just the name where a single backbone of `run` has a run of it, or a
             single one at all.
-        backbones: that count first.
+        params: whose backbones count first.
         where: what the person was asked for, to begin a complaint with.
 
     Raises:
@@ -143,15 +150,38 @@ def find(what: str, backbones: Sequence[str], where: str) -> Run:
     """
     folder = Path(os.path.abspath(what))  # noqa: PTH100  # a link may lead anywhere: the words count
     name = "/".join(folder.parts[-2:]) if folder.parent.parent == MODELS.absolute() else what
-    present = [path.parent.relative_to(MODELS).as_posix() for path in sorted(MODELS.glob("*/*/run.json"))]
+    present = finished()
     meant = [one for one in present if name in (one, one.partition("/")[2])]
-    listed = [one for one in meant if one.partition("/")[0] in backbones]
+    listed = [one for one in meant if one.partition("/")[0] in params.run.backbones]
     if len(listed or meant) > 1:
         raise InputError(f"{where}: got {what!r}, which is on several backbones; expected one of: {', '.join(meant)}")
     if not meant:
         raise InputError(unknown(where, what, present or ["(no run is finished; run `dvc repro`)"]))
     backbone, _, run = (listed or meant)[0].partition("/")
-    return read(backbone, run)
+    with made_again_by_dvc(params, backbone, run):
+        return read(backbone, run)
+
+
+@contextmanager
+def made_again_by_dvc(params: Params, backbone: str, name: str) -> Iterator[None]:
+    """Add to a StateError about a run that `run` no longer lists what must come before the `dvc repro` it asks for."""
+    try:
+        yield
+    except StateError as error:
+        told = unlisted(params, backbone, name)
+        raise (StateError(*error.problems, told) if told and told not in error.problems else error) from error
+
+
+def unlisted(params: Params, backbone: str, name: str) -> str | None:
+    """Say of a run that DVC does not make what would let it; None if params.yaml lists the run."""
+    section = (
+        "heads" if name in params.heads else "plans" if name in params.plans else "heads or run.plans, with an entry"
+    )
+    missing = [f"{backbone!r} to run.backbones"] if backbone not in params.run.backbones else []
+    missing += [f"{name!r} to run.{section}"] if name not in (*params.run.heads, *params.run.plans) else []
+    if not missing:
+        return None
+    return f"{backbone}/{name}: params.yaml does not list it, so add {' and '.join(missing)} before you run `dvc repro`"
 
 
 def read_metrics(run: Run) -> dict[str, float]:

@@ -12,6 +12,8 @@ from pipeline.params import Params
 from pipeline.printable import printable
 from pipeline.serving import answers, embedded, files, trained
 from pipeline.serving.answers import Answers
+from pipeline.serving.embedded import New
+from pipeline.serving.trained import Trained
 
 
 def main(params: Params, model: str, path: Sequence[str], out: str | None = None) -> str:
@@ -33,7 +35,7 @@ def main(params: Params, model: str, path: Sequence[str], out: str | None = None
     found = answers.answers(new, ready, params)
     for line in lines:
         _say(f"skipped: {line}")
-    summary = _summary(found, len(lines), new.computed, ready.calibration())
+    summary = _summary(found, len(lines), _passed(new, ready), ready.calibration())
     if out is None:
         _say(summary)
         return answers.as_csv(found.columns()).rstrip("\n")
@@ -45,9 +47,16 @@ def _say(line: str) -> None:
     tqdm.write(printable(line), file=sys.stderr)
 
 
-def _summary(found: Answers, skipped: int, computed: int, calibration: str) -> str:
+def _passed(new: New, ready: Trained) -> str:
+    """Say which networks computed anything; a fine-tuned one keeps nothing, so that every image goes through it."""
+    if ready.network is None:
+        return f"{new.computed} went through the CNN"
+    return f"{len(set(new.sha256))} went through the fine-tuned CNN, {new.computed} through the frozen one"
+
+
+def _summary(found: Answers, skipped: int, passed: str, calibration: str) -> str:
     counted = ", ".join(f"{label}: {count}" for label, count in Counter(found.label).most_common(10))
     return (
         f"{len(found.path)} images: {counted}; {int(found.unlike.sum())} unlike the training images; "
-        f"{skipped} skipped; {computed} went through the CNN; probabilities are {calibration}"
+        f"{skipped} skipped; {passed}; probabilities are {calibration}"
     )

@@ -1,13 +1,15 @@
 """report: the verdict in words, and its page in a browser."""
 
 import webbrowser
+from collections.abc import Iterator, Mapping
+from typing import Any
 
-from pipeline import verdict
+from pipeline import runs, stamps, verdict
 from pipeline.errors import StateError
 from pipeline.params import Params
 
 
-def main(_params: Params, *, open: bool) -> str:  # noqa: A002  # the flag's name
+def main(params: Params, *, open: bool) -> str:  # noqa: A002  # the flag's name
     """Return the verdict's sentence and where the page is; show the page if asked to."""
     content = verdict.read()
     if not verdict.PAGE.is_file():
@@ -15,4 +17,21 @@ def main(_params: Params, *, open: bool) -> str:  # noqa: A002  # the flag's nam
     where = verdict.PAGE.resolve()
     if open and not webbrowser.open(where.as_uri()):
         raise StateError(f"no browser was found; open {where} yourself")
-    return f"{content['sentence']} See {where}"
+    since = "; ".join(_since(content, params))
+    return (
+        f"{content['sentence']} See {where}{f' (not of what lies here now: {since}; run `dvc repro`)' if since else ''}"
+    )
+
+
+def _since(content: Mapping[str, Any], params: Params) -> Iterator[str]:
+    """Yield what became of runs since they were judged."""
+    judged = {(one["backbone"], one["name"]) for one in content["results"]}
+    listed = dict.fromkeys(params.runs())
+    made = {run: path for run in listed if (path := runs.stamp_path(*run)).is_file()}
+    anew = [run for run, path in made.items() if content["inputs"].get(path.as_posix()) != stamps.sha256_file(path)]
+    kinds = {
+        "made anew": [run for run in anew if run in judged],
+        "not judged yet": [run for run in anew if run not in judged],
+        "no longer listed": sorted(judged - listed.keys()),
+    }
+    yield from (f"{', '.join(map('/'.join, found))} {kind}" for kind, found in kinds.items() if found)

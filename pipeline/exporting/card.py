@@ -100,7 +100,8 @@ def _scores(found: tuple[Mapping[str, Any], Mapping[str, Any]]) -> str:
 
 
 def _unscored(trained: Trained) -> str:
-    return f"Not scored: {verdict.VERDICT} does not speak of {trained.run.id} as it is now; run `dvc repro`."
+    how = "`dvc repro` scores what `run` in params.yaml lists"
+    return f"Not scored: {verdict.VERDICT} does not speak of {trained.run.id} as it is now; {how}."
 
 
 def _decision(trained: Trained) -> str:

@@ -73,7 +73,12 @@ def read(params: Params, what: str) -> Trained:
             now.
 
     """
-    run = runs.find(what, params.run.backbones, "MODEL")
+    run = runs.find(what, params, "MODEL")
+    with runs.made_again_by_dvc(params, run.backbone, run.name):
+        return _put_together(run, params)
+
+
+def _put_together(run: Run, params: Params) -> Trained:
     _require_current(run)
     table, embedded = manifest.read(), matrix.read(run.backbone)
     matrix.require_recipe(embedded, run.backbone, params)

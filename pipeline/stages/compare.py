@@ -49,8 +49,12 @@ def _two(params: Params, named: Sequence[str]) -> str:
     if len(named) != 2:
         got = "1 run" if len(named) == 1 else f"{len(named)} runs"
         raise InputError(f"compare: got {got}, expected two, or none to write the report")
-    first, second = (runs.find(name, params.run.backbones, "compare") for name in named)
+    first, second = (runs.find(name, params, "compare") for name in named)
     if first.id == second.id:
         raise InputError(f"compare: got {first.id} twice, expected two different runs")
-    frozen = matrix.read_cost(first.backbone), matrix.read_cost(second.backbone)
-    return terminal.compared(judging.score([first, second], params, manifest.read().group_of()), frozen)
+    with (
+        runs.made_again_by_dvc(params, first.backbone, first.name),
+        runs.made_again_by_dvc(params, second.backbone, second.name),
+    ):
+        frozen = matrix.read_cost(first.backbone), matrix.read_cost(second.backbone)
+        return terminal.compared(judging.score([first, second], params, manifest.read().group_of()), frozen)

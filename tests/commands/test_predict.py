@@ -128,6 +128,19 @@ def test_new_images_go_through_the_cnn_once(project: Project, forwards: Callable
     assert again == found
 
 
+def test_the_summary_says_how_many_images_each_network_saw(project: Project) -> None:
+    for number in range(5):
+        write_image(Path(f"new/{number}.png"), "red", 100 + number)
+    shutil.copy("new/0.png", "new/again.png")
+
+    def said(name: str) -> str:
+        return predict.main(project.write(), name, ["new"], out="out.csv").split("; ")[3]
+
+    assert said("last") == "5 went through the fine-tuned CNN, 5 through the frozen one"
+    assert said("last") == "5 went through the fine-tuned CNN, 0 through the frozen one"
+    assert said("logreg") == "0 went through the CNN"
+
+
 def test_rows_of_new_images_stand_in_the_cache_that_embed_reads(project: Project) -> None:
     write_image(Path("data/raw/red/new.png"), "red", 100)
     assert "1 went through the CNN" in predict.main(project.write(), "logreg", ["data/raw/red"], out="out.csv")
@@ -255,6 +268,29 @@ def test_a_model_of_other_embeddings_is_refused(project: Project) -> None:
     embed.main(project.write(), "tiny")
     with pytest.raises(StateError, match=r"logreg/run.json: made from data/embeddings/tiny.h5 .*run `dvc repro`"):
         predict.main(project.write(), "logreg", ["data/raw/red"])
+
+
+@pytest.mark.parametrize(("name", "section"), [("knn", "heads"), ("last", "plans")])
+def test_the_advice_for_a_model_that_left_the_list_helps(project: Project, name: str, section: str) -> None:
+    from pipeline.stages import embed, finetune, prepare, train
+
+    listed = project.content["run"]
+    write_image(Path("data/raw/red/new.png"), "red", 100)
+    left = project.write(run={section: [one for one in listed[section] if one != name]})
+    prepare.main(left)
+    embed.main(left, "tiny")
+    with pytest.raises(StateError) as caught:
+        predict.main(left, name, ["data/raw/red"])
+    expected = f"tiny/{name}: params.yaml does not list it, so add {name!r} to run.{section} before you run `dvc repro`"
+    assert caught.value.problems[-1] == expected
+
+    again = project.write(run=listed)
+    (train if section == "heads" else finetune).main(again, "tiny", name)
+    assert "13 images" in predict.main(again, name, ["data/raw/red"], out="out.csv")
+
+
+def test_a_model_that_left_the_list_answers_while_nothing_else_changed(project: Project) -> None:
+    assert "12 images" in predict.main(project.write(run={"heads": ["logreg"]}), "knn", ["data/raw/red"], out="out.csv")
 
 
 def test_a_forgotten_image_is_not_looked_at(project: Project, capsys: pytest.CaptureFixture[str]) -> None:

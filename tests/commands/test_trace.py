@@ -258,6 +258,16 @@ class TestNames:
     ) -> None:
         assert expected in refusal(what, capsys)
 
+    @pytest.mark.parametrize("what", ["logreg", "tiny/logreg", "models/tiny/logreg", "logreg:accuracy"])
+    def test_a_run_that_left_the_list_is_told_what_brings_it_back(
+        self, finished: Project, what: str, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        finished.write(run={"heads": ["knn"]})
+        assert refusal(what, capsys) == (
+            "headswap trace: WHAT: tiny/logreg: params.yaml does not list it, so add 'logreg' to run.heads before you "
+            "run `dvc repro`"
+        )
+
     @pytest.mark.parametrize(
         "what",
         [

@@ -14,8 +14,8 @@ from pipeline.commands import report
 from pipeline.cost import Cost
 from pipeline.errors import InputError, StateError
 from pipeline.evaluation import metrics
-from pipeline.stages import compare
-from tests.conftest import Project
+from pipeline.stages import compare, train
+from tests.conftest import Project, write_image
 from tests.stages.spine import run
 
 
@@ -88,6 +88,34 @@ def test_two_runs_are_compared_in_the_terminal_and_nothing_is_written(project: P
     assert f"{100 * gain['value']:+.1f} [{100 * gain['high']:+.1f}, {100 * gain['low']:+.1f}]" in lines["accuracy"]
     assert f"McNemar p {pair['p']:.3g}" in lines["alone right on"]
     assert set(metrics.METRICS) <= set(lines)
+
+
+def test_two_runs_on_different_test_images_are_refused_with_advice_for_one_that_left(project: Project) -> None:
+    run(project, run={"heads": ["logreg", "knn"], "plans": []})
+    for number in range(6):
+        write_image(Path(f"data/raw/red/new{number}.png"), "red", 100 + number)
+    run(project, run={"heads": ["logreg"]})
+    with pytest.raises(StateError) as caught:
+        compare.main(project.write(), ["logreg", "knn"])
+    assert "different test images" in caught.value.problems[0]
+    assert caught.value.problems[1:] == (
+        "tiny/knn: params.yaml does not list it, so add 'knn' to run.heads before you run `dvc repro`",
+    )
+
+
+def test_the_verdict_is_repeated_with_what_became_of_its_runs_since(project: Project) -> None:
+    run(project, run={"heads": ["logreg", "knn"], "plans": []})
+    params = project.write(run={"heads": ["logreg", "rbf_svm", "lda"]}, heads={"rbf_svm": {}, "lda": {}, "logreg": {}})
+    for name in ("logreg", "rbf_svm"):
+        train.main(params, "tiny", name)
+    said = report.main(params, open=False)
+    assert said.endswith(
+        "(not of what lies here now: tiny/logreg made anew; tiny/rbf_svm not judged yet; tiny/knn no longer listed; "
+        "run `dvc repro`)"
+    )
+    train.main(params, "tiny", "lda")
+    compare.main(params)
+    assert "not of what lies here" not in report.main(params, open=False)
 
 
 @pytest.mark.parametrize(

@@ -68,6 +68,9 @@ class _Trace:
             return self._of_part(self.recorded.run(*run), right)
         if told := _excluded(what):
             raise InputError(told)
+        for one in runs.finished():
+            if left.removeprefix(f"{runs.MODELS}/") in (one, one.partition("/")[2]):
+                raise InputError(f"WHAT: {runs.unlisted(self.recorded.params, *one.split('/'))}")
         things = ["/".join(run) for run in self.recorded.params.runs()]
         raise InputError(unknown("WHAT", what, [*things, *self.recorded.nodes, *self.table.image_id]))
 
