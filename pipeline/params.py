@@ -319,7 +319,7 @@ class Params(_Section):
 
 def _entry(catalogue: Mapping[str, Entry], section: str, name: str) -> Entry:
     if name not in catalogue:
-        raise InputError(unknown(f"{PARAMS}: {section}", name, catalogue))
+        raise InputError(f"{unknown(f'{PARAMS}: {section}', name, catalogue)}; or add an entry for it there")
     return catalogue[name]
 
 

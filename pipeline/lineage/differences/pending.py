@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from pipeline import locks
 from pipeline.errors import StateError, one_line
@@ -52,5 +52,4 @@ def _with_readers(stages: set[str], lock: Lock) -> set[str]:
 
 def _overlap(one: str, other: str) -> bool:
     """Return whether two paths are the same, or one lies in the other."""
-    first, second = PurePosixPath(one), PurePosixPath(other)
-    return first.is_relative_to(second) or second.is_relative_to(first)
+    return f"{one}/".startswith(f"{other}/") or f"{other}/".startswith(f"{one}/")
