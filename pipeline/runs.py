@@ -156,7 +156,12 @@ def find(what: str, params: Params, where: str) -> Run:
     if len(listed or meant) > 1:
         raise InputError(f"{where}: got {what!r}, which is on several backbones; expected one of: {', '.join(meant)}")
     if not meant:
-        raise InputError(unknown(where, what, present or ["(no run is finished; run `dvc repro`)"]))
+        told = (
+            unknown(where, what, present)
+            if present
+            else f"{where}: got {what!r}, but no run is finished; run `dvc repro`"
+        )
+        raise InputError(told)
     backbone, _, run = (listed or meant)[0].partition("/")
     with made_again_by_dvc(params, backbone, run):
         return read(backbone, run)

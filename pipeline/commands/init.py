@@ -59,7 +59,7 @@ def _price(params: Params, items: Sequence[Item]) -> str:
     each, total = 1000 * taken, taken * len(items) + first
     return (
         f"{name} takes {each:.0f} ms per image here, timed on {len(chosen)}: about {duration(total)} once for all "
-        f"{len(items):,}, then heads and report"
+        f"{len(items):,}, {duration(first)} of that to begin with, then heads and report"
     )
 
 

@@ -79,9 +79,8 @@ def described(seen: Glance) -> str:
 
 def _lines(seen: Glance) -> Iterator[str]:
     total, classes = sum(seen.of_class.values()), len(seen.of_class)
-    yield f"{total:,} images, {seen.bytes / 1e6:,.0f} MB, {classes:,} classes" + (
-        f", {seen.groups:,} groups" if seen.groups else ""
-    )
+    size = f"{seen.bytes / 1e6:,.0f} MB" if seen.bytes >= 1e6 else f"{seen.bytes / 1e3:,.0f} kB"
+    yield f"{total:,} images, {size}, {classes:,} classes" + (f", {seen.groups:,} groups" if seen.groups else "")
     ranked = sorted(seen.of_class.items(), key=lambda pair: (-pair[1], pair[0]))
     shown = ranked if classes <= SHOWN else [*ranked[: SHOWN // 2], *ranked[-SHOWN // 2 :]]
     rows = [(f"  {name}", f"{count:,}", f"{count / total:.1%}") for name, count in shown]
@@ -93,10 +92,8 @@ def _lines(seen: Glance) -> Iterator[str]:
         yield f"imbalance: the largest class has {ratio:,.1f} times the images of the smallest"
     if seen.sides:
         shorter = np.array([min(side) for side in seen.sides])
-        yield (
-            f"shorter side: {shorter.min():,} to {shorter.max():,} pixels, half of them at least "
-            f"{int(np.median(shorter)):,}"
-        )
+        spread = f" to {shorter.max():,} pixels, half of them at least {int(np.median(shorter)):,}"
+        yield f"shorter side: {shorter.min():,}{spread if len(set(shorter)) > 1 else ' pixels'}"
     if seen.copies:
         yield f"copies: {seen.copies:,} images have the bytes of another one; a split keeps such together"
     if seen.unreadable:

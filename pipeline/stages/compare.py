@@ -48,10 +48,10 @@ def main(params: Params, run: Sequence[str] = ()) -> str:
 def _two(params: Params, named: Sequence[str]) -> str:
     if len(named) != 2:
         got = "1 run" if len(named) == 1 else f"{len(named)} runs"
-        raise InputError(f"compare: got {got}, expected two, or none to write the report")
-    first, second = (runs.find(name, params, "compare") for name in named)
+        raise InputError(f"RUN: got {got}, expected two, or none to write the report")
+    first, second = (runs.find(name, params, "RUN") for name in named)
     if first.id == second.id:
-        raise InputError(f"compare: got {first.id} twice, expected two different runs")
+        raise InputError(f"RUN: got {first.id} twice, expected two different runs")
     with (
         runs.made_again_by_dvc(params, first.backbone, first.name),
         runs.made_again_by_dvc(params, second.backbone, second.name),

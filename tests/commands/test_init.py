@@ -1,6 +1,7 @@
 """init: what is recognised, what is written, and what is refused with nothing written."""
 
 import csv
+import re
 import tarfile
 import threading
 import zipfile
@@ -62,6 +63,14 @@ def test_a_folder_is_recognised_by_its_shape_and_prepare_can_read_it(
     now = written()
     assert (now.data.source, now.data.path, now.split.method) == (source, Path(path), method)
     assert "36 images" in prepare.main(now.model_copy(update={"seed": 3}))
+
+
+def test_small_sets_are_described_in_units_that_suit_them(project: Project, capsys: pytest.CaptureFixture[str]) -> None:
+    said = init.main(params.load(), data="data/raw", yes=True)
+    shown = capsys.readouterr().out
+    assert re.search(r"^36 images, \d\d+ kB, 3 classes$", shown, re.MULTILINE)
+    assert re.search(r"^shorter side: 32 pixels$", shown, re.MULTILINE)
+    assert re.search(r": about \d+ s once for all 36, \d+ s of that to begin with, then", said)
 
 
 @pytest.mark.parametrize("suffix", ["zip", "tar", "tar.gz"])

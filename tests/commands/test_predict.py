@@ -113,6 +113,12 @@ def test_a_misspelt_model_is_named_with_the_nearest(project: Project) -> None:
         predict.main(project.write(), "tiny/logrge", ["data/raw/red"])
 
 
+def test_without_any_finished_run_that_is_said(project: Project) -> None:
+    shutil.rmtree("models")
+    with pytest.raises(InputError, match="^MODEL: got 'logreg', but no run is finished; run `dvc repro`$"):
+        predict.main(project.write(), "logreg", ["data/raw/red"])
+
+
 @pytest.mark.parametrize("name", ["logreg", "last"])
 def test_new_images_go_through_the_cnn_once(project: Project, forwards: Callable[[], int], name: str) -> None:
     params = project.write()
