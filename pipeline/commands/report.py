@@ -18,9 +18,8 @@ def main(params: Params, *, open: bool) -> str:  # noqa: A002  # the flag's name
     if open and not webbrowser.open(where.as_uri()):
         raise StateError(f"no browser was found; open {where} yourself")
     since = "; ".join(_since(content, params))
-    return (
-        f"{content['sentence']} See {where}{f' (not of what lies here now: {since}; run `dvc repro`)' if since else ''}"
-    )
+    told = f" (since then: {since}; run `dvc repro`)" if since else ""
+    return f"{content['sentence']} See {where}{told}"
 
 
 def _since(content: Mapping[str, Any], params: Params) -> Iterator[str]:

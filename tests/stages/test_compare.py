@@ -110,12 +110,11 @@ def test_the_verdict_is_repeated_with_what_became_of_its_runs_since(project: Pro
         train.main(params, "tiny", name)
     said = report.main(params, open=False)
     assert said.endswith(
-        "(not of what lies here now: tiny/logreg made anew; tiny/rbf_svm not judged yet; tiny/knn no longer listed; "
-        "run `dvc repro`)"
+        "(since then: tiny/logreg made anew; tiny/rbf_svm not judged yet; tiny/knn no longer listed; run `dvc repro`)"
     )
     train.main(params, "tiny", "lda")
     compare.main(params)
-    assert "not of what lies here" not in report.main(params, open=False)
+    assert "since then" not in report.main(params, open=False)
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,7 @@ def of(lock: Lock) -> Pending:
     try:
         with locks.repository(Path.cwd()) as opened:
             status = opened.status() if opened else {}
-    except (DvcException, StateError) as error:
+    except (DvcException, StateError, OSError) as error:
         return Pending(unknown=one_line(error))
     made = {path for stage in lock.values() for path in stage.outs}
     files, stages = set[str](), set[str]()
