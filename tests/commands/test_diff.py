@@ -423,7 +423,7 @@ class TestRevisions:
 
         state.write()
         monkeypatch.setattr(locks, "repository", lambda root: nullcontext(SimpleNamespace(status=busy)))
-        said = "whether anything changed since the last run is not known: Unable to acquire lock"
+        said = "whether anything changed since the last run is not known: DVC is at work"
         assert said in diff.main(params.load(), ["before"]).splitlines()
 
     def test_two_that_are_equal_have_no_change(self, state: State) -> None:

@@ -26,10 +26,13 @@ class Pending:
 def of(lock: Lock) -> Pending:
     """Ask DVC, which reads again only files whose time or size changed; nothing is pending without a repository."""
     from dvc.exceptions import DvcException  # noqa: PLC0415  # half a second
+    from dvc.lock import LockError  # noqa: PLC0415
 
     try:
         with locks.repository(Path.cwd()) as opened:
             status = opened.status() if opened else {}
+    except LockError:
+        return Pending(unknown="DVC is at work")
     except (DvcException, StateError, OSError) as error:
         return Pending(unknown=one_line(error))
     made = {path for stage in lock.values() for path in stage.outs}
