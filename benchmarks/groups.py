@@ -81,7 +81,8 @@ def power(groups: int, correlation: float, simulations: int, seed: int = 0) -> f
     """Return how often the test finds a gain as large as the one that equal runs' test images call detectable."""
     generator = np.random.default_rng(seed)
     null = Case(groups, correlation, 0.8, 0.0, equal=True)
-    known = [pairs.detectable(*runs, units) for units, runs in (_drawn(null, generator) for _ in range(20))]
+    drawn = [_drawn(null, generator) for _ in range(20)]
+    known = [pairs.detectable(first, second, units) for units, (first, second) in drawn]
     gain = float(np.median([one for one in known if one is not None]))
     case = Case(groups, correlation, 0.8 - gain / 2, gain, equal=True)
     shown = []

@@ -62,7 +62,7 @@ class Units:
 
     def sums(self, values: Floats) -> Floats:
         """Add values (N,) up by unit, (G,)."""
-        return np.bincount(self.of, values, self.number)
+        return np.asarray(np.bincount(self.of, values, self.number), dtype=np.float64)
 
     def effective(self, weight: Floats | None = None) -> float:
         """Return how many units of equal weight would say as much: 1 / sum of squared shares (Kish 1965).
