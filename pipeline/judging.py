@@ -81,7 +81,7 @@ def score(finished: Sequence[Run], params: Params) -> Scored:
     """
     metric, costs = params.selection.metric, params.compare.costs
     predictions.require_same_images({run.id: run.predictions.of("test") for run in finished})
-    rules = [decisions.choose(run.predictions.of("val"), params.compare.decision, costs, metric) for run in finished]
+    rules = [decisions.rule_for(run.predictions, params) for run in finished]
     decided = [
         rule.apply(run.predictions) if rule else run.predictions for run, rule in zip(finished, rules, strict=True)
     ]

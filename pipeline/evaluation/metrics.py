@@ -50,11 +50,6 @@ Metric = Callable[[Floats, Judged], Floats]
 # --- Of decisions ------------------------------------------------------------------------------------------------
 
 
-def _accuracy(counts: Floats, judged: Judged) -> Floats:
-    right = (judged.decided == judged.truth).astype(np.float64)
-    return np.asarray(counts @ right / counts.sum(axis=1))
-
-
 def _by_class(counts: Floats, judged: Judged) -> tuple[Floats, Floats, Floats]:
     """Count per class how many are of it, how many are taken for it, and how many of both: three of (B, K)."""
     unit = np.eye(judged.classes)
@@ -68,14 +63,26 @@ def _mean_over_present(values: Floats, weight: Floats) -> Floats:
     return np.asarray(np.where(present, values, 0).sum(axis=1) / present.sum(axis=1))
 
 
+def _accuracy(counts: Floats, judged: Judged) -> Floats:
+    return OF_COUNTS["accuracy"](*_by_class(counts, judged))
+
+
 def _balanced_accuracy(counts: Floats, judged: Judged) -> Floats:
-    actual, _, hits = _by_class(counts, judged)
-    return _mean_over_present(hits / np.maximum(actual, 1), actual)
+    return OF_COUNTS["balanced_accuracy"](*_by_class(counts, judged))
 
 
 def _macro_f1(counts: Floats, judged: Judged) -> Floats:
-    actual, decided, hits = _by_class(counts, judged)
-    return _mean_over_present(2 * hits / np.maximum(actual + decided, 1), actual + decided)
+    return OF_COUNTS["macro_f1"](*_by_class(counts, judged))
+
+
+OF_COUNTS: Mapping[str, Callable[[Floats, Floats, Floats], Floats]] = {
+    "accuracy": lambda actual, _, hits: np.asarray(hits.sum(axis=1) / actual.sum(axis=1)),
+    "balanced_accuracy": lambda actual, _, hits: _mean_over_present(hits / np.maximum(actual, 1), actual),
+    "macro_f1": lambda actual, decided, hits: _mean_over_present(
+        2 * hits / np.maximum(actual + decided, 1), actual + decided
+    ),
+}
+"""Metrics of how many images are of each class, are taken for it, and both: three of (B, K) -> (B,)."""
 
 
 def precision_by_class(counts: Floats, judged: Judged) -> Floats:

@@ -174,8 +174,7 @@ def _unlike_verdict(judged: Mapping[str, Mapping[str, Any]]) -> Iterator[Finding
 
 
 def _test_score(of: Run, params: Params, metric: str) -> float:
-    asked, test = params.compare, of.predictions.of("test")
-    rule = decisions.choose(of.predictions.of("val"), asked.decision, asked.costs, params.selection.metric)
+    test, rule = of.predictions.of("test"), decisions.rule_for(of.predictions, params)
     return metrics.plain(rule.apply(test) if rule else test)[metric]
 
 

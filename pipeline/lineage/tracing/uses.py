@@ -175,8 +175,7 @@ class Uses:
 
     def decided(self, run: Run) -> Predictions:
         """Return a run's predictions, decided by the rule that params ask for."""
-        compare, metric = self.params.compare, self.params.selection.metric
-        rule = decisions.choose(run.predictions.of("val"), compare.decision, compare.costs, metric)
+        rule = decisions.rule_for(run.predictions, self.params)
         return rule.apply(run.predictions) if rule else run.predictions
 
 
