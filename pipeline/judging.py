@@ -6,6 +6,7 @@ images decide nothing but the answer.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -49,7 +50,7 @@ class Scored:
     resampled: Resampled
     pairs: Sequence[Pair]
 
-    @property
+    @cached_property
     def test(self) -> list[Predictions]:
         """Return the test rows of every run."""
         return [one.of("test") for one in self.decided]
@@ -124,7 +125,7 @@ def judge(scored: Scored, background: Background, params: Params) -> Verdict:
         ),
         metric=metric,
         margin=margin,
-        resamples=params.compare.bootstrap,
+        resamples=comparison.affordable(len(test.label), params.compare.bootstrap),
         test_images={name: list(test.label).count(name) for name in test.classes},
         best_head=results[head].run,
         best_plan=results[plan].run if plan is not None else None,
@@ -140,7 +141,10 @@ def judge(scored: Scored, background: Background, params: Params) -> Verdict:
             if curve.points
         },
         inputs=_inputs(scored.finished, background.frozen),
-        notes=_notes(scored, results),
+        notes=[
+            *_notes(scored, results),
+            *comparison.shortcuts(len(test.label), len(test.classes), params.compare.bootstrap),
+        ],
     )
     gain = verdict.pair(verdict.best_plan, verdict.best_head) if verdict.best_plan else None
     answer = answer_of(gain.difference if gain else None, margin)

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -52,6 +52,8 @@ class Made:
 
 
 MODELS = Path("models")
+Reader = Callable[[Path, stamps.Stamp], Predictions]
+"""Reads the file of predictions that a stamp speaks of."""
 
 
 def folder(backbone: str, name: str) -> Path:
@@ -117,17 +119,24 @@ def _tables(validation: Predictions) -> dict[str, Table]:
     }
 
 
-def read(backbone: str, name: str) -> Run:
-    """Read a run; StateError if a part is missing or has other bytes than the stamp says."""
+def read(backbone: str, name: str, reader: Reader = predictions.read) -> Run:
+    """Read a run; StateError if a part is missing or has other bytes than the stamp says.
+
+    Args:
+        backbone: its backbone.
+        name: of the head or plan.
+        reader: of its predictions.
+
+    """
     stamp = stamps.read(stamp_path(backbone, name))
-    found = predictions.read(predictions.path_of(backbone, name), stamp)
+    found = reader(predictions.path_of(backbone, name), stamp)
     try:
         return Run(backbone, name, stamp.facts["kind"], found, Cost(**stamp.facts["cost"]), stamp)
     except (KeyError, TypeError) as error:
         raise StateError(f"{stamp_path(backbone, name)}: lacks {error}; run `dvc repro --force`") from error
 
 
-def find(what: str, backbones: Sequence[str], where: str) -> Run:
+def find(what: str, backbones: Sequence[str], where: str, reader: Reader = predictions.read) -> Run:
     """Read the run that a person means.
 
     Args:
@@ -135,6 +144,7 @@ def find(what: str, backbones: Sequence[str], where: str) -> Run:
             single one at all.
         backbones: that count first.
         where: what the person was asked for, to begin a complaint with.
+        reader: of its predictions.
 
     Raises:
         InputError: if there is no such run, or several.
@@ -151,7 +161,7 @@ def find(what: str, backbones: Sequence[str], where: str) -> Run:
     if not meant:
         raise InputError(unknown(where, what, present or ["(no run is finished; run `dvc repro`)"]))
     backbone, _, run = (listed or meant)[0].partition("/")
-    return read(backbone, run)
+    return read(backbone, run, reader)
 
 
 def read_metrics(run: Run) -> dict[str, float]:

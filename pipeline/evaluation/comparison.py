@@ -13,8 +13,17 @@ from pipeline.evaluation import metrics
 from pipeline.evaluation.metrics import Judged, Metric
 from pipeline.evaluation.predictions import Floats, Ints, Predictions
 
-# Resamples handled at once: bounds the memory of a bootstrap to this many rows of counts.
+# Resamples handled at once at most: bounds the memory of a bootstrap to this many rows of counts.
 CHUNK = 256
+_COUNTS = 2**23
+"""Counts held at once, 64 MB of them, where there are many images."""
+_DRAWS = 250_000_000
+"""Images drawn in all, where there are many, but for FEWEST resamples."""
+FEWEST = 1000
+_SORTED = 300_000_000
+"""Scores sorted in all resamples of a rank metric; beyond, it is taken as linear (pipeline/evaluation/ranks.py)."""
+PAIRS = 4000
+"""Pairs of classes that get an interval; those with most images, where more occur."""
 
 
 @dataclass(frozen=True)
@@ -49,16 +58,17 @@ def bootstrap(
     what makes differences between runs paired.
     """
     n, judged = len(runs[0].image_id), [Judged.of(run) for run in runs]
-    generator = np.random.default_rng(seed)
+    if is_linear(n, judged[0].classes, resamples):
+        judged = [one.linear() for one in judged]
+    resamples, generator = affordable(n, resamples), np.random.default_rng(seed)
     wanted = {**metrics.METRICS, **(extra or {})}
     values = {name: np.empty((len(runs), resamples)) for name in wanted}
     by_class = {name: np.empty((len(runs), resamples, judged[0].classes)) for name in metrics.BY_CLASS}
-    pairs = [np.unique(np.column_stack([one.truth, one.decided]), axis=0) for one in judged]
+    pairs = [_commonest(one) for one in judged]
     confusion = [np.empty((resamples, len(some))) for some in pairs]
     bins = [np.empty((resamples, metrics.BINS)) for _ in judged]
-    for start in tqdm(range(0, resamples, CHUNK), desc="bootstrap", unit="chunk", disable=None):
-        chunk = slice(start, min(start + CHUNK, resamples))
-        counts = generator.multinomial(n, np.full(n, 1 / n), size=chunk.stop - chunk.start).astype(np.float64)
+    for chunk in tqdm(chunks(n, resamples), desc="bootstrap", unit="chunk", disable=None):
+        counts = drawn(generator, n, chunk.stop - chunk.start)
         for row, one in enumerate(judged):
             for name, metric in wanted.items():
                 values[name][row, chunk] = metric(counts, one)
@@ -68,6 +78,54 @@ def bootstrap(
             images, right = metrics.right_by_bin(counts, one)
             bins[row][chunk] = np.where(images > 0, right / np.maximum(images, 1), np.nan)
     return Resampled(values, by_class, list(zip(pairs, confusion, strict=True)), bins)
+
+
+def drawn(generator: np.random.Generator, n: int, size: int) -> Floats:
+    """Draw resamples of n images: how often each counts, (size, n)."""
+    if n * CHUNK <= _COUNTS:
+        return generator.multinomial(n, np.full(n, 1 / n), size=size).astype(np.float64)
+    counts = np.empty((size, n))  # of many images the same ten times as fast
+    for row in counts:
+        row[:] = np.bincount(generator.integers(n, size=n), minlength=n)
+    return counts
+
+
+def chunks(n: int, resamples: int) -> list[slice]:
+    """Divide the resamples of n images into parts that are held at once."""
+    size = max(1, min(CHUNK, _COUNTS // n))
+    return [slice(start, min(start + size, resamples)) for start in range(0, resamples, size)]
+
+
+def affordable(n: int, resamples: int) -> int:
+    """Return how many resamples of n images are drawn: all that are asked for, unless there are very many images."""
+    return min(resamples, max(FEWEST, _DRAWS // n))
+
+
+def is_linear(n: int, classes: int, resamples: int) -> bool:
+    """Tell whether rank metrics of n images are resampled as linear: sorting anew each time would take too long."""
+    return n * (1 if classes == 2 else classes) * affordable(n, resamples) > _SORTED
+
+
+def shortcuts(n: int, classes: int, resamples: int) -> list[str]:
+    """Say what was done otherwise because there are very many test images or classes."""
+    found = []
+    if (fewer := affordable(n, resamples)) < resamples:
+        found.append(
+            f"Intervals come from {fewer:,} resamples, not from the {resamples:,} of compare.bootstrap: "
+            f"with {n:,} test images more would take minutes and move a bound by little."
+        )
+    if is_linear(n, classes, resamples):
+        found.append(
+            "Intervals of ROC-AUC and average precision take both as linear in the resamples' counts (the infinitesimal "
+            f"jackknife): {n:,} test images in {classes:,} classes are too many to be sorted anew for each."
+        )
+    return found
+
+
+def _commonest(judged: Judged) -> Ints:
+    """Return the pairs (true, decided) of classes that get an interval, sorted."""
+    images = judged.by_pair(np.ones((1, len(judged.truth))))[0]
+    return judged.pairs[np.sort(np.argsort(-images, kind="stable")[:PAIRS])]
 
 
 def interval(samples: Floats) -> tuple[float, float]:
@@ -95,11 +153,14 @@ def describe(predictions: Predictions, resampled: Resampled, run: int) -> dict[s
     images, confidence, right = (part[0] for part in metrics.calibration_bins(once, judged))
     pairs, shares = resampled.confusion[run]
     plain = metrics.confusion_shares(once, judged, pairs)[0]
+    by_class = {name: metric(once, judged)[0] for name, metric in metrics.BY_CLASS.items()}
+    cells = _images_of(judged, pairs)
+    left_out = {"pairs": len(judged.pairs) - len(pairs), "images": len(judged.truth) - sum(cells)}
     return {
         "by_class": {
             classes[k]: {
-                name: Estimate(float(metric(once, judged)[0, k]), *interval(resampled.by_class[name][run, :, k]))
-                for name, metric in metrics.BY_CLASS.items()
+                name: Estimate(float(of_classes[k]), *interval(resampled.by_class[name][run, :, k]))
+                for name, of_classes in by_class.items()
             }
             for k in np.unique(judged.truth).tolist()  # of a class without images there is nothing to say
         },
@@ -107,11 +168,12 @@ def describe(predictions: Predictions, resampled: Resampled, run: int) -> dict[s
             {
                 "true": classes[true],
                 "decided": classes[decided],
-                "images": int(((judged.truth == true) & (judged.decided == decided)).sum()),
+                "images": cells[place],
                 "share": Estimate(float(plain[place]), *interval(shares[:, place])),
             }
-            for place, (true, decided) in enumerate(pairs)
+            for place, (true, decided) in enumerate(pairs.tolist())
         ],
+        **({"confusion_left_out": left_out} if left_out["pairs"] else {}),
         "calibration": [
             {
                 "images": int(images[number]),
@@ -123,6 +185,14 @@ def describe(predictions: Predictions, resampled: Resampled, run: int) -> dict[s
             for number in np.flatnonzero(images)
         ],
     }
+
+
+def _images_of(judged: Judged, pairs: Ints) -> list[int]:
+    """Count the images of each of these pairs (P, 2) of classes."""
+    codes = judged.truth * judged.classes + judged.decided
+    wanted = pairs[:, 0] * judged.classes + pairs[:, 1]
+    found, images = np.unique(codes, return_counts=True)
+    return images[np.searchsorted(found, wanted)].astype(int).tolist()  # type: ignore[no-any-return]
 
 
 def interval_of_defined(samples: Floats) -> tuple[float, float]:

@@ -26,8 +26,18 @@ class Rule:
 
     def apply(self, predictions: Predictions) -> Predictions:
         """Return predictions decided by this rule."""
-        decided = (predictions.probability @ self.weights).argmax(axis=1)
-        return replace(predictions, decided=np.asarray(decided, dtype=np.int64))
+        kept = predictions.kept
+        if kept is None or kept.blocks is None:
+            return replace(predictions, decided=self._of(predictions.probability))
+        found, sure = list[Ints](), list[Floats]()
+        for block in kept.blocks():
+            found.append(self._of(block))
+            sure.append(block[np.arange(len(block)), found[-1]])
+        kept = replace(kept, of_decision=np.concatenate(sure))
+        return replace(predictions, decided=np.concatenate(found), kept=kept)
+
+    def _of(self, probability: Floats) -> Ints:
+        return np.asarray((probability @ self.weights).argmax(axis=1), dtype=np.int64)
 
 
 def rule_for(predictions: Predictions, params: Params) -> Rule | None:

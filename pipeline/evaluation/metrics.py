@@ -5,14 +5,15 @@ resample. So one formula serves both, and B resamples cost one matrix product in
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 
 from pipeline.errors import StateError
-from pipeline.evaluation.predictions import Floats, Ints, Predictions
+from pipeline.evaluation.predictions import Floats, Held, Ints, Kept, Predictions
+from pipeline.evaluation.ranks import Ranking
 
 BINS = 15
 """Of confidence, equally wide, for calibration (Guo et al. 2017)."""
@@ -20,27 +21,70 @@ BINS = 15
 
 @dataclass(frozen=True)
 class Judged:
-    """N images: the true class (N,), the decided class (N,) and the probabilities (N, K)."""
+    """N images: the true class (N,), the decided class (N,), and what was said of K classes."""
 
     truth: Ints
     decided: Ints
-    probability: Floats
+    classes: int
+    """K."""
+    said: Held | Kept = field(default_factory=lambda: Held(np.empty(0, np.int64), np.empty((0, 0))))
+    """Left out where decisions alone are judged."""
+    _sums: list[tuple[Floats, Floats]] = field(default_factory=list, repr=False, compare=False)
+    """The last counts that pairs were counted for, and the result: several metrics in a row ask for the same."""
 
     @classmethod
     def of(cls, predictions: Predictions) -> "Judged":
         """Take what metrics need from predictions."""
-        return cls(predictions.truth(), predictions.decision(), predictions.probability)
+        return cls(predictions.truth(), predictions.decision(), len(predictions.classes), predictions.said)
 
-    @property
-    def classes(self) -> int:
-        """K."""
-        return int(self.probability.shape[1])
+    @classmethod
+    def of_probability(cls, truth: Ints, probability: Floats) -> "Judged":
+        """Judge probabilities, (N, K), by which the most probable class is decided."""
+        said = Held(truth, probability)
+        return cls(truth, said.likeliest, probability.shape[1], said)
+
+    def linear(self) -> "Judged":
+        """Return the same with rank metrics that are linear in how often each image counts."""
+        if self.said.ranks or not isinstance(self.said, Held):
+            return self
+        ranking = Ranking(self.truth, self.classes)
+        for number in ranking.classes:
+            ranking.add(number, self.said.probability[:, number])
+        return replace(self, said=replace(self.said, ranks=ranking.result()))
 
     @cached_property
     def bin(self) -> Ints:
         """The bin of confidence of every image, (N,); confidence is the highest probability."""
-        confidence = self.probability.max(axis=1)
-        return np.asarray(np.clip(np.ceil(confidence * BINS).astype(np.int64) - 1, 0, BINS - 1))
+        return np.asarray(np.clip(np.ceil(self.said.highest * BINS).astype(np.int64) - 1, 0, BINS - 1))
+
+    @cached_property
+    def right(self) -> npt.NDArray[np.bool_]:
+        """Whether the most probable class is the true one, (N,)."""
+        return np.asarray(self.said.likeliest == self.truth)
+
+    @cached_property
+    def _pairs(self) -> tuple[Ints, Ints]:
+        codes, place = np.unique(self.truth * self.classes + self.decided, return_inverse=True)
+        return np.stack(np.divmod(codes, self.classes), axis=1), place
+
+    @property
+    def pairs(self) -> Ints:
+        """The pairs (true, decided) of classes that occur, (P, 2), sorted."""
+        return self._pairs[0]
+
+    def by_pair(self, counts: Floats) -> Floats:
+        """Count the images of every pair: counts (B, N) -> (B, P)."""
+        if not self._sums or self._sums[0][0] is not counts:
+            self._sums[:] = [(counts, summed(counts, self._pairs[1], len(self.pairs)))]
+        return self._sums[0][1]
+
+
+def summed(counts: Floats, place: Ints, cells: int) -> Floats:
+    """Add counts up by cell: counts (B, N) of things in the cells `place` (N,) -> (B, cells)."""
+    from scipy import sparse  # noqa: PLC0415  # not for who asks for no metric
+
+    one_each = sparse.csr_array((np.ones(len(place)), place, np.arange(len(place) + 1)), shape=(len(place), cells))
+    return np.asarray(counts @ one_each)
 
 
 Metric = Callable[[Floats, Judged], Floats]
@@ -52,9 +96,9 @@ Metric = Callable[[Floats, Judged], Floats]
 
 def _by_class(counts: Floats, judged: Judged) -> tuple[Floats, Floats, Floats]:
     """Count per class how many are of it, how many are taken for it, and how many of both: three of (B, K)."""
-    unit = np.eye(judged.classes)
-    actual, decided = unit[judged.truth], unit[judged.decided]
-    return counts @ actual, counts @ decided, counts @ (actual * decided)
+    images, (true, decided), classes = judged.by_pair(counts), judged.pairs.T, judged.classes
+    hits = images * (true == decided)
+    return summed(images, true, classes), summed(images, decided, classes), summed(hits, true, classes)
 
 
 def _mean_over_present(values: Floats, weight: Floats) -> Floats:
@@ -64,7 +108,8 @@ def _mean_over_present(values: Floats, weight: Floats) -> Floats:
 
 
 def _accuracy(counts: Floats, judged: Judged) -> Floats:
-    return OF_COUNTS["accuracy"](*_by_class(counts, judged))
+    right = (judged.decided == judged.truth).astype(np.float64)
+    return np.asarray(counts @ right / counts.sum(axis=1))
 
 
 def _balanced_accuracy(counts: Floats, judged: Judged) -> Floats:
@@ -107,9 +152,8 @@ def plain_calibration(predictions: Predictions) -> tuple[Floats, Floats, Floats]
 def confusion_shares(counts: Floats, judged: Judged, pairs: Ints) -> Floats:
     """Return for each pair (true, decided) of classes, (P, 2), its share among the images of the true class, (B, P)."""
     actual, _, _ = _by_class(counts, judged)
-    number = {pair: place for place, pair in enumerate(map(tuple, pairs.tolist()))}
-    place = [number[pair] for pair in zip(judged.truth.tolist(), judged.decided.tolist(), strict=True)]
-    of_pair = counts @ np.eye(len(pairs))[place]
+    codes, wanted = (some[:, 0] * judged.classes + some[:, 1] for some in (judged.pairs, pairs))
+    of_pair = judged.by_pair(counts)[:, np.searchsorted(codes, wanted)]
     of_class = actual[:, pairs[:, 0]]
     return np.asarray(np.where(of_class > 0, of_pair / np.maximum(of_class, 1), np.nan))
 
@@ -122,20 +166,25 @@ _OneClass = Callable[[Floats, npt.NDArray[np.bool_], Floats], Floats]
 
 def _mean_of_one_against_rest(counts: Floats, judged: Judged, of_one: _OneClass) -> Floats:
     """For two classes, the second; for more, the mean over the classes that occur in a resample, NaN if none does."""
+    if not isinstance(judged.said, Held):
+        raise TypeError("these probabilities are not held")
+    truth, probability = judged.truth, judged.said.probability
     if judged.classes == 2:
-        return of_one(counts, judged.truth == 1, judged.probability[:, 1])
-    each = np.column_stack([
-        of_one(counts, judged.truth == k, judged.probability[:, k]) for k in range(judged.classes)
-    ])  # fmt: skip
+        return of_one(counts, truth == 1, probability[:, 1])
+    each = np.column_stack([of_one(counts, truth == k, probability[:, k]) for k in range(judged.classes)])
     defined = np.isfinite(each).sum(axis=1)
     return np.asarray(np.where(defined > 0, np.nansum(each, axis=1) / np.maximum(defined, 1), np.nan))
 
 
 def _roc_auc(counts: Floats, judged: Judged) -> Floats:
+    if judged.said.ranks:
+        return judged.said.ranks["roc_auc"].resampled(counts)
     return _mean_of_one_against_rest(counts, judged, _auc_of_one)
 
 
 def _average_precision(counts: Floats, judged: Judged) -> Floats:
+    if judged.said.ranks:
+        return judged.said.ranks["average_precision"].resampled(counts)
     return _mean_of_one_against_rest(counts, judged, _average_precision_of_one)
 
 
@@ -175,19 +224,18 @@ def _average_precision_of_one(counts: Floats, positive: npt.NDArray[np.bool_], s
 
 def _log_loss(counts: Floats, judged: Judged) -> Floats:
     """Mean of -log p(true class), which is taken as at least the smallest positive float64 step."""
-    p = judged.probability[np.arange(len(judged.truth)), judged.truth]
-    return np.asarray(counts @ -np.log(np.maximum(p, np.finfo(np.float64).eps)) / counts.sum(axis=1))
+    return np.asarray(counts @ -np.log(np.maximum(judged.said.of_truth, np.finfo(np.float64).eps)) / counts.sum(axis=1))
 
 
 def _brier(counts: Floats, judged: Judged) -> Floats:
     """Mean squared error of the probabilities summed over classes (Brier 1950); of one of them where there are two."""
-    error = ((judged.probability - np.eye(judged.classes)[judged.truth]) ** 2).sum(axis=1)
+    error = judged.said.squared_error
     return np.asarray(counts @ (error / 2 if judged.classes == 2 else error) / counts.sum(axis=1))
 
 
 def _calibration_error(counts: Floats, judged: Judged) -> Floats:
     """Average the distance of confidence and accuracy over bins of confidence (ECE; Guo et al. 2017)."""
-    excess = judged.probability.max(axis=1) - (judged.probability.argmax(axis=1) == judged.truth)
+    excess = judged.said.highest - judged.right
     of_bin = counts @ (np.eye(BINS)[judged.bin] * excess[:, None])  # a third of the products of `calibration_bins`
     return np.asarray(np.abs(of_bin).sum(axis=1) / counts.sum(axis=1))
 
@@ -195,14 +243,13 @@ def _calibration_error(counts: Floats, judged: Judged) -> Floats:
 def calibration_bins(counts: Floats, judged: Judged) -> tuple[Floats, Floats, Floats]:
     """Sum up images, their confidence and how many are right, by bin of confidence: three of (B, BINS)."""
     images, right = right_by_bin(counts, judged)
-    return images, counts @ (np.eye(BINS)[judged.bin] * judged.probability.max(axis=1)[:, None]), right
+    return images, counts @ (np.eye(BINS)[judged.bin] * judged.said.highest[:, None]), right
 
 
 def right_by_bin(counts: Floats, judged: Judged) -> tuple[Floats, Floats]:
     """Count images, and those of them that are right, by bin of confidence: two of (B, BINS)."""
-    unit = np.eye(BINS)[judged.bin]
-    right = judged.probability.argmax(axis=1) == judged.truth
-    return counts @ unit, counts @ (unit * right[:, None])
+    found = summed(counts, 2 * judged.bin + judged.right, 2 * BINS)
+    return found[:, ::2] + found[:, 1::2], found[:, 1::2]
 
 
 METRICS: Mapping[str, Metric] = {
@@ -225,8 +272,7 @@ BY_CLASS: Mapping[str, Callable[[Floats, Judged], Floats]] = {
 
 def value(metric: str, truth: Ints, decided: Ints, classes: int) -> float:
     """Return the plain value of a metric of decisions: truth (N,), decided (N,), both numbers of one of the classes."""
-    judged = Judged(truth, decided, np.eye(classes)[decided])
-    return float(METRICS[metric](np.ones((1, len(truth))), judged)[0])
+    return float(METRICS[metric](np.ones((1, len(truth))), Judged(truth, decided, classes))[0])
 
 
 def plain(predictions: Predictions, extra: Mapping[str, Metric] | None = None) -> dict[str, float]:

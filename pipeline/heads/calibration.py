@@ -92,6 +92,6 @@ def cross_fitted(method: str, probability: Probabilities, y: Labels, seed: int) 
 
 def scores(probability: Probabilities, y: Labels, classes: Labels) -> Mapping[str, Any]:
     """Return expected calibration error, Brier score and log-loss of probabilities (n, K)."""
-    judged = Judged(np.searchsorted(classes, y), probability.argmax(axis=1), probability)
+    judged = Judged.of_probability(np.searchsorted(classes, y), probability)
     once = np.ones((1, len(y)))
     return {name: float(metrics.METRICS[name](once, judged)[0]) for name in metrics.OF_PROBABILITIES}

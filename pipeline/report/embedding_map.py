@@ -107,7 +107,7 @@ def data(evidence: Evidence) -> dict[str, Any]:
 def _decided(predictions: Predictions, rows: Sequence[int], judged: Sequence[int]) -> dict[str, list[int]]:
     """Return the decided class and its probability in percent of each judged row, -1 where the run was not asked."""
     decided = predictions.decision()
-    sure = np.rint(100 * predictions.probability[np.arange(len(decided)), decided]).astype(int)
+    sure = np.rint(100 * predictions.of_decision()).astype(int)
     place = np.searchsorted(judged, rows)
     columns = {"decided": np.full(len(judged), -1), "percent": np.zeros(len(judged), int)}
     columns["decided"][place], columns["percent"][place] = decided, sure

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pipeline import judging, manifest, runs, stamps, thumbnails, verdict
 from pipeline.embeddings import matrix
 from pipeline.errors import InputError
-from pipeline.evaluation import curves, surveys
+from pipeline.evaluation import condensed, curves, surveys
 from pipeline.judging import Background
 from pipeline.params import Params
 from pipeline.quality import files
@@ -20,7 +20,7 @@ def main(params: Params, run: Sequence[str] = ()) -> str:
     """Judge the runs that params lists, and no others that may lie about; return the summary line."""
     if run:
         return _two(params, run)
-    finished = [runs.read(backbone, name) for backbone, name in params.runs()]
+    finished = [runs.read(backbone, name, condensed.read) for backbone, name in params.runs()]
     backbones = params.run.backbones
     embedded = {backbone: stamps.read(matrix.stamp_path(backbone)) for backbone in backbones}
     background = Background(
@@ -48,7 +48,7 @@ def _two(params: Params, named: Sequence[str]) -> str:
     if len(named) != 2:
         got = "1 run" if len(named) == 1 else f"{len(named)} runs"
         raise InputError(f"compare: got {got}, expected two, or none to write the report")
-    first, second = (runs.find(name, params.run.backbones, "compare") for name in named)
+    first, second = (runs.find(name, params.run.backbones, "compare", condensed.read) for name in named)
     if first.id == second.id:
         raise InputError(f"compare: got {first.id} twice, expected two different runs")
     frozen = matrix.read_cost(first.backbone), matrix.read_cost(second.backbone)
