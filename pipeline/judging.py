@@ -126,7 +126,9 @@ def judge(scored: Scored, background: Background, params: Params) -> Verdict:
         metric=metric,
         margin=margin,
         resamples=comparison.affordable(len(test.label), params.compare.bootstrap),
-        test_images={name: list(test.label).count(name) for name in test.classes},
+        test_images=dict(
+            zip(test.classes, np.bincount(test.truth(), minlength=len(test.classes)).tolist(), strict=True)
+        ),
         best_head=results[head].run,
         best_plan=results[plan].run if plan is not None else None,
         results=results,
@@ -264,7 +266,8 @@ def _inputs_of_run(run: Run) -> dict[str, str]:
 
 def _notes(scored: Scored, results: Sequence[Result]) -> list[str]:
     test = scored.test[0]
-    absent = [name for name in test.classes if name not in set(test.label)]
+    present = set(test.label)
+    absent = [name for name in test.classes if name not in present]
     found = [f"No test image is of class {name!r}: of that class these numbers say nothing." for name in absent]
     for result, predicted, plain in zip(results, scored.test, scored.plain, strict=True):
         if len(np.unique(predicted.decision())) == 1:

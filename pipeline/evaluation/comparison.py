@@ -116,16 +116,16 @@ def shortcuts(n: int, classes: int, resamples: int) -> list[str]:
         )
     if is_linear(n, classes, resamples):
         found.append(
-            "Intervals of ROC-AUC and average precision take both as linear in the resamples' counts (the infinitesimal "
-            f"jackknife): {n:,} test images in {classes:,} classes are too many to be sorted anew for each."
+            "Intervals of ROC-AUC and average precision take both as linear in the resamples' counts (the infinitesimal"
+            f" jackknife): {n:,} test images in {classes:,} classes are too many to be sorted anew for each."
         )
     return found
 
 
 def _commonest(judged: Judged) -> Ints:
     """Return the pairs (true, decided) of classes that get an interval, sorted."""
-    images = judged.by_pair(np.ones((1, len(judged.truth))))[0]
-    return judged.pairs[np.sort(np.argsort(-images, kind="stable")[:PAIRS])]
+    pairs, images = judged.pairs
+    return pairs[np.sort(np.argsort(-images, kind="stable")[:PAIRS])]
 
 
 def interval(samples: Floats) -> tuple[float, float]:
@@ -154,8 +154,10 @@ def describe(predictions: Predictions, resampled: Resampled, run: int) -> dict[s
     pairs, shares = resampled.confusion[run]
     plain = metrics.confusion_shares(once, judged, pairs)[0]
     by_class = {name: metric(once, judged)[0] for name, metric in metrics.BY_CLASS.items()}
-    cells = _images_of(judged, pairs)
-    left_out = {"pairs": len(judged.pairs) - len(pairs), "images": len(judged.truth) - sum(cells)}
+    every, of_each = judged.pairs
+    images_of = dict(zip(map(tuple, every.tolist()), of_each.tolist(), strict=True))
+    cells = [images_of[pair] for pair in map(tuple, pairs.tolist())]
+    left_out = {"pairs": len(every) - len(pairs), "images": len(judged.truth) - sum(cells)}
     return {
         "by_class": {
             classes[k]: {
@@ -185,14 +187,6 @@ def describe(predictions: Predictions, resampled: Resampled, run: int) -> dict[s
             for number in np.flatnonzero(images)
         ],
     }
-
-
-def _images_of(judged: Judged, pairs: Ints) -> list[int]:
-    """Count the images of each of these pairs (P, 2) of classes."""
-    codes = judged.truth * judged.classes + judged.decided
-    wanted = pairs[:, 0] * judged.classes + pairs[:, 1]
-    found, images = np.unique(codes, return_counts=True)
-    return images[np.searchsorted(found, wanted)].astype(int).tolist()  # type: ignore[no-any-return]
 
 
 def interval_of_defined(samples: Floats) -> tuple[float, float]:

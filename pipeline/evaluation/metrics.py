@@ -19,6 +19,10 @@ BINS = 15
 """Of confidence, equally wide, for calibration (Guo et al. 2017)."""
 
 
+ByClass = tuple[Floats, Floats, Floats]
+"""How many images are of each class, how many are taken for it, and how many both: three of (B, K)."""
+
+
 @dataclass(frozen=True)
 class Judged:
     """N images: the true class (N,), the decided class (N,), and what was said of K classes."""
@@ -29,8 +33,8 @@ class Judged:
     """K."""
     said: Held | Kept = field(default_factory=lambda: Held(np.empty(0, np.int64), np.empty((0, 0))))
     """Left out where decisions alone are judged."""
-    _sums: list[tuple[Floats, Floats]] = field(default_factory=list, repr=False, compare=False)
-    """The last counts that pairs were counted for, and the result: several metrics in a row ask for the same."""
+    _sums: list[tuple[Floats, ByClass]] = field(default_factory=list, repr=False, compare=False)
+    """The last counts that were added up by class, and the result: several metrics in a row ask for the same."""
 
     @classmethod
     def of(cls, predictions: Predictions) -> "Judged":
@@ -63,28 +67,23 @@ class Judged:
         return np.asarray(self.said.likeliest == self.truth)
 
     @cached_property
-    def _pairs(self) -> tuple[Ints, Ints]:
-        codes, place = np.unique(self.truth * self.classes + self.decided, return_inverse=True)
-        return np.stack(np.divmod(codes, self.classes), axis=1), place
+    def pairs(self) -> tuple[Ints, Ints]:
+        """The pairs (true, decided) of classes that occur, (P, 2), sorted, and how many images are of each, (P,)."""
+        codes, images = np.unique(self.truth * self.classes + self.decided, return_counts=True)
+        return np.stack(np.divmod(codes, self.classes), axis=1), images
 
-    @property
-    def pairs(self) -> Ints:
-        """The pairs (true, decided) of classes that occur, (P, 2), sorted."""
-        return self._pairs[0]
-
-    def by_pair(self, counts: Floats) -> Floats:
-        """Count the images of every pair: counts (B, N) -> (B, P)."""
+    def by_class(self, counts: Floats) -> ByClass:
+        """Add counts (B, N) up by class."""
         if not self._sums or self._sums[0][0] is not counts:
-            self._sums[:] = [(counts, summed(counts, self._pairs[1], len(self.pairs)))]
+            taken = summed(counts, 2 * self.decided + (self.decided == self.truth), 2 * self.classes)
+            sums = summed(counts, self.truth, self.classes), taken[:, ::2] + taken[:, 1::2], taken[:, 1::2]
+            self._sums[:] = [(counts, sums)]
         return self._sums[0][1]
 
 
 def summed(counts: Floats, place: Ints, cells: int) -> Floats:
     """Add counts up by cell: counts (B, N) of things in the cells `place` (N,) -> (B, cells)."""
-    from scipy import sparse  # noqa: PLC0415  # not for who asks for no metric
-
-    one_each = sparse.csr_array((np.ones(len(place)), place, np.arange(len(place) + 1)), shape=(len(place), cells))
-    return np.asarray(counts @ one_each)
+    return np.stack([np.bincount(place, row, minlength=cells) for row in counts])
 
 
 Metric = Callable[[Floats, Judged], Floats]
@@ -92,13 +91,6 @@ Metric = Callable[[Floats, Judged], Floats]
 
 
 # --- Of decisions ------------------------------------------------------------------------------------------------
-
-
-def _by_class(counts: Floats, judged: Judged) -> tuple[Floats, Floats, Floats]:
-    """Count per class how many are of it, how many are taken for it, and how many of both: three of (B, K)."""
-    images, (true, decided), classes = judged.by_pair(counts), judged.pairs.T, judged.classes
-    hits = images * (true == decided)
-    return summed(images, true, classes), summed(images, decided, classes), summed(hits, true, classes)
 
 
 def _mean_over_present(values: Floats, weight: Floats) -> Floats:
@@ -113,11 +105,11 @@ def _accuracy(counts: Floats, judged: Judged) -> Floats:
 
 
 def _balanced_accuracy(counts: Floats, judged: Judged) -> Floats:
-    return OF_COUNTS["balanced_accuracy"](*_by_class(counts, judged))
+    return OF_COUNTS["balanced_accuracy"](*judged.by_class(counts))
 
 
 def _macro_f1(counts: Floats, judged: Judged) -> Floats:
-    return OF_COUNTS["macro_f1"](*_by_class(counts, judged))
+    return OF_COUNTS["macro_f1"](*judged.by_class(counts))
 
 
 OF_COUNTS: Mapping[str, Callable[[Floats, Floats, Floats], Floats]] = {
@@ -132,13 +124,13 @@ OF_COUNTS: Mapping[str, Callable[[Floats, Floats, Floats], Floats]] = {
 
 def precision_by_class(counts: Floats, judged: Judged) -> Floats:
     """Return per class the share of right decisions among the images taken for it, (B, K); 0 if there are none."""
-    _, decided, hits = _by_class(counts, judged)
+    _, decided, hits = judged.by_class(counts)
     return np.asarray(hits / np.maximum(decided, 1))
 
 
 def recall_by_class(counts: Floats, judged: Judged) -> Floats:
     """Return per class the share of its images that are found, (B, K); NaN if a resample has none."""
-    actual, _, hits = _by_class(counts, judged)
+    actual, _, hits = judged.by_class(counts)
     return np.asarray(np.where(actual > 0, hits / np.maximum(actual, 1), np.nan))
 
 
@@ -150,11 +142,12 @@ def plain_calibration(predictions: Predictions) -> tuple[Floats, Floats, Floats]
 
 
 def confusion_shares(counts: Floats, judged: Judged, pairs: Ints) -> Floats:
-    """Return for each pair (true, decided) of classes, (P, 2), its share among the images of the true class, (B, P)."""
-    actual, _, _ = _by_class(counts, judged)
-    codes, wanted = (some[:, 0] * judged.classes + some[:, 1] for some in (judged.pairs, pairs))
-    of_pair = judged.by_pair(counts)[:, np.searchsorted(codes, wanted)]
-    of_class = actual[:, pairs[:, 0]]
+    """Return for each pair (true, decided) of classes, (P, 2) sorted, its share of the true class, (B, P)."""
+    codes, wanted = judged.truth * judged.classes + judged.decided, pairs[:, 0] * judged.classes + pairs[:, 1]
+    place = np.minimum(np.searchsorted(wanted, codes), len(wanted) - 1)
+    rows = np.flatnonzero(wanted[place] == codes)
+    of_pair = summed(counts[:, rows], place[rows], len(wanted))
+    of_class = judged.by_class(counts)[0][:, pairs[:, 0]]
     return np.asarray(np.where(of_class > 0, of_pair / np.maximum(of_class, 1), np.nan))
 
 

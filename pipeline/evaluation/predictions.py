@@ -146,7 +146,7 @@ def write(path: Path, predictions: Predictions) -> None:
 def read(path: Path, stamp: stamps.Stamp) -> Predictions:
     """Read predictions whose bytes are the stamped ones; StateError otherwise."""
     with stamps.checked(path, stamp) as stream:
-        return parsed(path, pq.read_table(stream))
+        return parsed(path, pq.ParquetFile(stream).read())
 
 
 def parsed(path: Path, table: pa.Table) -> Predictions:
