@@ -113,6 +113,8 @@ class Verdict:
     """backbone -> scores by number of labels, and where a plan gets ahead; empty where nothing was trained for it"""
     notes: Sequence[str] = ()
     """What a reader must know of the data or the runs: classes without test images, runs that decide one class only."""
+    failed: Mapping[str, str] = field(default_factory=dict)
+    """run -> why it could not be made; it is in no other field."""
     schema_version: int = SCHEMA_VERSION
 
     def of(self, run: str) -> Result:

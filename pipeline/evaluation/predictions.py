@@ -138,7 +138,7 @@ def write(path: Path, predictions: Predictions) -> None:
     columns: dict[str, Any] = {name: list(getattr(predictions, name)) for name in ("image_id", "split", "label")}
     for number, name in enumerate(predictions.classes):
         columns[f"p_{name}"] = predictions.probability[:, number]
-    rows = max(1, min(HELD // len(predictions.classes), 2**20))  # of a group, which is read at once
+    rows = max(1, min(HELD // max(1, len(predictions.classes)), 2**20))  # of a group, which is read at once
     with replacing(path) as temporary:
         pq.write_table(pa.table(columns), temporary, compression="zstd", row_group_size=rows)
 

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.base import BaseEstimator, ClassifierMixin
 
-from pipeline.errors import InputError
+from pipeline.errors import RefusedError
 from pipeline.evaluation import metrics
 from pipeline.evaluation.metrics import Judged
 from pipeline.heads.types import Classifier, Floats, Labels
@@ -79,7 +79,7 @@ def cross_fitted(method: str, probability: Probabilities, y: Labels, seed: int) 
 
     names, counts = np.unique(y, return_counts=True)
     if counts.min() < 2 or len(names) < probability.shape[1]:
-        raise InputError(
+        raise RefusedError(
             f"calibrate: {method} needs at least 2 validation images of each of {probability.shape[1]} classes, got "
             + ", ".join(f"{count} of {name!s}" for name, count in zip(names, counts, strict=True) if count < 2)
         )

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.engines import Cluster
-from pipeline.errors import InputError
+from pipeline.errors import RefusedError
 from pipeline.evaluation import metrics
 from pipeline.heads.rows import Rows, packed, unpacked
 from pipeline.heads.types import Classifier, Features, Ints, Labels
@@ -105,7 +105,7 @@ def require_enough(y: Labels, group: Labels, folds: int) -> None:
         if groups < folds:
             problems.append(f"class {str(name)!r}: got {got}, expected at least {folds}, one for each of the folds")
     if problems:
-        raise InputError(*problems)
+        raise RefusedError(*problems)
 
 
 def best_of(candidates: Sequence[Candidate]) -> int:

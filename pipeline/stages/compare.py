@@ -3,24 +3,29 @@
 With two runs named it compares just these, in the terminal, and writes nothing.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from pipeline import judging, manifest, runs, stamps, thumbnails, verdict
 from pipeline.embeddings import matrix
-from pipeline.errors import InputError
+from pipeline.errors import InputError, StateError
 from pipeline.evaluation import condensed, curves, surveys
 from pipeline.judging import Background
 from pipeline.params import Params
 from pipeline.quality import files
 from pipeline.report import page, plots, terminal
 from pipeline.report.evidence import Evidence
+from pipeline.verdict import Verdict
 
 
 def main(params: Params, run: Sequence[str] = ()) -> str:
     """Judge the runs that params lists, and no others that may lie about; return the summary line."""
     if run:
         return _two(params, run)
-    finished = [runs.read(backbone, name, condensed.read) for backbone, name in params.runs()]
+    failed = runs.failed(params.runs())
+    finished = [runs.read(*run, condensed.read) for run in params.runs() if run not in failed]
+    if not any(run.kind == "head" for run in finished):
+        raise StateError("no head was trained, nothing to compare with", *failed.values())
     backbones = params.run.backbones
     embedded = {backbone: stamps.read(matrix.stamp_path(backbone)) for backbone in backbones}
     background = Background(
@@ -30,7 +35,7 @@ def main(params: Params, run: Sequence[str] = ()) -> str:
         surveys={backbone: surveys.read(backbone) for backbone in backbones},
     )
     scored = judging.score(finished, params)
-    judged = judging.judge(scored, background, params)
+    judged = _with(failed, judging.judge(scored, background, params))
     evidence = Evidence(
         judged, finished, scored.decided, manifest.read(), background.surveys, embedded, thumbnails.read(), files.read()
     )
@@ -42,6 +47,16 @@ def main(params: Params, run: Sequence[str] = ()) -> str:
     shown |= stamps.hashes([files.FINDINGS])
     stamps.write(verdict.STAMP, stamps.Stamp("compare", made, {**judged.inputs, **shown}))
     return f"{judged.sentence} See {verdict.PAGE}"
+
+
+def _with(failed: Mapping[tuple[str, str], str], judged: Verdict) -> Verdict:
+    """Name the runs that failed, and the files that say so."""
+    if not failed:
+        return judged
+    named = {"/".join(run): reason for run, reason in failed.items()}
+    told = stamps.hashes(runs.stamp_path(*run) for run in failed)
+    sentence = f"{judged.sentence} Not judged, for it failed: {', '.join(named)}."
+    return replace(judged, sentence=sentence, failed=named, inputs={**judged.inputs, **told})
 
 
 def _two(params: Params, named: Sequence[str]) -> str:

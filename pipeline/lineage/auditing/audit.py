@@ -217,7 +217,10 @@ def _structure(params: Params, table: Manifest | None, done: Audit) -> list[Find
     for backbone in params.run.backbones:
         files = [matrix.matrix_path(backbone), matrix.stamp_path(backbone)]
         checks.append((files, partial(rows.embeddings, params, table, backbone)))
+    failed = rows.failed(params)
     for backbone, name in params.runs():
+        if (backbone, name) in failed:
+            continue
         files = [
             runs.stamp_path(backbone, name),
             matrix.stamp_path(backbone),

@@ -9,7 +9,7 @@ import numpy as np
 
 from pipeline import environment, manifest, splits, stamps
 from pipeline.embeddings import matrix
-from pipeline.errors import InputError, StateError
+from pipeline.errors import RefusedError, StateError
 from pipeline.manifest import Manifest
 from pipeline.nn import backbones
 from pipeline.nn.backbones import Loaded
@@ -94,7 +94,7 @@ def _embedded(table: Manifest, kept: Sequence[int], loaded: Loaded, backbone: st
     matrix.require_recipe(embedded, backbone, params)
     wanted = f"{loaded.network.names()[-1]}/average"
     if wanted not in embedded.recipe["columns"]:
-        raise InputError(
+        raise RefusedError(
             f"params.yaml: plans: start: got 'logistic', which needs {wanted} among the embeddings, got "
             f"{', '.join(embedded.recipe['columns'])}; add it to backbones.{backbone}, or set start: zeros"
         )
