@@ -15,10 +15,21 @@ from pipeline import runs, stamps, standing
 from pipeline.cost import Cost
 from pipeline.embeddings import matrix
 from pipeline.errors import StateError
-from pipeline.evaluation import comparison, curves, decisions, efficiency, metrics, pairs, predictions, surveys
+from pipeline.evaluation import (
+    clusters,
+    comparison,
+    curves,
+    decisions,
+    efficiency,
+    metrics,
+    pairs,
+    predictions,
+    surveys,
+)
 from pipeline.evaluation.comparison import Estimate, Resampled
 from pipeline.evaluation.curves import Curve
 from pipeline.evaluation.decisions import Rule
+from pipeline.evaluation.groups import FEWEST, Units
 from pipeline.evaluation.pairs import Pair
 from pipeline.evaluation.predictions import Predictions
 from pipeline.evaluation.surveys import Survey
@@ -32,6 +43,7 @@ RULE = (
     "plan minus head ({interval}) lies below the margin of {margin:.1f} points: keep the frozen head. Else, if it lies "
     "above zero: fine-tune. Else: cannot tell."
 )
+RULE_OF_GROUPS = f" Interval and test take whole groups of test images; fewer than {FEWEST} groups give no answer."
 
 
 @dataclass(frozen=True)
@@ -49,6 +61,13 @@ class Scored:
     """Metrics on test; NaN where its images do not define one."""
     resampled: Resampled
     pairs: Sequence[Pair]
+    group_of: Mapping[str, str]
+    """image_id -> patient, module or session; empty or absent where there is none."""
+
+    @property
+    def units(self) -> Units:
+        """Return which test images belong together."""
+        return self.resampled.units
 
     @cached_property
     def test(self) -> list[Predictions]:
@@ -69,12 +88,13 @@ class Background:
     surveys: Mapping[str, Survey]
 
 
-def score(finished: Sequence[Run], params: Params) -> Scored:
+def score(finished: Sequence[Run], params: Params, group_of: Mapping[str, str]) -> Scored:
     """Decide and score runs on their test rows, and compare all pairs of them.
 
     Args:
         finished: the runs.
         params: rule of decision, metric, resamples and seed.
+        group_of: image_id -> group, of at least the test images that have one.
 
     Raises:
         StateError: if runs were made on different test images.
@@ -94,9 +114,10 @@ def score(finished: Sequence[Run], params: Params) -> Scored:
     classes = decided[0].classes
     extra = {"cost": decisions.mean_cost(decisions.cost_matrix(costs, classes))} if costs else {}
     plain = [metrics.plain(one, extra) for one in test.values()]
-    resampled = comparison.bootstrap(list(test.values()), params.compare.bootstrap, params.seed, extra)
-    found = pairs.compare(test, resampled.metrics[metric], [one[metric] for one in plain], metric)
-    return Scored(metric, finished, rules, decided, validation, plain, resampled, found)
+    units = Units.by_group(next(iter(test.values())).image_id, group_of)
+    resampled = comparison.bootstrap(list(test.values()), params.compare.bootstrap, params.seed, extra, units)
+    found = pairs.compare(test, resampled.metrics[metric], [one[metric] for one in plain], metric, units)
+    return Scored(metric, finished, rules, decided, validation, plain, resampled, found, group_of)
 
 
 def judge(scored: Scored, background: Background, params: Params) -> Verdict:
@@ -120,25 +141,24 @@ def judge(scored: Scored, background: Background, params: Params) -> Verdict:
     verdict = Verdict(
         answer="cannot tell",
         sentence="",
-        rule=RULE.format(
-            metric=metric.replace("_", " "), interval=INTERVAL.get(metric, "paired bootstrap"), margin=margin * 100
-        ),
+        rule=_rule(scored, margin),
         metric=metric,
         margin=margin,
         resamples=comparison.affordable(len(test.label), params.compare.bootstrap),
         test_images=dict(
             zip(test.classes, np.bincount(test.truth(), minlength=len(test.classes)).tolist(), strict=True)
         ),
+        test_groups=scored.units.number if scored.units.grouped else None,
         best_head=results[head].run,
         best_plan=results[plan].run if plan is not None else None,
         results=results,
         pairs=scored.pairs,
-        detectable=_detectable(scored.pairs, head, plan, results, len(test.label)),
+        detectable=_detectable(scored, results, head, plan),
         standing=[],
         skipped=background.skipped,
         transferability={backbone: survey.scores for backbone, survey in background.surveys.items()},
         curves={
-            backbone: efficiency.judge(curve, metric, params.compare.bootstrap, params.seed)
+            backbone: efficiency.judge(curve, metric, params.compare.bootstrap, params.seed, scored.group_of)
             for backbone, curve in background.drawn.items()
             if curve.points
         },
@@ -149,8 +169,9 @@ def judge(scored: Scored, background: Background, params: Params) -> Verdict:
         ],
     )
     gain = verdict.pair(verdict.best_plan, verdict.best_head) if verdict.best_plan else None
-    answer = answer_of(gain.difference if gain else None, margin)
-    verdict = replace(verdict, answer=answer, sentence=_sentence(answer, verdict, gain))
+    undecidable = _undecidable(verdict.test_groups, gain, margin)
+    answer = "cannot tell" if undecidable else answer_of(gain.difference if gain else None, margin)
+    verdict = replace(verdict, answer=answer, sentence=_sentence(answer, verdict, gain, undecidable))
     return replace(verdict, standing=standing.standing(verdict))
 
 
@@ -169,14 +190,41 @@ def answer_of(gain: Estimate | None, margin: float) -> Answer:
     return "fine-tune" if gain.low > 0 else "cannot tell"
 
 
+def _rule(scored: Scored, margin: float) -> str:
+    interval = INTERVAL.get(scored.metric, "paired bootstrap")
+    rule = RULE.format(metric=_words(scored.metric), interval=interval, margin=margin * 100)
+    return rule + RULE_OF_GROUPS if scored.units.grouped else rule
+
+
+def _undecidable(groups: int | None, gain: Pair | None, margin: float) -> str:
+    """Say why so few groups cannot tell what the interval would tell; empty if they can."""
+    if groups is None or gain is None:
+        return ""
+    if groups < FEWEST:
+        return f"The test images come from {groups} groups, and fewer than {FEWEST} cannot show anything"
+    differing = gain.differing_groups or 0
+    if answer_of(gain.difference, margin) == "fine-tune" and differing < FEWEST:
+        return f"The two differ on {differing} of {groups} groups, and fewer than {FEWEST} cannot show which is better"
+    return ""
+
+
 def estimates(scored: Scored, number: int) -> dict[str, Estimate]:
     """Return a run's test metrics with their intervals: those that the test images define."""
     samples = {name: values[number] for name, values in scored.resampled.metrics.items()}
     return {
-        name: Estimate(value, *comparison.interval(samples[name]))
+        name: Estimate(value, *_interval(scored, number, name))
         for name, value in scored.plain[number].items()
         if np.isfinite(value) and comparison.enough(samples[name])
     }
+
+
+def _interval(scored: Scored, number: int, metric: str) -> tuple[float, float]:
+    units, test = scored.units, scored.test[number]
+    percentiles = units.percentiles(metrics.weight(metric, test.truth()))
+    sampled = comparison.interval(scored.resampled.metrics[metric][number], percentiles)
+    if units.grouped and metric == "accuracy":
+        return clusters.wider(sampled, clusters.accuracy_interval(test.right(), units))
+    return sampled
 
 
 def cost_of(run: Run, frozen: Cost) -> Cost:
@@ -236,16 +284,17 @@ def _on_front(results: Sequence[Result], metric: str) -> list[Result]:
     return [replace(result, on_front=not beaten(mine)) for result, mine in zip(results, at, strict=True)]
 
 
-def _detectable(
-    found: Sequence[Pair], head: int, plan: int | None, results: Sequence[Result], images: int
-) -> Detectable | None:
+def _detectable(scored: Scored, results: Sequence[Result], head: int, plan: int | None) -> Detectable | None:
     """Say what the images could have shown between best plan and best head; without a plan, of the pair most apart."""
-    if not found:
+    if not scored.pairs:
         return None
     wanted = {results[head].run, results[plan].run} if plan is not None else None
-    pair = max(found, key=lambda one: ({one.first, one.second} == wanted, one.only_first_right + one.only_second_right))
+    pair = max(
+        scored.pairs, key=lambda one: ({one.first, one.second} == wanted, one.only_first_right + one.only_second_right)
+    )
+    test = {run.id: one for run, one in zip(scored.finished, scored.test, strict=True)}
+    difference = pairs.detectable(test[pair.first], test[pair.second], scored.units)
     discordant = pair.only_first_right + pair.only_second_right
-    difference = pairs.detectable(images, discordant)
     return Detectable(difference, (pair.first, pair.second), discordant, pairs.POWER, pairs.LEVEL)
 
 
@@ -278,7 +327,7 @@ def _notes(scored: Scored, results: Sequence[Result]) -> list[str]:
     return found
 
 
-def _sentence(answer: Answer, verdict: Verdict, gain: Pair | None) -> str:
+def _sentence(answer: Answer, verdict: Verdict, gain: Pair | None, undecidable: str) -> str:
     head, metric = verdict.of(verdict.best_head), verdict.metric
     best_one = f"The best frozen head, {head.title}, reaches {head.test[metric].value:.1%} test {_words(metric)}"
     if len(verdict.results) == 1:
@@ -287,14 +336,22 @@ def _sentence(answer: Answer, verdict: Verdict, gain: Pair | None) -> str:
         return f"{best_one}. No fine-tuned plan was run, so whether fine-tuning would pay cannot be told."
     plan, found = verdict.of(gain.first), gain.difference
     change = f"{found.value * 100:+.1f} points [{found.low * 100:+.1f}, {found.high * 100:+.1f}]"
-    differing = gain.only_first_right + gain.only_second_right
+    shown = undecidable or f"{_differing(verdict, gain)}, which cannot show a difference this small"
     ending = {
         "keep the frozen head": "Keep the frozen head.",
         "fine-tune": "Fine-tune.",
-        "cannot tell": f"Only one of the two is right on {differing} of the {sum(verdict.test_images.values())} test "
-        "images, which cannot show a difference this small: fine-tuning has not been shown to pay.",
+        "cannot tell": f"{shown}: fine-tuning has not been shown to pay.",
     }[answer]
     return f"{best_one}; fine-tuning ({plan.title}) changes that by {change} for {effort(plan, head)}. {ending}"
+
+
+def _differing(verdict: Verdict, gain: Pair) -> str:
+    images = sum(verdict.test_images.values())
+    if verdict.test_groups is None:
+        differing = gain.only_first_right + gain.only_second_right
+        return f"Only one of the two is right on {differing} of the {images} test images"
+    groups = f"{gain.differing_groups} of the {verdict.test_groups} groups"
+    return f"The two differ on {groups} that the {images} test images come from"
 
 
 def _words(metric: str) -> str:

@@ -79,6 +79,10 @@ class Manifest:
         """Map image_id to row."""
         return {image_id: row for row, image_id in enumerate(self.image_id)}
 
+    def group_of(self) -> dict[str, str]:
+        """Map image_id to group, for the images that have one."""
+        return {image_id: group for image_id, group in zip(self.image_id, self.group, strict=True) if group}
+
 
 def stored_path(sha256: str) -> str:
     """Return where the store has the image with these bytes."""

@@ -23,7 +23,7 @@ STAMP = Path("reports/compare.json")
 """Of all of these."""
 
 # To change the layout of verdict.json: raise this number, describe the change in docs/verdict.md and CHANGELOG.md.
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 
 Answer = Literal["keep the frozen head", "fine-tune", "cannot tell"]
 
@@ -111,6 +111,8 @@ class Verdict:
     """backbone -> scores of its embeddings, before any head is trained"""
     curves: Mapping[str, LabelEfficiency] = field(default_factory=dict)
     """backbone -> scores by number of labels, and where a plan gets ahead; empty where nothing was trained for it"""
+    test_groups: int | None = None
+    """Patients, modules or sessions of the test images, the unit of intervals and tests; None: each image is one."""
     notes: Sequence[str] = ()
     """What a reader must know of the data or the runs: classes without test images, runs that decide one class only."""
     failed: Mapping[str, str] = field(default_factory=dict)

@@ -1,7 +1,7 @@
 """From runs to the verdict, on made-up predictions."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -72,11 +72,11 @@ def finished(name: str, kind: str, given: Predictions, **facts: Any) -> Run:
     return runs.read("tiny", name)
 
 
-def judged(some: Sequence[Run], params: Params) -> Verdict:
+def judged(some: Sequence[Run], params: Params, group_of: Mapping[str, str] | None = None) -> Verdict:
     background = Background(
         {"tiny": Cost(2.0, 1.0, 100, running_seconds=1.6, running_images=80)}, {"tiny": {}}, {}, {"tiny": survey()}
     )
-    return judging.judge(judging.score(some, params), background, params)
+    return judging.judge(judging.score(some, params, group_of or {}), background, params)
 
 
 def head_and_plan(wrong_of_head: int, wrong_of_plan: int, n: int = 200) -> list[Run]:
@@ -209,3 +209,56 @@ def test_every_file_behind_the_numbers_is_listed(params: Params) -> None:
     of_backbone = {"survey/tiny.parquet", "survey/tiny.json", "data/embeddings/tiny.json", "curves/tiny.parquet"}
     assert runs_files | of_backbone <= found.keys()
     assert all(stamps.sha256_file(Path(path)) == sha256 for path, sha256 in found.items())
+
+
+def dealt(groups: int, n: int) -> dict[str, str]:
+    """Deal the test images to groups, one after the other, as `predicted` names them."""
+    return {f"test{number}": f"patient {number * groups // n}" for number in range(n)}
+
+
+def test_where_there_are_groups_they_are_the_unit(params: Params) -> None:
+    """A plan that is better on all images of two patients of twenty and equal elsewhere has not been shown to be."""
+    n = 600
+    apart, together = judged(head_and_plan(60, 0, n), params), judged(head_and_plan(60, 0, n), params, dealt(20, n))
+    assert (apart.answer, apart.test_groups) == ("fine-tune", None)
+    assert (together.answer, together.test_groups) == ("cannot tell", 20)
+    before, after = apart.pair("tiny/last", "tiny/logreg"), together.pair("tiny/last", "tiny/logreg")
+    assert (before.differing_groups, after.differing_groups) == (None, 2)
+    assert after.difference.low < 0 < before.difference.low
+    assert before.p < 1e-15
+    assert after.p == pytest.approx(0.5)
+    assert together.detectable.difference > 3 * apart.detectable.difference  # type: ignore[union-attr,operator]
+    assert "The two differ on 2 of the 20 groups that the 600 test images come from" in together.sentence
+    assert "Interval and test take whole groups" in together.rule
+    for metric, estimate in together.results[0].test.items():
+        alone = apart.results[0].test[metric]
+        assert estimate.high - estimate.low > alone.high - alone.low
+
+
+def test_groups_of_one_image_each_change_nothing(params: Params) -> None:
+    alone, named = judged(head_and_plan(8, 4), params), judged(head_and_plan(8, 4), params, dealt(200, 200))
+    assert named == alone
+
+
+@pytest.mark.parametrize(
+    ("wrong", "groups", "reason"),
+    [
+        (100, 5, "The test images come from 5 groups, and fewer than 6 cannot show anything"),
+        (2, 5, "The test images come from 5 groups, and fewer than 6 cannot show anything"),
+    ],
+)
+def test_too_few_groups_give_no_answer_and_it_says_why(params: Params, wrong: int, groups: int, reason: str) -> None:
+    found = judged(head_and_plan(wrong, 0), params, dealt(groups, 200))
+    assert found.answer == "cannot tell"
+    assert reason in found.sentence
+    assert found.detectable is not None
+    assert found.detectable.difference is None
+
+
+def test_a_gain_in_five_groups_of_many_alike_is_no_answer(params: Params) -> None:
+    """The interval alone would lie above zero; of five groups even the most lopsided outcome is not rare enough."""
+    found = judged(head_and_plan(125, 0, 500), params, dealt(20, 500))
+    gain = found.pair("tiny/last", "tiny/logreg")
+    assert (gain.differing_groups, gain.difference.low > 0, gain.p > 0.05) == (5, True, True)
+    assert found.answer == "cannot tell"
+    assert "The two differ on 5 of 20 groups, and fewer than 6 cannot show which is better" in found.sentence

@@ -6,13 +6,18 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from tqdm import tqdm
 
 from pipeline.errors import StateError
 from pipeline.evaluation import metrics
+from pipeline.evaluation.groups import PLAIN, Units
 from pipeline.evaluation.metrics import Judged, Metric
 from pipeline.evaluation.predictions import Floats, Ints, Predictions
 
+Right = npt.NDArray[np.bool_]
+_NORMAL = 1.959963984540054
+"""The quantile of the standard normal distribution at 97.5%."""
 # Resamples handled at once at most: bounds the memory of a bootstrap to this many rows of counts.
 CHUNK = 256
 _COUNTS = 2**23
@@ -39,6 +44,8 @@ class Estimate:
 class Resampled:
     """Metrics on resamples of the same images for every run: R runs, B resamples, K classes."""
 
+    units: Units
+    """What was resampled."""
     metrics: Mapping[str, Floats]
     """name -> (R, B)."""
     by_class: Mapping[str, Floats]
@@ -50,14 +57,20 @@ class Resampled:
 
 
 def bootstrap(
-    runs: Sequence[Predictions], resamples: int, seed: int, extra: Mapping[str, Metric] | None = None
+    runs: Sequence[Predictions],
+    resamples: int,
+    seed: int,
+    extra: Mapping[str, Metric] | None = None,
+    units: Units | None = None,
 ) -> Resampled:
     """Recompute every metric, and extra ones, on resamples of the test images, the same images for every run.
 
-    Nonparametric bootstrap over images (Efron & Tibshirani 1993, ch. 13); using the same resamples for all runs is
-    what makes differences between runs paired.
+    Nonparametric bootstrap over images (Efron & Tibshirani 1993, ch. 13), over whole groups where there are units
+    (Davison & Hinkley 1997, ch. 3.8); using the same resamples for all runs is what makes differences between runs
+    paired.
     """
     n, judged = len(runs[0].image_id), [Judged.of(run) for run in runs]
+    units = units or Units.alone(n)
     if is_linear(n, judged[0].classes, resamples):
         judged = [one.linear() for one in judged]
     resamples, generator = affordable(n, resamples), np.random.default_rng(seed)
@@ -68,7 +81,7 @@ def bootstrap(
     confusion = [np.empty((resamples, len(some))) for some in pairs]
     bins = [np.empty((resamples, metrics.BINS)) for _ in judged]
     for chunk in tqdm(chunks(n, resamples), desc="bootstrap", unit="chunk", disable=None):
-        counts = drawn(generator, n, chunk.stop - chunk.start)
+        counts = units.counts(generator, chunk.stop - chunk.start)
         for row, one in enumerate(judged):
             for name, metric in wanted.items():
                 values[name][row, chunk] = metric(counts, one)
@@ -77,17 +90,7 @@ def bootstrap(
             confusion[row][chunk] = metrics.confusion_shares(counts, one, pairs[row])
             images, right = metrics.right_by_bin(counts, one)
             bins[row][chunk] = np.where(images > 0, right / np.maximum(images, 1), np.nan)
-    return Resampled(values, by_class, list(zip(pairs, confusion, strict=True)), bins)
-
-
-def drawn(generator: np.random.Generator, n: int, size: int) -> Floats:
-    """Draw resamples of n images: how often each counts, (size, n)."""
-    if n * CHUNK <= _COUNTS:
-        return generator.multinomial(n, np.full(n, 1 / n), size=size).astype(np.float64)
-    counts = np.empty((size, n))  # of many images the same ten times as fast
-    for row in counts:
-        row[:] = np.bincount(generator.integers(n, size=n), minlength=n)
-    return counts
+    return Resampled(units, values, by_class, list(zip(pairs, confusion, strict=True)), bins)
 
 
 def chunks(n: int, resamples: int) -> list[slice]:
@@ -128,8 +131,12 @@ def _commonest(judged: Judged) -> Ints:
     return pairs[np.sort(np.argsort(-images, kind="stable")[:PAIRS])]
 
 
-def interval(samples: Floats) -> tuple[float, float]:
+def interval(samples: Floats, percentiles: tuple[float, float] = PLAIN) -> tuple[float, float]:
     """Return the central 95% of bootstrap values (percentile method).
+
+    Args:
+        samples: (B,).
+        percentiles: that bound it, as `Units.percentiles` returns them.
 
     Raises:
         StateError: if the values are mostly undefined, for then there are too few images to say anything.
@@ -137,8 +144,7 @@ def interval(samples: Floats) -> tuple[float, float]:
     """
     if not enough(samples):
         raise StateError("too few test images for an interval: most resamples hold a single class; add images")
-    low, high = np.nanpercentile(samples, [2.5, 97.5])
-    return float(low), float(high)
+    return interval_of_defined(samples, percentiles)
 
 
 def enough(samples: Floats) -> bool:
@@ -149,11 +155,17 @@ def enough(samples: Floats) -> bool:
 def describe(predictions: Predictions, resampled: Resampled, run: int) -> dict[str, Any]:
     """Return what one number cannot say of a run, each part with its interval: by class, confusion, calibration."""
     judged, classes = Judged.of(predictions), predictions.classes
+    units, of_class = resampled.units, {"recall": judged.truth, "precision": judged.decided}
+
+    def within(chosen: npt.NDArray[np.bool_]) -> tuple[float, float]:
+        return units.percentiles(chosen.astype(np.float64))
+
     once = np.ones((1, len(judged.truth)))
     images, confidence, right = (part[0] for part in metrics.calibration_bins(once, judged))
     pairs, shares = resampled.confusion[run]
     plain = metrics.confusion_shares(once, judged, pairs)[0]
     by_class = {name: metric(once, judged)[0] for name, metric in metrics.BY_CLASS.items()}
+    of_true = {k: within(judged.truth == k) for k in np.unique(pairs[:, 0]).tolist()}
     every, of_each = judged.pairs
     images_of = dict(zip(map(tuple, every.tolist()), of_each.tolist(), strict=True))
     cells = [images_of[pair] for pair in map(tuple, pairs.tolist())]
@@ -161,7 +173,10 @@ def describe(predictions: Predictions, resampled: Resampled, run: int) -> dict[s
     return {
         "by_class": {
             classes[k]: {
-                name: Estimate(float(of_classes[k]), *interval(resampled.by_class[name][run, :, k]))
+                name: Estimate(
+                    float(of_classes[k]),
+                    *interval(resampled.by_class[name][run, :, k], within(of_class[name] == k)),
+                )
                 for name, of_classes in by_class.items()
             }
             for k in np.unique(judged.truth).tolist()  # of a class without images there is nothing to say
@@ -171,7 +186,7 @@ def describe(predictions: Predictions, resampled: Resampled, run: int) -> dict[s
                 "true": classes[true],
                 "decided": classes[decided],
                 "images": cells[place],
-                "share": Estimate(float(plain[place]), *interval(shares[:, place])),
+                "share": Estimate(float(plain[place]), *interval(shares[:, place], of_true[true])),
             }
             for place, (true, decided) in enumerate(pairs.tolist())
         ],
@@ -181,7 +196,8 @@ def describe(predictions: Predictions, resampled: Resampled, run: int) -> dict[s
                 "images": int(images[number]),
                 "confidence": float(confidence[number] / images[number]),
                 "accuracy": Estimate(
-                    float(right[number] / images[number]), *interval_of_defined(resampled.bins[run][:, number])
+                    float(right[number] / images[number]),
+                    *interval_of_defined(resampled.bins[run][:, number], within(judged.bin == number)),
                 ),
             }
             for number in np.flatnonzero(images)
@@ -189,30 +205,40 @@ def describe(predictions: Predictions, resampled: Resampled, run: int) -> dict[s
     }
 
 
-def interval_of_defined(samples: Floats) -> tuple[float, float]:
+def interval_of_defined(samples: Floats, percentiles: tuple[float, float] = PLAIN) -> tuple[float, float]:
     """Return the central 95% of the resamples in which a value is defined at all."""
-    low, high = np.nanpercentile(samples, [2.5, 97.5])
+    low, high = np.nanpercentile(samples, percentiles)
     return float(low), float(high)
 
 
-def _paired_table(first: Predictions, second: Predictions) -> tuple[int, int, int, int]:
+def _paired_table(first: Right, second: Right) -> tuple[int, int, int, int]:
     """Count the images that both get right, only the first, only the second, neither."""
-    one, two = first.decision() == first.truth(), second.decision() == second.truth()
-    return int((one & two).sum()), int((one & ~two).sum()), int((~one & two).sum()), int((~one & ~two).sum())
+    both, neither = first & second, ~first & ~second
+    return int(both.sum()), int((first & ~second).sum()), int((~first & second).sum()), int(neither.sum())
 
 
-def paired_accuracy_interval(first: Predictions, second: Predictions) -> tuple[float, float]:
+def paired_accuracy_interval(
+    first: Right, second: Right, worth: float | None = None, z: float = _NORMAL
+) -> tuple[float, float]:
     """Return the 95% interval of accuracy(first) - accuracy(second) on the same images.
 
     The hybrid score interval for paired proportions (Newcombe 1998, Statistics in Medicine 17:2635, method 10). Unlike
     a bootstrap it does not shrink to nothing when the two runs hardly differ on few images.
+
+    Args:
+        first: whether one run is right, (N,).
+        second: whether the other is, (N,).
+        worth: how many independent images know as much as these N; None for N.
+        z: the quantile at 97.5%.
+
     """
-    both, only_first, only_second, neither = _paired_table(first, second)
+    scale = 1.0 if worth is None else worth / len(first)
+    both, only_first, only_second, neither = (scale * count for count in _paired_table(first, second))
     n = both + only_first + only_second + neither
     p1, p2 = (both + only_first) / n, (both + only_second) / n
-    (low1, high1), (low2, high2) = _wilson(p1, n), _wilson(p2, n)
+    (low1, high1), (low2, high2) = score_interval(p1, n, z), score_interval(p2, n, z)
     margins = (both + only_first) * (only_second + neither) * (both + only_second) * (only_first + neither)
-    cross = float(both * neither - only_first * only_second)
+    cross = both * neither - only_first * only_second
     if cross > 0:  # the method's continuity correction of the correlation
         cross = max(cross - n / 2, 0.0)
     phi = cross / math.sqrt(margins) if margins else 0.0
@@ -223,15 +249,14 @@ def paired_accuracy_interval(first: Predictions, second: Predictions) -> tuple[f
     return p1 - p2 - reach(p1 - low1, high2 - p2), p1 - p2 + reach(high1 - p1, p2 - low2)
 
 
-def _wilson(p: float, n: int) -> tuple[float, float]:
-    """Return the 95% score interval of a proportion (Wilson 1927)."""
-    z = 1.959963984540054
+def score_interval(p: float, n: float, z: float = _NORMAL) -> tuple[float, float]:
+    """Return the 95% score interval of a share p of n (Wilson 1927)."""
     centre, spread = p + z**2 / (2 * n), z * math.sqrt(p * (1 - p) / n + z**2 / (4 * n**2))
     return (centre - spread) / (1 + z**2 / n), (centre + spread) / (1 + z**2 / n)
 
 
-def mcnemar(first: Predictions, second: Predictions) -> tuple[int, int, float]:
-    """Compare two decisions on the same images exactly (McNemar 1947, binomial form).
+def mcnemar(first: Right, second: Right) -> tuple[int, int, float]:
+    """Compare exactly on which of the same images two runs are right (McNemar 1947, binomial form): (N,) each.
 
     Returns:
         the images that only the first gets right, those that only the second gets right, and the two-sided p.

@@ -9,6 +9,7 @@ import numpy.typing as npt
 from pipeline.evaluation import comparison, metrics
 from pipeline.evaluation.comparison import Estimate, interval
 from pipeline.evaluation.curves import Curve
+from pipeline.evaluation.groups import Units
 from pipeline.evaluation.metrics import METRICS, Judged
 from pipeline.evaluation.predictions import Floats, Ints
 
@@ -59,7 +60,9 @@ class LabelEfficiency:
     """One per plan, where there is a head to compare with."""
 
 
-def judge(curve: Curve, metric: str, resamples: int, seed: int) -> LabelEfficiency:
+def judge(
+    curve: Curve, metric: str, resamples: int, seed: int, group_of: Mapping[str, str] | None = None
+) -> LabelEfficiency:
     """Score a curve's points on the test images.
 
     Test images and drawings are both resampled, the same ones for all runs (Owen 2007, The pigeonhole bootstrap: with
@@ -70,15 +73,20 @@ def judge(curve: Curve, metric: str, resamples: int, seed: int) -> LabelEfficien
         metric: by which; one of decisions.
         resamples: how many, B.
         seed: of the resampling.
+        group_of: image_id -> group; the test images of one group are resampled together.
 
     """
+    rows = [row for row, split in enumerate(curve.split) if split == "test"]
+    units = Units.by_group([curve.image_id[row] for row in rows], group_of or {})
+    truth = np.unique([curve.label[row] for row in rows], return_inverse=True)[1]
+    percentiles = units.percentiles(metrics.weight(metric, truth))
     labels = np.unique([point.labels for point in curve.points])
     validation, test = (_scores(curve, split, metric) for split in ("val", "test"))
-    samples = _samples(curve, metric, resamples, seed)
-    reached = {run: _reached(labels, test[run], samples[run]) for run in test}
+    samples = _samples(curve, metric, resamples, seed, units)
+    reached = {run: _reached(labels, test[run], samples[run], percentiles) for run in test}
     heads, plans = ([run for run, kind in curve.kinds.items() if kind == wanted] for wanted in ("head", "plan"))
     best = _best(heads, validation)
-    crossovers = [_crossover(plan, best, labels, test, samples) for plan in plans if heads]
+    crossovers = [_crossover(plan, best, labels, test, samples, percentiles) for plan in plans if heads]
     drawings = len({point.seed for point in curve.points})
     return LabelEfficiency(metric, drawings, reached, curve.kinds, crossovers)
 
@@ -148,14 +156,14 @@ def _scores(curve: Curve, split: str, metric: str) -> Scores:
     }
 
 
-def _samples(curve: Curve, metric: str, resamples: int, seed: int) -> Samples:
+def _samples(curve: Curve, metric: str, resamples: int, seed: int, units: Units) -> Samples:
     judged, score = _judged(curve, "test"), METRICS[metric]
     images, drawings = curve.split.count("test"), len({point.seed for point in curve.points})
     resamples, generator = comparison.affordable(images, resamples), np.random.default_rng(seed)
     found = {run: np.empty((len(by_labels), resamples)) for run, by_labels in judged.items()}
     for chunk in comparison.chunks(images, resamples):
         size = chunk.stop - chunk.start
-        counts = comparison.drawn(generator, images, size)
+        counts = units.counts(generator, size)
         shares = generator.multinomial(drawings, np.full(drawings, 1 / drawings), size) / drawings
         for run, by_labels in judged.items():
             for place, drawn in enumerate(by_labels):
@@ -165,9 +173,9 @@ def _samples(curve: Curve, metric: str, resamples: int, seed: int) -> Samples:
     return found
 
 
-def _reached(labels: Ints, scores: Floats, samples: Floats) -> list[Reached]:
+def _reached(labels: Ints, scores: Floats, samples: Floats, percentiles: tuple[float, float]) -> list[Reached]:
     return [
-        Reached(int(number), Estimate(float(some.mean()), *interval(sampled)), _spread(some))
+        Reached(int(number), Estimate(float(some.mean()), *interval(sampled, percentiles)), _spread(some))
         for number, some, sampled in zip(labels, scores, samples, strict=True)
     ]
 
@@ -182,13 +190,15 @@ def _best(heads: Sequence[str], validation: Scores) -> list[str]:
     return [heads[place] for place in np.argmax(means, axis=0)] if heads else []
 
 
-def _crossover(plan: str, heads: Sequence[str], labels: Ints, test: Scores, samples: Samples) -> Crossover:
+def _crossover(
+    plan: str, heads: Sequence[str], labels: Ints, test: Scores, samples: Samples, percentiles: tuple[float, float]
+) -> Crossover:
     def ahead(values: Mapping[str, Floats]) -> Floats:
         return np.array([values[plan][place] - values[head][place] for place, head in enumerate(heads)])
 
     sampled = ahead(samples)
     crossings = np.array([crossing(labels, one) for one in sampled.T])
-    low, high = np.quantile(crossings, [0.025, 0.975], method="inverted_cdf")
+    low, high = np.percentile(crossings, percentiles, method="inverted_cdf")
     return Crossover(
         plan=plan,
         heads=heads,

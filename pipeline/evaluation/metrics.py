@@ -62,7 +62,7 @@ class Judged:
         return np.asarray(np.clip(np.ceil(self.said.highest * BINS).astype(np.int64) - 1, 0, BINS - 1))
 
     @cached_property
-    def right(self) -> npt.NDArray[np.bool_]:
+    def likeliest_is_right(self) -> npt.NDArray[np.bool_]:
         """Whether the most probable class is the true one, (N,)."""
         return np.asarray(self.said.likeliest == self.truth)
 
@@ -228,7 +228,7 @@ def _brier(counts: Floats, judged: Judged) -> Floats:
 
 def _calibration_error(counts: Floats, judged: Judged) -> Floats:
     """Average the distance of confidence and accuracy over bins of confidence (ECE; Guo et al. 2017)."""
-    excess = judged.said.highest - judged.right
+    excess = judged.said.highest - judged.likeliest_is_right
     of_bin = counts @ (np.eye(BINS)[judged.bin] * excess[:, None])  # a third of the products of `calibration_bins`
     return np.asarray(np.abs(of_bin).sum(axis=1) / counts.sum(axis=1))
 
@@ -241,7 +241,7 @@ def calibration_bins(counts: Floats, judged: Judged) -> tuple[Floats, Floats, Fl
 
 def right_by_bin(counts: Floats, judged: Judged) -> tuple[Floats, Floats]:
     """Count images, and those of them that are right, by bin of confidence: two of (B, BINS)."""
-    found = summed(counts, 2 * judged.bin + judged.right, 2 * BINS)
+    found = summed(counts, 2 * judged.bin + judged.likeliest_is_right, 2 * BINS)
     return found[:, ::2] + found[:, 1::2], found[:, 1::2]
 
 
@@ -255,12 +255,19 @@ METRICS: Mapping[str, Metric] = {
     "brier": _brier,
     "calibration_error": _calibration_error,
 }
+BY_CLASSES_ALIKE = ("balanced_accuracy", "macro_f1", "roc_auc", "average_precision")
+"""To which the images of a rare class add as much as those of a common one; to all others every image adds the same."""
 OF_PROBABILITIES = ("log_loss", "brier", "calibration_error")
 """What calibration is judged by; smaller is better, for all others larger."""
 BY_CLASS: Mapping[str, Callable[[Floats, Judged], Floats]] = {
     "precision": precision_by_class,
     "recall": recall_by_class,
 }
+
+
+def weight(metric: str, truth: Ints) -> Floats | None:
+    """Return what each image adds to a metric, (N,), None for the same: truth (N,) is a class by its number."""
+    return 1 / np.bincount(truth)[truth] if metric in BY_CLASSES_ALIKE else None
 
 
 def value(metric: str, truth: Ints, decided: Ints, classes: int) -> float:

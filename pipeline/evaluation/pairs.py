@@ -7,9 +7,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from pipeline.evaluation import comparison
-from pipeline.evaluation.comparison import Estimate
-from pipeline.evaluation.predictions import Floats, Predictions
+from pipeline.evaluation import clusters, comparison, metrics
+from pipeline.evaluation.comparison import Estimate, Right
+from pipeline.evaluation.groups import FEWEST, Units, student
+from pipeline.evaluation.predictions import Floats, Ints, Predictions
 
 LEVEL, POWER = 0.05, 0.8
 """Of the test that `detectable` speaks of: two-sided, and how often it would show the difference."""
@@ -27,12 +28,15 @@ class Pair:
     """Of the metric, with the interval that the rule looks at: Newcombe's for accuracy, else the bootstrap's."""
     bootstrap_low: float
     bootstrap_high: float
-    """95% interval over resamples of the images, the same for both."""
+    """95% interval over resamples of the images, or groups, the same for both."""
     only_first_right: int
     only_second_right: int
-    mcnemar_p: float
+    p: float
+    """That neither is more accurate: McNemar's exact test, or with groups the sign-flip test over them."""
     holm_p: float
-    """McNemar's p corrected for all pairs of the verdict."""
+    """The same corrected for all pairs of the verdict."""
+    differing_groups: int | None = None
+    """Groups of which one run gets more images right than the other; None where there are no groups."""
 
     def turned(self) -> "Pair":
         """Return the same as second minus first."""
@@ -52,7 +56,13 @@ def _turned(estimate: Estimate) -> Estimate:
     return Estimate(0 - estimate.value, 0 - estimate.high, 0 - estimate.low)  # minus alone makes -0.0 of 0.0
 
 
-def compare(runs: Mapping[str, Predictions], samples: Floats, plain: Sequence[float], metric: str) -> list[Pair]:
+def compare(
+    runs: Mapping[str, Predictions],
+    samples: Floats,
+    plain: Sequence[float],
+    metric: str,
+    units: Units | None = None,
+) -> list[Pair]:
     """Compare every run with every later one.
 
     Args:
@@ -60,18 +70,37 @@ def compare(runs: Mapping[str, Predictions], samples: Floats, plain: Sequence[fl
         samples: the metric on resamples of the images, (R, B).
         plain: the metric itself, R values.
         metric: which it is.
+        units: which images belong together.
 
     """
+    truth = next(iter(runs.values())).truth()
+    units = units or Units.alone(len(truth))
+    percentiles = units.percentiles(metrics.weight(metric, truth))
     found = []
     numbered = list(enumerate(runs.items()))
     for (one, (first, mine)), (other, (second, theirs)) in itertools.combinations(numbered, 2):
-        low, high = comparison.interval(samples[one] - samples[other])
-        bounds = comparison.paired_accuracy_interval(mine, theirs) if metric == "accuracy" else (low, high)
-        difference = Estimate(plain[one] - plain[other], *bounds)
-        only_first, only_second, p = comparison.mcnemar(mine, theirs)
-        found.append(Pair(first, second, difference, low, high, only_first, only_second, p, p))
-    corrected = holm([pair.mcnemar_p for pair in found])
+        sampled = comparison.interval(samples[one] - samples[other], percentiles)
+        right = mine.right(), theirs.right()
+        bounds = _of_accuracy(*right, units) if metric == "accuracy" else sampled
+        only_first, only_second, p = comparison.mcnemar(*right)
+        pair = Pair(
+            first, second, Estimate(plain[one] - plain[other], *bounds), *sampled, only_first, only_second, p, p
+        )
+        found.append(_by_groups(pair, clusters.gains(*right, units)) if units.grouped else pair)
+    corrected = holm([pair.p for pair in found])
     return [replace(pair, holm_p=p) for pair, p in zip(found, corrected, strict=True)]
+
+
+def _of_accuracy(first: Right, second: Right, units: Units) -> tuple[float, float]:
+    """Return the interval of a difference in accuracy that does not shrink to nothing where two runs hardly differ."""
+    if units.grouped:
+        return clusters.paired_interval(first, second, units)
+    return comparison.paired_accuracy_interval(first, second)
+
+
+def _by_groups(pair: Pair, gained: Ints) -> Pair:
+    """Put the test over groups in the place of that over images."""
+    return replace(pair, p=clusters.sign_flip_p(gained), differing_groups=int(np.count_nonzero(gained)))
 
 
 def holm(p: Sequence[float]) -> list[float]:
@@ -87,26 +116,43 @@ def holm(p: Sequence[float]) -> list[float]:
     return adjusted.tolist()
 
 
-def detectable(images: int, discordant: int) -> float | None:
-    """Return the smallest true difference in accuracy that so many test images would mostly have shown.
+def detectable(first: Predictions, second: Predictions, units: Units) -> float | None:
+    """Return the smallest true difference in accuracy that the test images would mostly have shown between two runs.
 
-    "Mostly" is four times out of five with McNemar's test at the two-sided 5% level, for two runs of which only one is
-    right on a share psi of the images: the sample size of Connor (1987, Biometrics 43:207),
-    n d^2 = (z_0.975 sqrt(psi) + z_0.8 sqrt(psi - d^2))^2, solved for d. Runs that differ by d decide at least that
-    share of the images differently, so psi is at least d.
-
-    Args:
-        images: test images, n.
-        discordant: how many of them only one of the two runs gets right.
+    "Mostly" is four times out of five at the two-sided 5% level, for two runs of which only one is right on the share
+    of the images that they show: the sample size of Connor (1987, Biometrics 43:207) for McNemar's test. Images in
+    groups count for as many independent ones as they are worth, with Student's quantiles.
 
     Returns:
-        a difference between 0 and 1; None if these are too few images to show any.
+        a difference between 0 and 1; None if these are too few images, or groups, to show any.
 
     """
+    mine, theirs = first.right(), second.right()
+    share = float((mine ^ theirs).mean())
+    if not units.grouped:
+        return smallest_shown(len(mine), share)
+    if units.number < FEWEST:
+        return None
+    effective = units.effective()
+    quantiles = student(1 - LEVEL / 2, effective), student(POWER, effective)
+    return smallest_shown(clusters.images_worth(mine, theirs, units), share, quantiles)
+
+
+def smallest_shown(images: float, discordant: float, quantiles: tuple[float, float] = _QUANTILES) -> float | None:
+    """Solve n d^2 = (q_level sqrt(psi) + q_power sqrt(psi - d^2))^2 for the difference d.
+
+    Args:
+        images: n, independent ones.
+        discordant: the share of them that only one of two runs gets right. Runs that differ by d decide at least that
+            share of the images differently, so psi is the larger of the two.
+        quantiles: at 1 - level / 2 and at the power.
+
+    """
+    level, power = quantiles
 
     def shown(d: float) -> bool:
-        psi = max(discordant / images, d)
-        return images * d**2 >= (_QUANTILES[0] * math.sqrt(psi) + _QUANTILES[1] * math.sqrt(psi - d**2)) ** 2
+        psi = max(discordant, d)
+        return images * d**2 >= (level * math.sqrt(psi) + power * math.sqrt(psi - d**2)) ** 2
 
     if not shown(1.0):
         return None

@@ -127,6 +127,10 @@ class Predictions:
         """Return the probability of the class decided for, (N,)."""
         return self.kept.of_decision if self.kept else self.probability[np.arange(len(self.label)), self.decision()]
 
+    def right(self) -> npt.NDArray[np.bool_]:
+        """Return whether the decision is the true class, for every row (N,)."""
+        return self.decision() == self.truth()
+
 
 def path_of(backbone: str, run: str) -> Path:
     """Return where the predictions of a head or plan lie."""

@@ -6,7 +6,7 @@ import numpy as np
 
 from pipeline import judging
 from pipeline.cost import Cost, duration
-from pipeline.evaluation import comparison
+from pipeline.evaluation import comparison, metrics
 from pipeline.evaluation.comparison import Estimate
 from pipeline.evaluation.metrics import OF_PROBABILITIES
 from pipeline.judging import Scored
@@ -31,16 +31,18 @@ def compared(scored: Scored, frozen: tuple[Cost, Cost]) -> str:
         word = _number if metric in UNITS else _percent
         rows.append([metric, word(first[metric], ""), word(second[metric], ""), word(_difference(scored, metric), "+")])
     costs = [judging.cost_of(run, part) for run, part in zip(scored.finished, frozen, strict=True)]
+    test = "sign-flip" if scored.units.grouped else "McNemar"
     ratio = costs[1].cpu_seconds / max(costs[0].cpu_seconds, 1e-9)
     per_1000 = [judging.seconds_per_1000(run, part) for run, part in zip(scored.finished, frozen, strict=True)]
     rows += [
         ["CPU time", *(duration(one.cpu_seconds) for one in costs), f"x {ratio:.2f}"],
         ["images through CNN", *(f"{one.images:,}" for one in costs), ""],
         ["1,000 predictions", *(f"{seconds:.1f} s" if seconds else "not timed" for seconds in per_1000), ""],
-        ["alone right on", str(pair.only_first_right), str(pair.only_second_right), f"McNemar p {pair.mcnemar_p:.3g}"],
+        ["alone right on", str(pair.only_first_right), str(pair.only_second_right), f"{test} p {pair.p:.3g}"],
     ]
-    images = len(scored.test[0].label)
-    return f"{images:,} test images, 95% intervals in brackets\n\n{aligned(rows)}\n"
+    images, units = len(scored.test[0].label), scored.units
+    of_groups = f" in {units.number:,} groups, the unit of intervals and p" if units.grouped else ""
+    return f"{images:,} test images{of_groups}, 95% intervals in brackets\n\n{aligned(rows)}\n"
 
 
 def _difference(scored: Scored, metric: str) -> Estimate:
@@ -48,7 +50,8 @@ def _difference(scored: Scored, metric: str) -> Estimate:
     if metric == scored.metric:
         return scored.pairs[0].turned().difference
     first, second = scored.resampled.metrics[metric]
-    low, high = comparison.interval(second[np.isfinite(first)] - first[np.isfinite(first)])
+    percentiles = scored.units.percentiles(metrics.weight(metric, scored.test[0].truth()))
+    low, high = comparison.interval(second[np.isfinite(first)] - first[np.isfinite(first)], percentiles)
     return Estimate(scored.plain[1][metric] - scored.plain[0][metric], low, high)
 
 

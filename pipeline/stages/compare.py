@@ -34,10 +34,11 @@ def main(params: Params, run: Sequence[str] = ()) -> str:
         drawn={backbone: curves.read(backbone) for backbone in backbones},
         surveys={backbone: surveys.read(backbone) for backbone in backbones},
     )
-    scored = judging.score(finished, params)
+    table = manifest.read()
+    scored = judging.score(finished, params, table.group_of())
     judged = _with(failed, judging.judge(scored, background, params))
     evidence = Evidence(
-        judged, finished, scored.decided, manifest.read(), background.surveys, embedded, thumbnails.read(), files.read()
+        judged, finished, scored.decided, table, background.surveys, embedded, thumbnails.read(), files.read()
     )
     verdict.write(judged)
     tables = plots.write(judged)
@@ -67,4 +68,4 @@ def _two(params: Params, named: Sequence[str]) -> str:
     if first.id == second.id:
         raise InputError(f"compare: got {first.id} twice, expected two different runs")
     frozen = matrix.read_cost(first.backbone), matrix.read_cost(second.backbone)
-    return terminal.compared(judging.score([first, second], params), frozen)
+    return terminal.compared(judging.score([first, second], params, manifest.read().group_of()), frozen)

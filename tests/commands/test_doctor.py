@@ -4,6 +4,7 @@ import json
 import os
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +15,7 @@ from pipeline import processes, wedged
 from pipeline.cli import VERBS, main
 from pipeline.commands import doctor
 from pipeline.stages import embed, prepare
-from tests.conftest import REPOSITORY, Project
+from tests.conftest import Project
 
 LOCK, RWLOCK = Path("dvc.lock"), Path(".dvc/tmp/rwlock")
 GOOD = b"""schema: '2.0'
@@ -41,7 +42,7 @@ Said = pytest.CaptureFixture[str]
 
 @pytest.fixture(autouse=True)
 def repository(project: Project, monkeypatch: pytest.MonkeyPatch) -> Project:
-    monkeypatch.setenv("PATH", f"{REPOSITORY / '.venv/bin'}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
     git("init", "--quiet")
     RWLOCK.parent.mkdir(parents=True)
     return project

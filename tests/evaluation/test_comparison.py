@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 from scipy.stats import binom
 
 from pipeline.evaluation import comparison
+from pipeline.evaluation.groups import Units
 from pipeline.evaluation.predictions import Predictions
 from tests.evaluation.examples import predictions
 
@@ -37,26 +38,19 @@ def test_the_paired_interval_covers_the_true_difference_also_on_few_images(n: in
     covered = 0
     for _ in range(600):
         drawn = generator.choice(4, size=n, p=chances)  # both right, only first, only second, neither
-        first, second = (_deciding(np.isin(drawn, right)) for right in ([0, 1], [0, 2]))
+        first, second = (np.isin(drawn, right) for right in ([0, 1], [0, 2]))
         low, high = comparison.paired_accuracy_interval(first, second)
         covered += low <= chances[1] - chances[2] <= high
     assert covered / 600 >= 0.94
 
 
 def test_the_paired_interval_does_not_collapse_and_turns_round_with_its_arguments() -> None:
-    perfect = _deciding(np.ones(10, dtype=bool))
+    perfect = np.ones(10, dtype=bool)
     low, high = comparison.paired_accuracy_interval(perfect, perfect)
     assert (low, high) == (pytest.approx(-0.2775, abs=1e-4), pytest.approx(0.2775, abs=1e-4))  # Wilson of 10 out of 10
-    one, two = predictions(0), predictions(1)
+    one, two = predictions(0).right(), predictions(1).right()
     forth, back = comparison.paired_accuracy_interval(one, two), comparison.paired_accuracy_interval(two, one)
     assert forth == pytest.approx((-back[1], -back[0]))
-
-
-def _deciding(right: np.ndarray) -> Predictions:
-    """Make predictions of class a, right where told."""
-    n = len(right)
-    probability = np.where(right, 0.9, 0.1)[:, None] * [1, -1] + [0, 1]
-    return Predictions(list(map(str, range(n))), ["test"] * n, ["a"] * n, ["a", "b"], probability)
 
 
 def test_all_runs_see_the_same_resamples() -> None:
@@ -84,19 +78,19 @@ def test_what_one_number_cannot_say_comes_with_intervals() -> None:
 @settings(max_examples=20)
 def test_mcnemar_is_the_exact_binomial_of_the_discordant_images(first: int, second: int) -> None:
     one, two = predictions(first), predictions(second + 1000)
-    only_first, only_second, p = comparison.mcnemar(one, two)
     right_one, right_two = one.decision() == one.truth(), two.decision() == two.truth()
+    only_first, only_second, p = comparison.mcnemar(right_one, right_two)
     assert (only_first, only_second) == ((right_one > right_two).sum(), (right_two > right_one).sum())
     tail = 2 * binom.cdf(min(only_first, only_second), only_first + only_second, 0.5)
     assert p == pytest.approx(min(1.0, tail))
 
 
 def test_mcnemar_of_equal_decisions_is_one() -> None:
-    assert comparison.mcnemar(predictions(), predictions()) == (0, 0, 1.0)
+    assert comparison.mcnemar(predictions().right(), predictions().right()) == (0, 0, 1.0)
 
 
 def test_resamples_of_few_images_are_the_stream_that_they_always_were() -> None:
-    drawn = comparison.drawn(np.random.default_rng(3), 60, 256)
+    drawn = Units.alone(60).counts(np.random.default_rng(3), 256)
     np.testing.assert_array_equal(drawn, np.random.default_rng(3).multinomial(60, np.full(60, 1 / 60), size=256))
     assert comparison.chunks(60, 600) == [slice(0, 256), slice(256, 512), slice(512, 600)]
     assert (comparison.affordable(60, 5000), comparison.is_linear(60, 2, 5000)) == (5000, False)
@@ -104,7 +98,7 @@ def test_resamples_of_few_images_are_the_stream_that_they_always_were() -> None:
 
 def test_resamples_of_many_images_are_fewer_take_little_room_and_are_told_of() -> None:
     n = 250_000
-    counts = comparison.drawn(np.random.default_rng(0), n, 2)
+    counts = Units.alone(n).counts(np.random.default_rng(0), 2)
     assert (counts.sum(axis=1) == n).all()
     assert counts.var() == pytest.approx(1, abs=0.02)
     assert max(part.stop - part.start for part in comparison.chunks(n, 1000)) * n * 8 <= 2**26

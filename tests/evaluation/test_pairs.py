@@ -40,10 +40,10 @@ def test_every_pair_is_compared_once_on_the_same_images() -> None:
         assert one.difference.value == pytest.approx(gain)
         assert one.bootstrap_low <= gain <= one.bootstrap_high
         assert one.difference.low <= gain <= one.difference.high
-        assert one.mcnemar_p == pytest.approx(
+        assert one.p == pytest.approx(
             binomtest(one.only_first_right, one.only_first_right + one.only_second_right).pvalue
         )
-    assert [one.holm_p for one in found] == pairs.holm([one.mcnemar_p for one in found])
+    assert [one.holm_p for one in found] == pairs.holm([one.p for one in found])
 
 
 def test_of_another_metric_the_interval_is_the_bootstraps() -> None:
@@ -61,14 +61,14 @@ def test_turned_round_a_pair_says_the_same() -> None:
     (back,) = pairs.compare(turned, samples[::-1], [0.5, 0.6], "accuracy")
     assert dataclasses.astuple(forth.turned().difference) == pytest.approx(dataclasses.astuple(back.difference))
     assert (forth.turned().first, forth.turned().only_first_right) == (back.first, back.only_first_right)
-    assert (forth.turned().bootstrap_low, forth.mcnemar_p) == pytest.approx((back.bootstrap_low, back.mcnemar_p))
+    assert (forth.turned().bootstrap_low, forth.p) == pytest.approx((back.bootstrap_low, back.p))
     assert forth.turned().turned() == forth
 
 
 @pytest.mark.parametrize(("images", "discordant"), [(655, 64), (655, 5), (200, 60), (100, 3)])
 def test_a_detectable_difference_is_shown_four_times_out_of_five(images: int, discordant: int) -> None:
     """By simulation with McNemar's exact test, which the formula approximates."""
-    d = pairs.detectable(images, discordant)
+    d = pairs.smallest_shown(images, discordant / images)
     assert d is not None
     psi = max(discordant / images, d)
     generator = np.random.default_rng(0)
@@ -79,6 +79,6 @@ def test_a_detectable_difference_is_shown_four_times_out_of_five(images: int, di
 
 
 def test_more_images_show_smaller_differences_and_too_few_show_none() -> None:
-    found = [pairs.detectable(images, images // 10) for images in (50, 500, 5000)]
+    found = [pairs.smallest_shown(images, 0.1) for images in (50, 500, 5000)]
     assert found == sorted(found, reverse=True)  # type: ignore[type-var]
-    assert pairs.detectable(3, 0) is None
+    assert pairs.smallest_shown(3, 0) is None

@@ -167,7 +167,7 @@ def scores(params: Params) -> Iterator[Finding]:
 
 def failed(params: Params) -> set[tuple[str, str]]:
     """Return the runs, by backbone and name, whose stamps say that they failed."""
-    found = set()
+    found = set[tuple[str, str]]()
     for run in params.runs():
         try:
             found.update(runs.failed([run]))
