@@ -129,7 +129,7 @@ class Predictions:
 
     def right(self) -> npt.NDArray[np.bool_]:
         """Return whether the decision is the true class, for every row (N,)."""
-        return self.decision() == self.truth()
+        return np.asarray(self.decision() == self.truth())
 
 
 def path_of(backbone: str, run: str) -> Path:

@@ -30,7 +30,7 @@ def differences(lock: Lock, repository: Repository) -> Iterator[Finding]:
     for name, asked in repository.stages.items():
         if name in lock:
             yield from _of_stage(name, lock[name], asked, content)
-        elif asked.outs:  # `complete` has none, and is not in the lock where a run failed
+        elif asked.outs:
             yield Finding(LOCK.as_posix(), "a stage, as dvc.yaml asks for it", "none; run `dvc repro`", f"{name}")
 
 
