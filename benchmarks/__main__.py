@@ -17,6 +17,7 @@ GROUPS = (
     "streaming",
     "embed",
     "finetune",
+    "compare",
     "report",
     "audit",
     "quality",

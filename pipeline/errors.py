@@ -21,6 +21,10 @@ class InputError(PipelineError):
     """What the user gave (parameters, images, weights) cannot be used."""
 
 
+class RefusedError(InputError):
+    """A head or plan cannot be made with its settings, on this data; whoever tries again gets the same answer."""
+
+
 class StateError(PipelineError):
     """What an earlier stage left is missing or is not what it wrote."""
 

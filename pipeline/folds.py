@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.errors import InputError
+from pipeline.errors import RefusedError
 
 Ints = npt.NDArray[np.integer[Any]]
 Labels = npt.NDArray[Any]
@@ -44,7 +44,7 @@ def deal(y: Labels, origin: Ints, number: int, seed: int) -> list[Fold]:
     Shuffled, for files often lie in an order that means something.
 
     Raises:
-        InputError: if a class has fewer images, or the data fewer groups, than there are folds.
+        RefusedError: if a class has fewer images, or the data fewer groups, than there are folds.
 
     """
     first, image_of = _images(origin)
@@ -59,7 +59,7 @@ def inner(y: Labels, origin: Ints, most: int, seed: int) -> list[Fold]:
     """Deal as many folds as every class has groups for, `most` at most: what a head does with the rows it is given.
 
     Raises:
-        InputError: if a class has a single one.
+        RefusedError: if a class has a single one.
 
     """
     first, _ = _images(origin)
@@ -93,7 +93,7 @@ def hold_out(y: Labels, origin: Ints, share: float, seed: int | None) -> tuple[I
 
 
 def require_enough(y: Labels, group: Ints, folds: int) -> None:
-    """Raise InputError unless every class has at least one image, and one group, for each fold."""
+    """Raise RefusedError unless every class has at least one image, and one group, for each fold."""
     problems = []
     for name, count in zip(*np.unique(y, return_counts=True), strict=True):
         groups = len(np.unique(group[y == name]))
@@ -101,7 +101,7 @@ def require_enough(y: Labels, group: Ints, folds: int) -> None:
         if groups < folds:
             problems.append(f"class {str(name)!r}: got {got}, expected at least {folds}, one for each of the folds")
     if problems:
-        raise InputError(*problems)
+        raise RefusedError(*problems)
 
 
 def _images(origin: Ints) -> tuple[Ints, Ints]:

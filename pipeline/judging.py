@@ -6,6 +6,7 @@ images decide nothing but the answer.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -68,7 +69,7 @@ class Scored:
         """Return which test images belong together."""
         return self.resampled.units
 
-    @property
+    @cached_property
     def test(self) -> list[Predictions]:
         """Return the test rows of every run."""
         return [one.of("test") for one in self.decided]
@@ -101,7 +102,7 @@ def score(finished: Sequence[Run], params: Params, group_of: Mapping[str, str]) 
     """
     metric, costs = params.selection.metric, params.compare.costs
     predictions.require_same_images({run.id: run.predictions.of("test") for run in finished})
-    rules = [decisions.choose(run.predictions.of("val"), params.compare.decision, costs, metric) for run in finished]
+    rules = [decisions.rule_for(run.predictions, params) for run in finished]
     decided = [
         rule.apply(run.predictions) if rule else run.predictions for run, rule in zip(finished, rules, strict=True)
     ]
@@ -143,8 +144,10 @@ def judge(scored: Scored, background: Background, params: Params) -> Verdict:
         rule=_rule(scored, margin),
         metric=metric,
         margin=margin,
-        resamples=params.compare.bootstrap,
-        test_images={name: list(test.label).count(name) for name in test.classes},
+        resamples=comparison.affordable(len(test.label), params.compare.bootstrap),
+        test_images=dict(
+            zip(test.classes, np.bincount(test.truth(), minlength=len(test.classes)).tolist(), strict=True)
+        ),
         test_groups=scored.units.number if scored.units.grouped else None,
         best_head=results[head].run,
         best_plan=results[plan].run if plan is not None else None,
@@ -160,7 +163,10 @@ def judge(scored: Scored, background: Background, params: Params) -> Verdict:
             if curve.points
         },
         inputs=_inputs(scored.finished, background.frozen),
-        notes=_notes(scored, results),
+        notes=[
+            *_notes(scored, results),
+            *comparison.shortcuts(len(test.label), len(test.classes), params.compare.bootstrap),
+        ],
     )
     gain = verdict.pair(verdict.best_plan, verdict.best_head) if verdict.best_plan else None
     undecidable = _undecidable(verdict.test_groups, gain, margin)
@@ -308,7 +314,8 @@ def _inputs_of_run(run: Run) -> dict[str, str]:
 
 def _notes(scored: Scored, results: Sequence[Result]) -> list[str]:
     test = scored.test[0]
-    absent = [name for name in test.classes if name not in set(test.label)]
+    present = set(test.label)
+    absent = [name for name in test.classes if name not in present]
     found = [f"No test image is of class {name!r}: of that class these numbers say nothing." for name in absent]
     for result, predicted, plain in zip(results, scored.test, scored.plain, strict=True):
         if len(np.unique(predicted.decision())) == 1:

@@ -16,7 +16,8 @@ from pipeline.errors import StateError
 
 T = TypeVar("T")
 
-STAGES = ("prepare", "thumbnails", "embed", "train", "finetune", "curve", "survey", "quality", "compare", "audit")
+STAGES = ("prepare", "thumbnails", "embed", "train", "finetune", "curve", "survey", "quality", "compare", "audit",
+          "complete")  # fmt: skip
 """As the command line calls them, which this module may not ask; a test holds the two together."""
 COMMANDS = (
     *STAGES, "report", "predict", "export", "trace", "diff", "forget", "lineage", "init", "demo", "cache", "backbones",

@@ -2,16 +2,19 @@
 
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from pipeline import environment, stamps
 from pipeline.atomic import write_json
 from pipeline.cost import Cost
-from pipeline.errors import InputError, StateError, unknown
+from pipeline.errors import InputError, RefusedError, StateError, one_line, unknown
 from pipeline.evaluation import metrics, predictions
 from pipeline.evaluation.predictions import Predictions
 from pipeline.params import Params
@@ -54,6 +57,12 @@ class Made:
 
 
 MODELS = Path("models")
+HEADINGS = {"confusion": ("true", "decided"), "calibration": ("confidence", "accuracy", "images")}
+"""Of the tables that DVC draws of every run."""
+PLOTS = ("loss", "validation")
+"""Those by epoch that DVC draws of plans."""
+Reader = Callable[[Path, stamps.Stamp], Predictions]
+"""Reads the file of predictions that a stamp speaks of."""
 
 
 def folder(backbone: str, name: str) -> Path:
@@ -100,9 +109,50 @@ def record(
         "bytes_on_disk": sum(path.stat().st_size for path in made.files),
         "made_with": environment.describe(),
     }
-    stage = f"{'train' if kind == 'head' else 'finetune'}@{backbone}-{name}"
-    stamps.write(stamp_path(backbone, name), stamps.Stamp(stage, outputs, inputs, everything))
+    stamp = stamps.Stamp(_stage(backbone, name, kind), outputs, inputs, everything)
+    stamps.write(stamp_path(backbone, name), stamp)
     return found
+
+
+def attempted(backbone: str, name: str, kind: str, inputs: Mapping[str, str], make: Callable[[], str]) -> str:
+    """Make a run; where its settings are refused, record that as the result, so that the others can be judged.
+
+    The stage `complete` then fails in its stead. What may go well another time - memory, disk, an interrupt - is no
+    result, and fails here.
+
+    Args:
+        backbone: its backbone.
+        name: of the head or plan.
+        kind: "head" or "plan".
+        inputs: path -> sha256 of what it would have been made from.
+        make: makes it, and returns the summary line.
+
+    """
+    try:
+        return make()
+    except RefusedError as error:
+        reason = one_line("; ".join(error.problems))
+    path, tables = predictions.path_of(backbone, name), ["confusion", "calibration"]
+    shutil.rmtree(folder(backbone, name), ignore_errors=True)  # what an earlier one left
+    predictions.write(path, Predictions([], [], [], [], np.empty((0, 0))))
+    write_json(metrics_path(backbone, name), {"failed": reason})
+    plots = [plots_folder(backbone, name) / f"{one}.csv" for one in (*tables, *(PLOTS if kind == "plan" else ()))]
+    for place in plots:
+        write_csv(place, [HEADINGS.get(place.stem, ("epoch", place.stem))])
+    outputs = stamps.hashes([path, metrics_path(backbone, name), *plots])
+    facts = {"kind": kind, "failed": reason, "made_with": environment.describe()}
+    stamps.write(stamp_path(backbone, name), stamps.Stamp(_stage(backbone, name, kind), outputs, inputs, facts))
+    return f"FAILED, recorded as such, so that the others can be judged: {reason}"
+
+
+def failed(some: Iterable[tuple[str, str]]) -> dict[tuple[str, str], str]:
+    """Return which of these runs, by backbone and name, failed, and why; StateError if one was not made at all."""
+    stamped = {run: stamps.read(stamp_path(*run)).facts for run in some}
+    return {run: str(facts["failed"]) for run, facts in stamped.items() if "failed" in facts}
+
+
+def _stage(backbone: str, name: str, kind: str) -> str:
+    return f"{'train' if kind == 'head' else 'finetune'}@{backbone}-{name}"
 
 
 def _tables(validation: Predictions) -> dict[str, Table]:
@@ -111,18 +161,27 @@ def _tables(validation: Predictions) -> dict[str, Table]:
     images, confidence, right = metrics.plain_calibration(validation)
     used = [(images[bin_], confidence[bin_] / images[bin_], right[bin_] / images[bin_]) for bin_ in images.nonzero()[0]]
     return {
-        "confusion": [("true", "decided"), *zip(validation.label, decided, strict=True)],
+        "confusion": [HEADINGS["confusion"], *zip(validation.label, decided, strict=True)],
         "calibration": [
-            ("confidence", "accuracy", "images"),
+            HEADINGS["calibration"],
             *((f"{sure:.6f}", f"{true:.6f}", int(count)) for count, sure, true in used),
         ],
     }
 
 
-def read(backbone: str, name: str) -> Run:
-    """Read a run; StateError if a part is missing or has other bytes than the stamp says."""
+def read(backbone: str, name: str, reader: Reader = predictions.read) -> Run:
+    """Read a run; StateError if it failed, a part is missing or has other bytes than the stamp says.
+
+    Args:
+        backbone: its backbone.
+        name: of the head or plan.
+        reader: of its predictions.
+
+    """
     stamp = stamps.read(stamp_path(backbone, name))
-    found = predictions.read(predictions.path_of(backbone, name), stamp)
+    if "failed" in stamp.facts:
+        raise StateError(f"{backbone}/{name}: failed: {stamp.facts['failed']}; mend params.yaml and run `dvc repro`")
+    found = reader(predictions.path_of(backbone, name), stamp)
     try:
         return Run(backbone, name, stamp.facts["kind"], found, Cost(**stamp.facts["cost"]), stamp)
     except (KeyError, TypeError) as error:
@@ -134,7 +193,7 @@ def finished() -> list[str]:
     return [path.parent.relative_to(MODELS).as_posix() for path in sorted(MODELS.glob("*/*/run.json"))]
 
 
-def find(what: str, params: Params, where: str) -> Run:
+def find(what: str, params: Params, where: str, reader: Reader = predictions.read) -> Run:
     """Read the run that a person means.
 
     Args:
@@ -142,6 +201,7 @@ def find(what: str, params: Params, where: str) -> Run:
             single one at all.
         params: whose backbones count first.
         where: what the person was asked for, to begin a complaint with.
+        reader: of its predictions.
 
     Raises:
         InputError: if there is no such run, or several.
@@ -164,7 +224,7 @@ def find(what: str, params: Params, where: str) -> Run:
         raise InputError(told)
     backbone, _, run = (listed or meant)[0].partition("/")
     with made_again_by_dvc(params, backbone, run):
-        return read(backbone, run)
+        return read(backbone, run, reader)
 
 
 @contextmanager

@@ -105,6 +105,7 @@ VERBS = {
         ),
         counts=(("recompute", "also push N random images through the CNN again, and compare with the stored rows"),),
     ),
+    "complete": Verb("stages.complete", "stage: the last one; name the runs that failed and exit with 1"),
     "predict": Verb(
         "commands.predict",
         "classify new images with a head or a fine-tuned model: label, probabilities, and which are unlike the "

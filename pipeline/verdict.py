@@ -121,6 +121,8 @@ class Verdict:
     """What a reader must know of the data or the runs, what could change the answer first."""
     data: Mapping[str, float] = field(default_factory=dict)
     """What the checks know of the data, in numbers: leaks across splits, label conflicts, sizes of classes."""
+    failed: Mapping[str, str] = field(default_factory=dict)
+    """run -> why it could not be made; it is in no other field."""
     schema_version: int = SCHEMA_VERSION
 
     @property

@@ -83,8 +83,8 @@ def test_the_first_run_runs_every_stage(clone: SmallClone, first: list[str]) -> 
     trained = [f"train@{BACKBONE}-logreg", f"train@{BACKBONE}-knn", f"finetune@{BACKBONE}-last_blocks"]
     before = ["prepare", "thumbnails", f"embed@{BACKBONE}", f"survey@{BACKBONE}", f"curve@{BACKBONE}", "quality"]
     assert first[0] == "prepare"
-    assert sorted(first[:-2]) == sorted([*before, *trained])
-    assert first[-2:] == ["compare", "audit"]
+    assert sorted(first[:-3]) == sorted([*before, *trained])
+    assert first[-3:] == ["compare", "audit", "complete"]
     assert (clone.root / "reports/index.html").stat().st_size < 6_000_000
 
 
@@ -101,7 +101,7 @@ def test_with_nothing_changed_nothing_runs(clone: SmallClone) -> None:
 def test_an_edited_head_reruns_itself_and_no_image_goes_through_the_cnn(clone: SmallClone) -> None:
     shards = clone.cached_shards()
     clone.set(**{"heads.logreg.C": [0.02, 0.2]})
-    assert clone.repro()[0] == [f"train@{BACKBONE}-logreg", "compare", "audit"]
+    assert clone.repro()[0] == [f"train@{BACKBONE}-logreg", "compare", "audit", "complete"]
     assert clone.cached_shards() == shards
 
 
@@ -119,13 +119,36 @@ def test_a_value_that_was_used_before_comes_back_without_running(clone: SmallClo
 
 def test_a_head_that_leaves_the_list_leaves_the_verdict(clone: SmallClone) -> None:
     clone.set(**{"run.heads": ["logreg"]})
-    assert clone.repro()[0] == ["compare", "audit"]
+    assert clone.repro()[0] == ["compare", "audit", "complete"]
     assert f"{BACKBONE}/knn" not in (clone.root / "reports/verdict.json").read_text()
 
 
 def test_a_head_that_joins_the_list_runs_alone(clone: SmallClone) -> None:
     clone.set(**{"run.heads": ["logreg", "knn", "linear_svm"]})
-    assert clone.repro()[0] == [f"train@{BACKBONE}-linear_svm", "compare", "audit"]
+    assert clone.repro()[0] == [f"train@{BACKBONE}-linear_svm", "compare", "audit", "complete"]
+
+
+def test_a_head_that_fails_leaves_the_others_their_verdict_and_still_repro_fails(clone: SmallClone) -> None:
+    clone.set(**{"heads.knn": {"n_neighbors": 5000}})
+    said = clone.run("dvc", "repro", status=255)
+    assert re.findall(r"Running stage '(.+)'", said) == [f"train@{BACKBONE}-knn", "compare", "audit", "complete"]
+    assert f"headswap complete: {BACKBONE}/knn failed: params.yaml: heads.knn: " in said
+    judged = json.loads((clone.root / "reports/verdict.json").read_text())
+    assert [one["name"] for one in judged["results"]] == ["logreg", "last_blocks"]
+    assert "5000" in judged["failed"][f"{BACKBONE}/knn"]
+    assert f"{BACKBONE}/knn</bdi> failed</strong>" in (clone.root / "reports/index.html").read_text()
+
+    again = clone.run("dvc", "repro", "--keep-going", status=255)
+    assert re.findall(r"Running stage '(.+)'", again) == ["complete"]
+    assert "knn failed, and made nothing" in clone.run("headswap", "audit")
+    assert "knn" in clone.run("headswap", "diff", "HEAD")
+    assert f"{BACKBONE}/knn: failed: " in clone.run("headswap", "compare", "logreg", "knn", status=2)
+    clone.run("dvc", "metrics", "show")
+    clone.run("dvc", "plots", "show")
+
+    clone.set(**{"heads.knn": {"n_neighbors": 5}})
+    clone.repro()
+    assert json.loads((clone.root / "reports/verdict.json").read_text())["failed"] == {}
 
 
 def test_the_audit_names_an_altered_image_and_passes_when_it_is_back(clone: SmallClone) -> None:

@@ -18,8 +18,17 @@ from pipeline.evaluation.predictions import Floats, Ints, Predictions
 Right = npt.NDArray[np.bool_]
 _NORMAL = 1.959963984540054
 """The quantile of the standard normal distribution at 97.5%."""
-# Resamples handled at once: bounds the memory of a bootstrap to this many rows of counts.
+# Resamples handled at once at most: bounds the memory of a bootstrap to this many rows of counts.
 CHUNK = 256
+_COUNTS = 2**23
+"""Counts held at once, 64 MB of them, where there are many images."""
+_DRAWS = 250_000_000
+"""Images drawn in all, where there are many, but for FEWEST resamples."""
+FEWEST = 1000
+_SORTED = 300_000_000
+"""Scores sorted in all resamples of a rank metric; beyond, it is taken as linear (pipeline/evaluation/ranks.py)."""
+PAIRS = 4000
+"""Pairs of classes that get an interval; those with most images, where more occur."""
 
 
 @dataclass(frozen=True)
@@ -60,17 +69,18 @@ def bootstrap(
     (Davison & Hinkley 1997, ch. 3.8); using the same resamples for all runs is what makes differences between runs
     paired.
     """
-    judged = [Judged.of(run) for run in runs]
-    units = units or Units.alone(len(runs[0].image_id))
-    generator = np.random.default_rng(seed)
+    n, judged = len(runs[0].image_id), [Judged.of(run) for run in runs]
+    units = units or Units.alone(n)
+    if is_linear(n, judged[0].classes, resamples):
+        judged = [one.linear() for one in judged]
+    resamples, generator = affordable(n, resamples), np.random.default_rng(seed)
     wanted = {**metrics.METRICS, **(extra or {})}
     values = {name: np.empty((len(runs), resamples)) for name in wanted}
     by_class = {name: np.empty((len(runs), resamples, judged[0].classes)) for name in metrics.BY_CLASS}
-    pairs = [np.unique(np.column_stack([one.truth, one.decided]), axis=0) for one in judged]
+    pairs = [_commonest(one) for one in judged]
     confusion = [np.empty((resamples, len(some))) for some in pairs]
     bins = [np.empty((resamples, metrics.BINS)) for _ in judged]
-    for start in tqdm(range(0, resamples, CHUNK), desc="bootstrap", unit="chunk", disable=None):
-        chunk = slice(start, min(start + CHUNK, resamples))
+    for chunk in tqdm(chunks(n, resamples), desc="bootstrap", unit="chunk", disable=None):
         counts = units.counts(generator, chunk.stop - chunk.start)
         for row, one in enumerate(judged):
             for name, metric in wanted.items():
@@ -81,6 +91,44 @@ def bootstrap(
             images, right = metrics.right_by_bin(counts, one)
             bins[row][chunk] = np.where(images > 0, right / np.maximum(images, 1), np.nan)
     return Resampled(units, values, by_class, list(zip(pairs, confusion, strict=True)), bins)
+
+
+def chunks(n: int, resamples: int) -> list[slice]:
+    """Divide the resamples of n images into parts that are held at once."""
+    size = max(1, min(CHUNK, _COUNTS // n))
+    return [slice(start, min(start + size, resamples)) for start in range(0, resamples, size)]
+
+
+def affordable(n: int, resamples: int) -> int:
+    """Return how many resamples of n images are drawn: all that are asked for, unless there are very many images."""
+    return min(resamples, max(FEWEST, _DRAWS // n))
+
+
+def is_linear(n: int, classes: int, resamples: int) -> bool:
+    """Tell whether rank metrics of n images are resampled as linear: sorting anew each time would take too long."""
+    return n * (1 if classes == 2 else classes) * affordable(n, resamples) > _SORTED
+
+
+def shortcuts(n: int, classes: int, resamples: int) -> list[str]:
+    """Say what was done otherwise because there are very many test images or classes."""
+    found = []
+    if (fewer := affordable(n, resamples)) < resamples:
+        found.append(
+            f"Intervals come from {fewer:,} resamples, not from the {resamples:,} of compare.bootstrap: "
+            f"with {n:,} test images more would take minutes and move a bound by little."
+        )
+    if is_linear(n, classes, resamples):
+        found.append(
+            "Intervals of ROC-AUC and average precision take both as linear in the resamples' counts (the infinitesimal"
+            f" jackknife): {n:,} test images in {classes:,} classes are too many to be sorted anew for each."
+        )
+    return found
+
+
+def _commonest(judged: Judged) -> Ints:
+    """Return the pairs (true, decided) of classes that get an interval, sorted."""
+    pairs, images = judged.pairs
+    return pairs[np.sort(np.argsort(-images, kind="stable")[:PAIRS])]
 
 
 def interval(samples: Floats, percentiles: tuple[float, float] = PLAIN) -> tuple[float, float]:
@@ -116,14 +164,20 @@ def describe(predictions: Predictions, resampled: Resampled, run: int) -> dict[s
     images, confidence, right = (part[0] for part in metrics.calibration_bins(once, judged))
     pairs, shares = resampled.confusion[run]
     plain = metrics.confusion_shares(once, judged, pairs)[0]
+    by_class = {name: metric(once, judged)[0] for name, metric in metrics.BY_CLASS.items()}
+    of_true = {k: within(judged.truth == k) for k in np.unique(pairs[:, 0]).tolist()}
+    every, of_each = judged.pairs
+    images_of = dict(zip(map(tuple, every.tolist()), of_each.tolist(), strict=True))
+    cells = [images_of[pair] for pair in map(tuple, pairs.tolist())]
+    left_out = {"pairs": len(every) - len(pairs), "images": len(judged.truth) - sum(cells)}
     return {
         "by_class": {
             classes[k]: {
                 name: Estimate(
-                    float(metric(once, judged)[0, k]),
+                    float(of_classes[k]),
                     *interval(resampled.by_class[name][run, :, k], within(of_class[name] == k)),
                 )
-                for name, metric in metrics.BY_CLASS.items()
+                for name, of_classes in by_class.items()
             }
             for k in np.unique(judged.truth).tolist()  # of a class without images there is nothing to say
         },
@@ -131,11 +185,12 @@ def describe(predictions: Predictions, resampled: Resampled, run: int) -> dict[s
             {
                 "true": classes[true],
                 "decided": classes[decided],
-                "images": int(((judged.truth == true) & (judged.decided == decided)).sum()),
-                "share": Estimate(float(plain[place]), *interval(shares[:, place], within(judged.truth == true))),
+                "images": cells[place],
+                "share": Estimate(float(plain[place]), *interval(shares[:, place], of_true[true])),
             }
-            for place, (true, decided) in enumerate(pairs)
+            for place, (true, decided) in enumerate(pairs.tolist())
         ],
+        **({"confusion_left_out": left_out} if left_out["pairs"] else {}),
         "calibration": [
             {
                 "images": int(images[number]),

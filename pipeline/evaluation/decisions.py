@@ -9,6 +9,7 @@ from pipeline.errors import InputError, unknown
 from pipeline.evaluation import metrics
 from pipeline.evaluation.metrics import Judged, Metric
 from pipeline.evaluation.predictions import Floats, Ints, Predictions
+from pipeline.params import Params
 
 Costs = Mapping[str, Mapping[str, float]]
 """true class -> decided class -> what that costs; left out, being right costs 0 and being wrong 1."""
@@ -25,8 +26,24 @@ class Rule:
 
     def apply(self, predictions: Predictions) -> Predictions:
         """Return predictions decided by this rule."""
-        decided = (predictions.probability @ self.weights).argmax(axis=1)
-        return replace(predictions, decided=np.asarray(decided, dtype=np.int64))
+        kept = predictions.kept
+        if kept is None or kept.blocks is None:
+            return replace(predictions, decided=self._of(predictions.probability))
+        found, sure = list[Ints](), list[Floats]()
+        for block in kept.blocks():
+            found.append(self._of(block))
+            sure.append(block[np.arange(len(block)), found[-1]])
+        kept = replace(kept, of_decision=np.concatenate(sure))
+        return replace(predictions, decided=np.concatenate(found), kept=kept)
+
+    def _of(self, probability: Floats) -> Ints:
+        return np.asarray((probability @ self.weights).argmax(axis=1), dtype=np.int64)
+
+
+def rule_for(predictions: Predictions, params: Params) -> Rule | None:
+    """Return the rule that params.yaml asks for, learnt on the validation images of a run; as `choose`."""
+    asked = params.compare
+    return choose(predictions.of("val"), asked.decision, asked.costs, params.selection.metric)
 
 
 def choose(validation: Predictions, method: str, costs: Costs, metric: str) -> Rule | None:
@@ -78,10 +95,22 @@ def mean_cost(matrix: Floats) -> Metric:
 
 
 def _best_threshold(truth: Ints, p: Floats, metric: str) -> float:
-    """Return, of the thresholds with the best score, the one nearest to a half."""
+    """Return, of the thresholds with the best score, the one nearest to a half.
+
+    Sorted once, each class tells by a look-up how many of its images lie above a threshold.
+    """
     ascending = np.unique(p)
     between = np.clip((ascending[1:] + ascending[:-1]) / 2, 1e-6, 1 - 1e-6) if len(ascending) > 1 else np.array([0.5])
     thresholds = np.unique(np.append(between, 0.5))
-    scores = np.array([metrics.value(metric, truth, (p > one).astype(np.int64), 2) for one in thresholds])
+    actual = np.bincount(truth, minlength=2).astype(np.float64)
+    above = np.stack([_above(thresholds, p[truth == k]) for k in (0, 1)], axis=1)  # (T, 2), by true class
+    second = above.sum(axis=1)
+    hits = np.stack([actual[0] - above[:, 0], above[:, 1]], axis=1)
+    scores = metrics.OF_COUNTS[metric](actual[None], np.stack([len(p) - second, second], axis=1), hits)
     best = thresholds[scores == scores.max()]
     return float(best[np.abs(best - 0.5).argmin()])
+
+
+def _above(thresholds: Floats, p: Floats) -> Floats:
+    """Count the probabilities above each threshold, (T,)."""
+    return np.asarray(len(p) - np.searchsorted(np.sort(p), thresholds, side="right"), np.float64)

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.evaluation import metrics
-from pipeline.evaluation.comparison import CHUNK, Estimate, interval
+from pipeline.evaluation import comparison, metrics
+from pipeline.evaluation.comparison import Estimate, interval
 from pipeline.evaluation.curves import Curve
 from pipeline.evaluation.groups import Units
 from pipeline.evaluation.metrics import METRICS, Judged
@@ -143,9 +143,8 @@ def _judged(curve: Curve, split: str) -> Mapping[str, list[list[Judged]]]:
     rows = np.flatnonzero(np.array(curve.split) == split)
     number = {name: place for place, name in enumerate(curve.classes)}
     truth = np.array([number[curve.label[row]] for row in rows.tolist()])
-    unit = np.eye(len(curve.classes))
     return {
-        run: [[Judged(truth, one[rows], unit[one[rows]]) for one in drawn] for drawn in by_labels]
+        run: [[Judged(truth, one[rows], len(curve.classes)) for one in drawn] for drawn in by_labels]
         for run, by_labels in _by_run(curve).items()
     }
 
@@ -159,11 +158,10 @@ def _scores(curve: Curve, split: str, metric: str) -> Scores:
 
 def _samples(curve: Curve, metric: str, resamples: int, seed: int, units: Units) -> Samples:
     judged, score = _judged(curve, "test"), METRICS[metric]
+    images, drawings = curve.split.count("test"), len({point.seed for point in curve.points})
+    resamples, generator = comparison.affordable(images, resamples), np.random.default_rng(seed)
     found = {run: np.empty((len(by_labels), resamples)) for run, by_labels in judged.items()}
-    drawings = len({point.seed for point in curve.points})
-    generator = np.random.default_rng(seed)
-    for start in range(0, resamples, CHUNK):
-        chunk = slice(start, min(start + CHUNK, resamples))
+    for chunk in comparison.chunks(images, resamples):
         size = chunk.stop - chunk.start
         counts = units.counts(generator, size)
         shares = generator.multinomial(drawings, np.full(drawings, 1 / drawings), size) / drawings

@@ -16,6 +16,8 @@ from pipeline.evaluation.predictions import Floats, Ints
 FEWEST = 6
 """Groups without which there is no answer: five can be shared out between two runs in 2^5 ways, and even the most
 lopsided of them comes about by chance in 2 of 32, which is more than 5%."""
+_FEW = 2**15
+"""Units up to which they are drawn by how often each counts; of more, drawing one by one is ten times as fast."""
 PLAIN = (2.5, 97.5)
 """Percentiles that bound the central 95%."""
 
@@ -56,8 +58,7 @@ class Units:
 
     def counts(self, generator: np.random.Generator, resamples: int) -> Floats:
         """Draw units with replacement; return how often each image counts, (resamples, N)."""
-        chance = np.full(self.number, 1 / self.number)
-        drawn = generator.multinomial(self.number, chance, size=resamples).astype(np.float64)
+        drawn = _drawn(generator, self.number, resamples)
         return drawn[:, self.of] if self.grouped else drawn
 
     def sums(self, values: Floats) -> Floats:
@@ -92,6 +93,15 @@ class Units:
         units = max(self.effective(weight), 2.0)
         tail = 100 * float(ndtr(-math.sqrt(units / (units - 1)) * student(0.975, units)))
         return tail, 100 - tail
+
+
+def _drawn(generator: np.random.Generator, number: int, resamples: int) -> Floats:
+    if number <= _FEW:
+        return generator.multinomial(number, np.full(number, 1 / number), size=resamples).astype(np.float64)
+    counts = np.empty((resamples, number))
+    for row in counts:
+        row[:] = np.bincount(generator.integers(number, size=number), minlength=number)
+    return counts
 
 
 def student(probability: float, units: float) -> float:

@@ -5,42 +5,85 @@ resample. So one formula serves both, and B resamples cost one matrix product in
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 
 from pipeline.errors import StateError
-from pipeline.evaluation.predictions import Floats, Ints, Predictions
+from pipeline.evaluation.predictions import Floats, Held, Ints, Kept, Predictions
+from pipeline.evaluation.ranks import Ranking
 
 BINS = 15
 """Of confidence, equally wide, for calibration (Guo et al. 2017)."""
 
 
+ByClass = tuple[Floats, Floats, Floats]
+"""How many images are of each class, how many are taken for it, and how many both: three of (B, K)."""
+
+
 @dataclass(frozen=True)
 class Judged:
-    """N images: the true class (N,), the decided class (N,) and the probabilities (N, K)."""
+    """N images: the true class (N,), the decided class (N,), and what was said of K classes."""
 
     truth: Ints
     decided: Ints
-    probability: Floats
+    classes: int
+    """K."""
+    said: Held | Kept = field(default_factory=lambda: Held(np.empty(0, np.int64), np.empty((0, 0))))
+    """Left out where decisions alone are judged."""
+    _sums: list[tuple[Floats, ByClass]] = field(default_factory=list, repr=False, compare=False)
+    """The last counts that were added up by class, and the result: several metrics in a row ask for the same."""
 
     @classmethod
     def of(cls, predictions: Predictions) -> "Judged":
         """Take what metrics need from predictions."""
-        return cls(predictions.truth(), predictions.decision(), predictions.probability)
+        return cls(predictions.truth(), predictions.decision(), len(predictions.classes), predictions.said)
 
-    @property
-    def classes(self) -> int:
-        """K."""
-        return int(self.probability.shape[1])
+    @classmethod
+    def of_probability(cls, truth: Ints, probability: Floats) -> "Judged":
+        """Judge probabilities, (N, K), by which the most probable class is decided."""
+        said = Held(truth, probability)
+        return cls(truth, said.likeliest, probability.shape[1], said)
+
+    def linear(self) -> "Judged":
+        """Return the same with rank metrics that are linear in how often each image counts."""
+        if self.said.ranks or not isinstance(self.said, Held):
+            return self
+        ranking = Ranking(self.truth, self.classes)
+        for number in ranking.classes:
+            ranking.add(number, self.said.probability[:, number])
+        return replace(self, said=replace(self.said, ranks=ranking.result()))
 
     @cached_property
     def bin(self) -> Ints:
         """The bin of confidence of every image, (N,); confidence is the highest probability."""
-        confidence = self.probability.max(axis=1)
-        return np.asarray(np.clip(np.ceil(confidence * BINS).astype(np.int64) - 1, 0, BINS - 1))
+        return np.asarray(np.clip(np.ceil(self.said.highest * BINS).astype(np.int64) - 1, 0, BINS - 1))
+
+    @cached_property
+    def likeliest_is_right(self) -> npt.NDArray[np.bool_]:
+        """Whether the most probable class is the true one, (N,)."""
+        return np.asarray(self.said.likeliest == self.truth)
+
+    @cached_property
+    def pairs(self) -> tuple[Ints, Ints]:
+        """The pairs (true, decided) of classes that occur, (P, 2), sorted, and how many images are of each, (P,)."""
+        codes, images = np.unique(self.truth * self.classes + self.decided, return_counts=True)
+        return np.stack(np.divmod(codes, self.classes), axis=1), images
+
+    def by_class(self, counts: Floats) -> ByClass:
+        """Add counts (B, N) up by class."""
+        if not self._sums or self._sums[0][0] is not counts:
+            taken = summed(counts, 2 * self.decided + (self.decided == self.truth), 2 * self.classes)
+            sums = summed(counts, self.truth, self.classes), taken[:, ::2] + taken[:, 1::2], taken[:, 1::2]
+            self._sums[:] = [(counts, sums)]
+        return self._sums[0][1]
+
+
+def summed(counts: Floats, place: Ints, cells: int) -> Floats:
+    """Add counts up by cell: counts (B, N) of things in the cells `place` (N,) -> (B, cells)."""
+    return np.stack([np.bincount(place, row, minlength=cells) for row in counts])
 
 
 Metric = Callable[[Floats, Judged], Floats]
@@ -50,43 +93,44 @@ Metric = Callable[[Floats, Judged], Floats]
 # --- Of decisions ------------------------------------------------------------------------------------------------
 
 
-def _accuracy(counts: Floats, judged: Judged) -> Floats:
-    right = (judged.decided == judged.truth).astype(np.float64)
-    return np.asarray(counts @ right / counts.sum(axis=1))
-
-
-def _by_class(counts: Floats, judged: Judged) -> tuple[Floats, Floats, Floats]:
-    """Count per class how many are of it, how many are taken for it, and how many of both: three of (B, K)."""
-    unit = np.eye(judged.classes)
-    actual, decided = unit[judged.truth], unit[judged.decided]
-    return counts @ actual, counts @ decided, counts @ (actual * decided)
-
-
 def _mean_over_present(values: Floats, weight: Floats) -> Floats:
     """Mean over the classes that occur in a resample: (B, K), (B, K) -> (B,)."""
     present = weight > 0
     return np.asarray(np.where(present, values, 0).sum(axis=1) / present.sum(axis=1))
 
 
+def _accuracy(counts: Floats, judged: Judged) -> Floats:
+    right = (judged.decided == judged.truth).astype(np.float64)
+    return np.asarray(counts @ right / counts.sum(axis=1))
+
+
 def _balanced_accuracy(counts: Floats, judged: Judged) -> Floats:
-    actual, _, hits = _by_class(counts, judged)
-    return _mean_over_present(hits / np.maximum(actual, 1), actual)
+    return OF_COUNTS["balanced_accuracy"](*judged.by_class(counts))
 
 
 def _macro_f1(counts: Floats, judged: Judged) -> Floats:
-    actual, decided, hits = _by_class(counts, judged)
-    return _mean_over_present(2 * hits / np.maximum(actual + decided, 1), actual + decided)
+    return OF_COUNTS["macro_f1"](*judged.by_class(counts))
+
+
+OF_COUNTS: Mapping[str, Callable[[Floats, Floats, Floats], Floats]] = {
+    "accuracy": lambda actual, _, hits: np.asarray(hits.sum(axis=1) / actual.sum(axis=1)),
+    "balanced_accuracy": lambda actual, _, hits: _mean_over_present(hits / np.maximum(actual, 1), actual),
+    "macro_f1": lambda actual, decided, hits: _mean_over_present(
+        2 * hits / np.maximum(actual + decided, 1), actual + decided
+    ),
+}
+"""Metrics of how many images are of each class, are taken for it, and both: three of (B, K) -> (B,)."""
 
 
 def precision_by_class(counts: Floats, judged: Judged) -> Floats:
     """Return per class the share of right decisions among the images taken for it, (B, K); 0 if there are none."""
-    _, decided, hits = _by_class(counts, judged)
+    _, decided, hits = judged.by_class(counts)
     return np.asarray(hits / np.maximum(decided, 1))
 
 
 def recall_by_class(counts: Floats, judged: Judged) -> Floats:
     """Return per class the share of its images that are found, (B, K); NaN if a resample has none."""
-    actual, _, hits = _by_class(counts, judged)
+    actual, _, hits = judged.by_class(counts)
     return np.asarray(np.where(actual > 0, hits / np.maximum(actual, 1), np.nan))
 
 
@@ -98,12 +142,12 @@ def plain_calibration(predictions: Predictions) -> tuple[Floats, Floats, Floats]
 
 
 def confusion_shares(counts: Floats, judged: Judged, pairs: Ints) -> Floats:
-    """Return for each pair (true, decided) of classes, (P, 2), its share among the images of the true class, (B, P)."""
-    actual, _, _ = _by_class(counts, judged)
-    number = {pair: place for place, pair in enumerate(map(tuple, pairs.tolist()))}
-    place = [number[pair] for pair in zip(judged.truth.tolist(), judged.decided.tolist(), strict=True)]
-    of_pair = counts @ np.eye(len(pairs))[place]
-    of_class = actual[:, pairs[:, 0]]
+    """Return for each pair (true, decided) of classes, (P, 2) sorted, its share of the true class, (B, P)."""
+    codes, wanted = judged.truth * judged.classes + judged.decided, pairs[:, 0] * judged.classes + pairs[:, 1]
+    place = np.minimum(np.searchsorted(wanted, codes), len(wanted) - 1)
+    rows = np.flatnonzero(wanted[place] == codes)
+    of_pair = summed(counts[:, rows], place[rows], len(wanted))
+    of_class = judged.by_class(counts)[0][:, pairs[:, 0]]
     return np.asarray(np.where(of_class > 0, of_pair / np.maximum(of_class, 1), np.nan))
 
 
@@ -115,20 +159,25 @@ _OneClass = Callable[[Floats, npt.NDArray[np.bool_], Floats], Floats]
 
 def _mean_of_one_against_rest(counts: Floats, judged: Judged, of_one: _OneClass) -> Floats:
     """For two classes, the second; for more, the mean over the classes that occur in a resample, NaN if none does."""
+    if not isinstance(judged.said, Held):
+        raise TypeError("these probabilities are not held")
+    truth, probability = judged.truth, judged.said.probability
     if judged.classes == 2:
-        return of_one(counts, judged.truth == 1, judged.probability[:, 1])
-    each = np.column_stack([
-        of_one(counts, judged.truth == k, judged.probability[:, k]) for k in range(judged.classes)
-    ])  # fmt: skip
+        return of_one(counts, truth == 1, probability[:, 1])
+    each = np.column_stack([of_one(counts, truth == k, probability[:, k]) for k in range(judged.classes)])
     defined = np.isfinite(each).sum(axis=1)
     return np.asarray(np.where(defined > 0, np.nansum(each, axis=1) / np.maximum(defined, 1), np.nan))
 
 
 def _roc_auc(counts: Floats, judged: Judged) -> Floats:
+    if judged.said.ranks:
+        return judged.said.ranks["roc_auc"].resampled(counts)
     return _mean_of_one_against_rest(counts, judged, _auc_of_one)
 
 
 def _average_precision(counts: Floats, judged: Judged) -> Floats:
+    if judged.said.ranks:
+        return judged.said.ranks["average_precision"].resampled(counts)
     return _mean_of_one_against_rest(counts, judged, _average_precision_of_one)
 
 
@@ -168,19 +217,18 @@ def _average_precision_of_one(counts: Floats, positive: npt.NDArray[np.bool_], s
 
 def _log_loss(counts: Floats, judged: Judged) -> Floats:
     """Mean of -log p(true class), which is taken as at least the smallest positive float64 step."""
-    p = judged.probability[np.arange(len(judged.truth)), judged.truth]
-    return np.asarray(counts @ -np.log(np.maximum(p, np.finfo(np.float64).eps)) / counts.sum(axis=1))
+    return np.asarray(counts @ -np.log(np.maximum(judged.said.of_truth, np.finfo(np.float64).eps)) / counts.sum(axis=1))
 
 
 def _brier(counts: Floats, judged: Judged) -> Floats:
     """Mean squared error of the probabilities summed over classes (Brier 1950); of one of them where there are two."""
-    error = ((judged.probability - np.eye(judged.classes)[judged.truth]) ** 2).sum(axis=1)
+    error = judged.said.squared_error
     return np.asarray(counts @ (error / 2 if judged.classes == 2 else error) / counts.sum(axis=1))
 
 
 def _calibration_error(counts: Floats, judged: Judged) -> Floats:
     """Average the distance of confidence and accuracy over bins of confidence (ECE; Guo et al. 2017)."""
-    excess = judged.probability.max(axis=1) - (judged.probability.argmax(axis=1) == judged.truth)
+    excess = judged.said.highest - judged.likeliest_is_right
     of_bin = counts @ (np.eye(BINS)[judged.bin] * excess[:, None])  # a third of the products of `calibration_bins`
     return np.asarray(np.abs(of_bin).sum(axis=1) / counts.sum(axis=1))
 
@@ -188,14 +236,13 @@ def _calibration_error(counts: Floats, judged: Judged) -> Floats:
 def calibration_bins(counts: Floats, judged: Judged) -> tuple[Floats, Floats, Floats]:
     """Sum up images, their confidence and how many are right, by bin of confidence: three of (B, BINS)."""
     images, right = right_by_bin(counts, judged)
-    return images, counts @ (np.eye(BINS)[judged.bin] * judged.probability.max(axis=1)[:, None]), right
+    return images, counts @ (np.eye(BINS)[judged.bin] * judged.said.highest[:, None]), right
 
 
 def right_by_bin(counts: Floats, judged: Judged) -> tuple[Floats, Floats]:
     """Count images, and those of them that are right, by bin of confidence: two of (B, BINS)."""
-    unit = np.eye(BINS)[judged.bin]
-    right = judged.probability.argmax(axis=1) == judged.truth
-    return counts @ unit, counts @ (unit * right[:, None])
+    found = summed(counts, 2 * judged.bin + judged.likeliest_is_right, 2 * BINS)
+    return found[:, ::2] + found[:, 1::2], found[:, 1::2]
 
 
 METRICS: Mapping[str, Metric] = {
@@ -225,8 +272,7 @@ def weight(metric: str, truth: Ints) -> Floats | None:
 
 def value(metric: str, truth: Ints, decided: Ints, classes: int) -> float:
     """Return the plain value of a metric of decisions: truth (N,), decided (N,), both numbers of one of the classes."""
-    judged = Judged(truth, decided, np.eye(classes)[decided])
-    return float(METRICS[metric](np.ones((1, len(truth))), judged)[0])
+    return float(METRICS[metric](np.ones((1, len(truth))), Judged(truth, decided, classes))[0])
 
 
 def plain(predictions: Predictions, extra: Mapping[str, Metric] | None = None) -> dict[str, float]:

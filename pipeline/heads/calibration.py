@@ -8,7 +8,7 @@ import numpy.typing as npt
 from sklearn.base import BaseEstimator, ClassifierMixin
 
 from pipeline import folds
-from pipeline.errors import InputError
+from pipeline.errors import RefusedError
 from pipeline.evaluation import metrics
 from pipeline.evaluation.metrics import Judged
 from pipeline.heads.types import Classifier, Floats, Ints, Labels
@@ -83,7 +83,7 @@ def cross_fitted(
     """
     names, counts = np.unique(y, return_counts=True)
     if counts.min() < 2 or len(names) < probability.shape[1]:
-        raise InputError(
+        raise RefusedError(
             f"calibrate: {method} needs at least 2 validation images of each of {probability.shape[1]} classes, got "
             + ", ".join(f"{count} of {name!s}" for name, count in zip(names, counts, strict=True) if count < 2)
         )
@@ -96,6 +96,6 @@ def cross_fitted(
 
 def scores(probability: Probabilities, y: Labels, classes: Labels) -> Mapping[str, Any]:
     """Return expected calibration error, Brier score and log-loss of probabilities (n, K)."""
-    judged = Judged(np.searchsorted(classes, y), probability.argmax(axis=1), probability)
+    judged = Judged.of_probability(np.searchsorted(classes, y), probability)
     once = np.ones((1, len(y)))
     return {name: float(metrics.METRICS[name](once, judged)[0]) for name in metrics.OF_PROBABILITIES}

@@ -8,7 +8,7 @@ import itertools
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from pipeline.errors import InputError, unknown
+from pipeline.errors import RefusedError, unknown
 from pipeline.heads import catalogue
 from pipeline.heads.catalogue import HEADS
 from pipeline.heads.types import Classifier
@@ -97,6 +97,6 @@ def build(name: str, entry: HeadEntry, seed: int) -> list[tuple[dict[str, Any], 
 
     """
     if problems := check(name, entry):
-        raise InputError(*problems)
+        raise RefusedError(*problems)
     kind = kind_of(name, entry)
     return [(settings, catalogue.build(kind, seed, settings)) for settings in settings_of_candidates(entry)]

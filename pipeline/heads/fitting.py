@@ -14,7 +14,7 @@ from tqdm import tqdm
 from pipeline import engines
 from pipeline.embeddings.stored import Stored
 from pipeline.engines import Cluster
-from pipeline.errors import InputError, one_line
+from pipeline.errors import InputError, RefusedError, one_line
 from pipeline.evaluation import metrics
 from pipeline.folds import Fold
 from pipeline.heads import calibration, catalogue, entries, search, simplicity
@@ -135,10 +135,12 @@ def _worded(name: str) -> Iterator[None]:
         yield
     except InputError as error:
         where = "params.yaml"
-        raise InputError(
+        raise type(error)(
             *(line if line.startswith(where) else f"{where}: heads.{name}: {line}" for line in error.problems)
         ) from error
-    except (ValueError, TypeError, ArithmeticError, RuntimeError, MemoryError) as error:
+    except (ValueError, TypeError, ArithmeticError) as error:
+        raise RefusedError(f"params.yaml: heads.{name}: {one_line(error)}") from error
+    except (RuntimeError, MemoryError) as error:  # which another time may not happen
         raise InputError(f"params.yaml: heads.{name}: {one_line(error)}") from error
 
 
@@ -164,7 +166,7 @@ def require_finite(X: Features) -> None:
 
 def _require_known_classes(train: Rows, validation: Rows) -> None:
     if absent := sorted(set(validation.y.tolist()) - set(train.y.tolist())):
-        raise InputError(*(f"class {name!r}: in validation, but no training image has it" for name in absent))
+        raise RefusedError(*(f"class {name!r}: in validation, but no training image has it" for name in absent))
 
 
 def _how(
@@ -330,7 +332,7 @@ def predict(model: Classifier, X: Features) -> Probabilities:
         parts = [_predicted(model, X[start : start + BLOCK]) for start in range(0, len(X), BLOCK)]
     probability = np.concatenate([np.empty((0, len(model.classes_))), *parts])
     if not np.isfinite(probability).all():
-        raise InputError("gives probabilities that are not numbers; do the features differ from one another at all?")
+        raise RefusedError("gives probabilities that are not numbers; do the features differ from one another at all?")
     return np.asarray(probability / probability.sum(axis=1, keepdims=True))  # in float32 the sum is only near one
 
 

@@ -131,7 +131,7 @@ def standard_error(metric: str, truth: Ints, decided: Ints, classes: int, unit: 
     _, number = np.unique(unit, return_inverse=True)
     parts = min(BLOCKS, int(number.max()) + 1)
     part = np.random.default_rng(0).permutation(int(number.max()) + 1)[number] % parts
-    judged = Judged(truth, decided, np.eye(classes)[decided])
+    judged = Judged(truth, decided, classes)
     left = np.concatenate([
         metrics.METRICS[metric]((part != np.arange(start, min(start + 8, parts))[:, None]).astype(np.float64), judged)
         for start in range(0, parts, 8)

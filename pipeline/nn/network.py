@@ -6,7 +6,7 @@ from itertools import accumulate, pairwise
 import torch
 from torch import Tensor, nn
 
-from pipeline.errors import InputError, unknown
+from pipeline.errors import InputError, RefusedError, unknown
 
 Blocks = dict[str, nn.Module]
 
@@ -119,7 +119,7 @@ class Backbone(nn.Module):
         """
         names = [*self.names(), CLASSIFIER]
         if name not in names:
-            raise InputError(unknown("plans: unfreeze_from", name, names))
+            raise RefusedError(unknown("plans: unfreeze_from", name, names))
         at = names.index(name)
         return self.blocks[:at], self.blocks[at:]
 

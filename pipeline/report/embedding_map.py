@@ -6,9 +6,12 @@ two together, lets a reader choose the colouring, and shows the image that is po
 
 import itertools
 import json
-from collections.abc import Sequence
-from functools import cache
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache, lru_cache
 from importlib import metadata
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +19,13 @@ import altair as alt
 import numpy as np
 import vl_convert
 from markupsafe import Markup
+from PIL import Image
 
 from pipeline import stamps
 from pipeline.atomic import write_text
 from pipeline.evaluation.predictions import Predictions
 from pipeline.report.evidence import Evidence
+from pipeline.thumbnails import QUALITY
 
 # Okabe & Ito's colours first, then Tableau's that are least like them; more classes begin anew.
 CLASS_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f7f00", "#9467bd", "#8c564b",
@@ -31,6 +36,48 @@ OUTCOMES = {"right": "#0072b2", "wrong": "#d55e00", "not asked": "#8a94a355"}
 SCRIPTS = Path(".headswap/report")
 GRID = 10_000
 """Positions are whole numbers up to this: finer than any screen."""
+IMAGES_BYTES, SPRITE_BYTES = 3_000_000, 1_800_000
+"""What images and their pictures may take of the page; beyond, some are left out, and the page says how many."""
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What of the images the map shows."""
+
+    rows: Sequence[int]
+    """Of the manifest, ascending."""
+    sprite: bytes
+    pictured: int
+    """Images in the sprite, the first of the thumbnails."""
+
+
+def shown(evidence: Evidence) -> Shown:
+    """Choose as many images as fit: those with a picture first, then the others in the order of their bytes' hashes."""
+    table, pictures = evidence.table, evidence.thumbnails
+    sprite, pictured = _fitted(pictures.sprite, len(pictures.image_id), pictures.columns, pictures.cell)
+    row_of = table.row_of()
+    first = [row_of[image_id] for image_id in pictures.image_id[:pictured]]
+    others = sorted(set(range(len(table))) - set(first), key=lambda row: (table.sha256[row], row))
+    rows, left = list[int](), IMAGES_BYTES
+    each = 30 + 12 * len(evidence.finished) + 20 * len(evidence.surveys)  # the most that its numbers take
+    for row in (*first, *others):
+        left -= each + len(embedded_json(table.image_id[row]).encode())
+        if left < 0:
+            break
+        rows.append(row)
+    return Shown(sorted(rows), sprite, pictured)
+
+
+@lru_cache(maxsize=1)
+def _fitted(sprite: bytes, images: int, columns: int, cell: int) -> tuple[bytes, int]:
+    """Return a sprite of at most SPRITE_BYTES with the first rows of another, and how many of its images it holds."""
+    found, rows = sprite, math.ceil(images / columns)
+    while len(found) > SPRITE_BYTES and rows > 1:
+        rows = min(rows - 1, max(1, int(rows * SPRITE_BYTES / len(found))))
+        with Image.open(BytesIO(sprite)) as grid, BytesIO() as stream:
+            grid.crop((0, 0, columns * cell, rows * cell)).save(stream, "WEBP", quality=QUALITY)
+            found = stream.getvalue()
+    return found, min(images, rows * columns)
 
 
 def spec(points: int) -> Any:  # noqa: ANN401  # Vega's JSON
@@ -70,21 +117,23 @@ def library() -> str:
 
 def data(evidence: Evidence) -> dict[str, Any]:
     """Return what page.js shows: images in columns, what each run decided, colourings, and a map per backbone."""
-    table, classes = evidence.table, evidence.table.classes
+    table, classes, found = evidence.table, evidence.table.classes, shown(evidence)
     number = {name: place for place, name in enumerate(classes)}
-    cell = {image_id: place for place, image_id in enumerate(evidence.thumbnails.image_id)}
-    row_of = table.row_of()
+    cell = {image_id: place for place, image_id in enumerate(evidence.thumbnails.image_id[: found.pictured])}
+    place_of = {table.image_id[row]: place for place, row in enumerate(found.rows)}
     # Backbones may have skipped different validation images.
-    judged = sorted({row_of[image_id] for one in evidence.decided for image_id in one.image_id})
+    judged = sorted(
+        {place_of[image_id] for one in evidence.decided for image_id in one.image_id if image_id in place_of}
+    )
     runs = [
-        {"title": result.title, **_decided(one, [row_of[image_id] for image_id in one.image_id], judged)}
+        {"title": result.title, **_decided(one, place_of, judged)}
         for result, one in zip(evidence.verdict.results, evidence.decided, strict=True)
     ]
     return {
-        "images": list(table.image_id),
-        "label": [number[label] for label in table.label],
-        "split": [list(SPLITS).index(split) for split in table.split],
-        "cell": [cell.get(image_id, -1) for image_id in table.image_id],
+        "images": list(place_of),
+        "label": [number[table.label[row]] for row in found.rows],
+        "split": [list(SPLITS).index(table.split[row]) for row in found.rows],
+        "cell": [cell.get(image_id, -1) for image_id in place_of],
         "sprite": {"columns": evidence.thumbnails.columns, "cell": evidence.thumbnails.cell},
         # Pairs, not objects: JavaScript sorts an object's names that look like numbers.
         "classes": list(zip(classes, itertools.cycle(CLASS_COLOURS), strict=False)),
@@ -92,23 +141,24 @@ def data(evidence: Evidence) -> dict[str, Any]:
         "outcomes": list(OUTCOMES.items()),
         "judged": judged,
         "runs": runs,
-        "maps": [
-            {
-                "backbone": backbone,
-                "row": [row_of[image_id] for image_id in survey.image_id],
-                **dict(zip("xy", np.rint(survey.position * GRID).astype(int).T.tolist(), strict=True)),
-            }
-            for backbone, survey in evidence.surveys.items()
-        ],
-        "spec": spec(max((len(survey.image_id) for survey in evidence.surveys.values()), default=0)),
+        "maps": (maps := list(_maps(evidence, place_of))),
+        "spec": spec(max((len(one["row"]) for one in maps), default=0)),
     }
 
 
-def _decided(predictions: Predictions, rows: Sequence[int], judged: Sequence[int]) -> dict[str, list[int]]:
-    """Return the decided class and its probability in percent of each judged row, -1 where the run was not asked."""
-    decided = predictions.decision()
-    sure = np.rint(100 * predictions.probability[np.arange(len(decided)), decided]).astype(int)
-    place = np.searchsorted(judged, rows)
+def _maps(evidence: Evidence, place_of: Mapping[str, int]) -> Iterator[dict[str, Any]]:
+    """Yield every backbone with the images on its map, and where they lie."""
+    for backbone, survey in evidence.surveys.items():
+        place = np.array([place_of.get(image_id, -1) for image_id in survey.image_id], int)
+        x, y = np.rint(survey.position[place >= 0] * GRID).astype(int).T.tolist()
+        yield {"backbone": backbone, "row": place[place >= 0].tolist(), "x": x, "y": y}
+
+
+def _decided(predictions: Predictions, place_of: Mapping[str, int], judged: Sequence[int]) -> dict[str, list[int]]:
+    """Return the decided class and its probability in percent of each judged image, -1 where the run was not asked."""
+    rows = [row for row, image_id in enumerate(predictions.image_id) if image_id in place_of]
+    decided, sure = predictions.decision()[rows], np.rint(100 * predictions.of_decision()[rows]).astype(int)
+    place = np.searchsorted(judged, [place_of[predictions.image_id[row]] for row in rows])
     columns = {"decided": np.full(len(judged), -1), "percent": np.zeros(len(judged), int)}
     columns["decided"][place], columns["percent"][place] = decided, sure
     return {name: column.tolist() for name, column in columns.items()}

@@ -66,9 +66,7 @@ def galleries(evidence: Evidence) -> list[Gallery]:
 
 def _sure(predictions: Predictions) -> np.ndarray:
     """Return how much more probable a run takes its decision to be than the truth, (N,)."""
-    rows = np.arange(len(predictions.label))
-    probability = predictions.probability
-    return np.asarray(probability[rows, predictions.decision()] - probability[rows, predictions.truth()])
+    return predictions.of_decision() - predictions.said.of_truth
 
 
 def _gallery(
@@ -91,7 +89,7 @@ def _picture(row: int, evidence: Evidence, place: dict[str, int], asked: Sequenc
     opinions = []
     for title, one in asked:
         decided = int(one.decision()[row])
-        percent = round(100 * float(one.probability[row, decided]))
+        percent = round(100 * float(one.of_decision()[row]))
         opinions.append(Opinion(title, one.classes[decided], percent, one.classes[decided] == one.label[row]))
     return Picture(image_id, first.label[row], source, opinions)
 

@@ -38,7 +38,7 @@ def page(evidence: Evidence) -> str:
         scripts=[Markup(script) for script in scripts],  # noqa: S704  # ours and the library's
         hashes=[_source_hash(script) for script in scripts],
         data=embedding_map.embedded_json(embedding_map.data(evidence)),
-        sprite=base64.b64encode(evidence.thumbnails.sprite).decode(),
+        sprite=base64.b64encode(embedding_map.shown(evidence).sprite).decode(),
     )
 
 

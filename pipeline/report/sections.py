@@ -10,11 +10,12 @@ from markupsafe import Markup
 
 from pipeline.evaluation import efficiency
 from pipeline.quality import files
-from pipeline.report import charts, findings
+from pipeline.report import charts, embedding_map, findings
 from pipeline.report.evidence import Evidence
 from pipeline.report.galleries import galleries
 from pipeline.report.provenance import origins
 from pipeline.report.rendering import render
+from pipeline.verdict import Result
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,8 @@ class Section:
     body: Markup
 
 
+MOST_ROWS = 300
+"""Of a table that may have very many."""
 Function = Callable[[Evidence], Section | None]
 _REGISTRY: list[Function] = []
 SECTIONS: Sequence[Function] = _REGISTRY
@@ -82,7 +85,9 @@ def differences(evidence: Evidence) -> Section | None:
     if not verdict.pairs:
         return None
     titles = {result.run: result.title for result in verdict.results}
-    body = render("differences.html.j2", picture=charts.differences(verdict), verdict=verdict, titles=titles)
+    body = render(
+        "differences.html.j2", picture=charts.differences(verdict), verdict=verdict, titles=titles, most=MOST_ROWS
+    )
     return Section("differences", "Against the best frozen head", body)
 
 
@@ -92,8 +97,15 @@ def confusion(evidence: Evidence) -> Section:
     verdict, classes = evidence.verdict, evidence.table.classes
     ordered = sorted(verdict.results, key=lambda result: result.run not in (verdict.best_head, verdict.best_plan))
     picture = charts.confusion(ordered, classes) if len(classes) <= charts.MOST_CLASSES else None
-    body = render("confusion.html.j2", picture=picture, results=ordered)
+    body = render("confusion.html.j2", picture=picture, results=ordered, classes=_hardest(ordered))
     return Section("confusion", "Which classes are taken for which", body)
+
+
+def _hardest(results: Sequence[Result]) -> list[str]:
+    """Return the classes that the table has room for: where not for all, those with the least recall of the first."""
+    recall = {name: found["recall"].value for name, found in results[0].detail["by_class"].items()}
+    room = max(1, MOST_ROWS // len(results))
+    return list(recall) if len(recall) <= room else sorted(recall, key=lambda name: recall[name])[:room]
 
 
 @_section
@@ -141,7 +153,14 @@ def embeddings(evidence: Evidence) -> Section | None:
     """Show every image where its embedding puts it."""
     if not evidence.surveys:
         return None
-    body = render("map.html.j2", verdict=evidence.verdict, surveys=evidence.surveys)
+    body = render(
+        "map.html.j2",
+        verdict=evidence.verdict,
+        surveys=evidence.surveys,
+        shown=embedding_map.shown(evidence),
+        images=len(evidence.table),
+        pictured=len(evidence.thumbnails.image_id),
+    )
     return Section("map", "A map of the embeddings", body)
 
 
@@ -157,7 +176,7 @@ def quality(evidence: Evidence) -> Section | None:
     verdict, kinds = evidence.verdict, findings.kinds(evidence)
     if not kinds and not verdict.notes and not any(verdict.skipped.values()):
         return None
-    body = render("quality.html.j2", verdict=verdict, kinds=kinds, list=files.LIST.as_posix())
+    body = render("quality.html.j2", verdict=verdict, kinds=kinds, list=files.LIST.as_posix(), most=MOST_ROWS)
     return Section("quality", "Quality of the data", body)
 
 

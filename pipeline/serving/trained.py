@@ -83,8 +83,7 @@ def _put_together(run: Run, params: Params) -> Trained:
     table, embedded = manifest.read(), matrix.read(run.backbone)
     matrix.require_recipe(embedded, run.backbone, params)
     row = np.array(inputs.aligned(table, embedded))
-    compare = params.compare
-    rule = decisions.choose(run.predictions.of("val"), compare.decision, compare.costs, params.selection.metric)
+    rule = decisions.rule_for(run.predictions, params)
     folder = runs.folder(run.backbone, run.name)
     head, network = None, None
     if run.kind == "head":

@@ -3,24 +3,29 @@
 With two runs named it compares just these, in the terminal, and writes nothing.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from pipeline import concerns, judging, manifest, runs, stamps, thumbnails, verdict
 from pipeline.embeddings import matrix, skipped
-from pipeline.errors import InputError
-from pipeline.evaluation import curves, surveys
+from pipeline.errors import InputError, StateError
+from pipeline.evaluation import condensed, curves, surveys
 from pipeline.judging import Background
 from pipeline.params import Params
 from pipeline.quality import files
 from pipeline.report import page, plots, terminal
 from pipeline.report.evidence import Evidence
+from pipeline.verdict import Verdict
 
 
 def main(params: Params, run: Sequence[str] = ()) -> str:
     """Judge the runs that params lists, and no others that may lie about; return the summary line."""
     if run:
         return _two(params, run)
-    finished = [runs.read(backbone, name) for backbone, name in params.runs()]
+    failed = runs.failed(params.runs())
+    finished = [runs.read(*run, condensed.read) for run in params.runs() if run not in failed]
+    if not any(run.kind == "head" for run in finished):
+        raise StateError("no head was trained, nothing to compare with", *failed.values())
     backbones = params.run.backbones
     embedded = {backbone: stamps.read(matrix.stamp_path(backbone)) for backbone in backbones}
     background = Background(
@@ -31,7 +36,8 @@ def main(params: Params, run: Sequence[str] = ()) -> str:
     )
     table, found = manifest.read(), files.read()
     scored = judging.score(finished, params, table.group_of())
-    judged = concerns.beside(judging.judge(scored, background, params), scored.test[0].image_id, table, found)
+    judged = _with(failed, judging.judge(scored, background, params))
+    judged = concerns.beside(judged, scored.test[0].image_id, table, found)
     evidence = Evidence(judged, finished, scored.decided, table, background.surveys, embedded, thumbnails.read(), found)
     verdict.write(judged)
     tables = plots.write(judged)
@@ -43,11 +49,21 @@ def main(params: Params, run: Sequence[str] = ()) -> str:
     return concerns.summary(judged.sentence, judged.notes, verdict.PAGE)
 
 
+def _with(failed: Mapping[tuple[str, str], str], judged: Verdict) -> Verdict:
+    """Name the runs that failed, and the files that say so."""
+    if not failed:
+        return judged
+    named = {"/".join(run): reason for run, reason in failed.items()}
+    told = stamps.hashes(runs.stamp_path(*run) for run in failed)
+    sentence = f"{judged.sentence} Not judged, for it failed: {', '.join(named)}."
+    return replace(judged, sentence=sentence, failed=named, inputs={**judged.inputs, **told})
+
+
 def _two(params: Params, named: Sequence[str]) -> str:
     if len(named) != 2:
         got = "1 run" if len(named) == 1 else f"{len(named)} runs"
         raise InputError(f"RUN: got {got}, expected two, or none to write the report")
-    first, second = (runs.find(name, params, "RUN") for name in named)
+    first, second = (runs.find(name, params, "RUN", condensed.read) for name in named)
     if first.id == second.id:
         raise InputError(f"RUN: got {first.id} twice, expected two different runs")
     with (

@@ -4,7 +4,7 @@ from dataclasses import asdict
 
 import numpy as np
 
-from pipeline import runs
+from pipeline import manifest, runs, stamps
 from pipeline.cost import duration
 from pipeline.evaluation.predictions import Predictions
 from pipeline.nn import runtime
@@ -19,6 +19,13 @@ from pipeline.tables import Table
 
 def main(params: Params, backbone: str, plan: str, *, dry_run: bool = False) -> str:
     """Fine-tune, predict validation and test; return the summary line."""
+    if not dry_run:
+        made_from = stamps.read(manifest.STAMP).outputs
+        return runs.attempted(backbone, plan, "plan", made_from, lambda: _made(params, backbone, plan, dry_run=False))
+    return _made(params, backbone, plan, dry_run=True)
+
+
+def _made(params: Params, backbone: str, plan: str, *, dry_run: bool) -> str:
     given = inputs.read(params, backbone)
     if dry_run:
         settings = params.plan(plan)
@@ -79,5 +86,5 @@ def _curves(done: Finetuned) -> dict[str, Table]:
     numbered = list(enumerate(done.epochs, start=1))
     return {
         name: [("epoch", name), *((number, f"{getattr(epoch, name):.6f}") for number, epoch in numbered)]
-        for name in ("loss", "validation")
+        for name in runs.PLOTS
     }

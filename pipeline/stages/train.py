@@ -1,5 +1,6 @@
 """train: embeddings -> a head, its predictions and its validation metrics."""
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -8,7 +9,7 @@ import numpy as np
 from pipeline import heads, manifest, runs, stamps
 from pipeline.cost import measured, typical_seconds
 from pipeline.embeddings import matrix
-from pipeline.errors import InputError
+from pipeline.errors import RefusedError
 from pipeline.evaluation.predictions import Predictions
 from pipeline.heads import inputs
 from pipeline.heads.metering import Metered
@@ -18,9 +19,14 @@ from pipeline.params import Params
 
 def main(params: Params, backbone: str, head: str) -> str:
     """Choose and fit the head on the training split, predict validation and test; return the summary line."""
+    made_from = {**stamps.read(manifest.STAMP).outputs, **stamps.read(matrix.stamp_path(backbone)).outputs}
+    return runs.attempted(backbone, head, "head", made_from, lambda: _made(params, backbone, head, made_from))
+
+
+def _made(params: Params, backbone: str, head: str, made_from: Mapping[str, str]) -> str:
     entry = params.head(head)
     if problems := heads.check(head, entry):
-        raise InputError(*problems)
+        raise RefusedError(*problems)
     given = inputs.read(params, backbone, streams=heads.streams(head, entry))
     images, judged = given.images, np.concatenate([given.val, given.test])
 
@@ -48,7 +54,6 @@ def main(params: Params, backbone: str, head: str) -> str:
         "device": "cpu",
         "prediction": _prediction(chosen.model, images[given.test].X),
     }
-    made_from = {**stamps.read(manifest.STAMP).outputs, **stamps.read(matrix.stamp_path(backbone)).outputs}
     scores = {key: value for key in ("calibration", "repeated") if (value := getattr(chosen, key))}
     made = runs.Made(predictions, files, cost, scores)
     metrics = runs.record(backbone, head, "head", made, made_from, facts)

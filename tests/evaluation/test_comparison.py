@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 from scipy.stats import binom
 
 from pipeline.evaluation import comparison
+from pipeline.evaluation.groups import Units
 from pipeline.evaluation.predictions import Predictions
 from tests.evaluation.examples import predictions
 
@@ -86,3 +87,32 @@ def test_mcnemar_is_the_exact_binomial_of_the_discordant_images(first: int, seco
 
 def test_mcnemar_of_equal_decisions_is_one() -> None:
     assert comparison.mcnemar(predictions().right(), predictions().right()) == (0, 0, 1.0)
+
+
+def test_resamples_of_few_images_are_the_stream_that_they_always_were() -> None:
+    drawn = Units.alone(60).counts(np.random.default_rng(3), 256)
+    np.testing.assert_array_equal(drawn, np.random.default_rng(3).multinomial(60, np.full(60, 1 / 60), size=256))
+    assert comparison.chunks(60, 600) == [slice(0, 256), slice(256, 512), slice(512, 600)]
+    assert (comparison.affordable(60, 5000), comparison.is_linear(60, 2, 5000)) == (5000, False)
+
+
+def test_resamples_of_many_images_are_fewer_take_little_room_and_are_told_of() -> None:
+    n = 250_000
+    counts = Units.alone(n).counts(np.random.default_rng(0), 2)
+    assert (counts.sum(axis=1) == n).all()
+    assert counts.var() == pytest.approx(1, abs=0.02)
+    assert max(part.stop - part.start for part in comparison.chunks(n, 1000)) * n * 8 <= 2**26
+    fewer, linear = comparison.shortcuts(n, 1000, 5000)
+    assert fewer.startswith("Intervals come from 1,000 resamples, not from the 5,000 of compare.bootstrap")
+    assert linear.startswith("Intervals of ROC-AUC and average precision take both as linear")
+    assert comparison.shortcuts(656, 2, 5000) == []
+
+
+def test_of_very_many_pairs_of_classes_the_commonest_get_an_interval(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(comparison, "PAIRS", 4)
+    one = predictions(n=90)
+    detail = comparison.describe(one, comparison.bootstrap([one], 100, 0), 0)
+    images = np.bincount(3 * one.truth() + one.decision(), minlength=9)
+    assert sorted(cell["images"] for cell in detail["confusion"]) == sorted(images)[-4:]
+    left = detail["confusion_left_out"]
+    assert left == {"pairs": np.count_nonzero(images) - 4, "images": 90 - sum(sorted(images)[-4:])}

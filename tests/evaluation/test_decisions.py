@@ -1,5 +1,9 @@
+import time
+
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from pipeline.errors import InputError
 from pipeline.evaluation import comparison, decisions, metrics
@@ -25,6 +29,41 @@ def test_a_threshold_is_the_one_with_the_best_score_on_validation() -> None:
     assert rule is not None
     assert rule.threshold == pytest.approx(0.25)
     assert metrics.score(rule.apply(rare))["balanced_accuracy"] == 1
+
+
+def searched(validation: Predictions, metric: str) -> float:
+    """Return the best threshold by scoring each one on its own."""
+    truth, p = validation.truth(), validation.probability[:, 1]
+    ascending = np.unique(p)
+    between = np.clip((ascending[1:] + ascending[:-1]) / 2, 1e-6, 1 - 1e-6)
+    thresholds = np.unique(np.append(between, 0.5))
+    scores = np.array([metrics.value(metric, truth, (p > one).astype(np.int64), 2) for one in thresholds])
+    best = thresholds[scores == scores.max()]
+    return float(best[np.abs(best - 0.5).argmin()])
+
+
+@pytest.mark.parametrize("metric", ["accuracy", "balanced_accuracy", "macro_f1"])
+@given(
+    some=st.lists(st.tuples(st.sampled_from([0.0, 1e-9, 0.2, 0.5, 0.7, 1.0]) | st.floats(0, 1), st.booleans())),
+    one=st.floats(0, 1),
+)
+@settings(max_examples=80)
+def test_the_threshold_is_the_one_that_trying_each_finds(
+    metric: str, some: list[tuple[float, bool]], one: float
+) -> None:
+    validation = two_classes([*(p for p, _ in some), one], [*(second for _, second in some), True])
+    rule = decisions.choose(validation, "threshold", {}, metric)
+    assert rule is not None
+    assert rule.threshold == searched(validation, metric)
+
+
+def test_a_threshold_among_half_a_million_scores_takes_seconds_at_most() -> None:
+    generator = np.random.default_rng(0)
+    second = generator.random(500_000) < 0.3
+    validation = two_classes(generator.random(500_000).tolist(), second.tolist())
+    started = time.perf_counter()
+    decisions.choose(validation, "threshold", {}, "macro_f1")  # each of them on its own would take hours
+    assert time.perf_counter() - started < 20
 
 
 def test_a_half_stays_a_half_where_no_threshold_is_better() -> None:

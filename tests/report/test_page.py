@@ -6,15 +6,21 @@ import hashlib
 import json
 import re
 from html.parser import HTMLParser
+from io import BytesIO
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from pipeline import verdict
+from pipeline.evaluation import comparison
 from pipeline.evaluation.predictions import Predictions
+from pipeline.manifest import Manifest
 from pipeline.report import charts, embedding_map, page
 from pipeline.report.sections import SECTIONS
-from tests.report.examples import evidence
+from pipeline.thumbnails import Thumbnails
+from tests.report.examples import evidence, survey
 
 NASTY = ("<img src=x onerror=alert(1)>", "</script><script>alert(1)</script>", '"><svg onload=alert(1)>', "=cmd()")
 
@@ -148,6 +154,42 @@ def test_more_classes_than_a_matrix_can_show_become_a_list_of_confusions() -> No
     text = page.page(evidence(images=200, classes=[f"class{number}" for number in range(charts.MOST_CLASSES + 1)]))
     assert "Confusion matrix of every run" not in text
     assert "the most frequent" in text
+
+
+def test_however_many_images_and_classes_the_page_stays_small_and_says_what_it_leaves_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(comparison, "_SORTED", 0)  # which takes a tenth of the time here
+    few, more = 12_000, 250_000
+    given = evidence(images=few, classes=[f"class {number:04}" for number in range(1000)], pictured=0)
+    ids = [f"{number:05}.png" for number in range(few)] + [f"a folder/{number:08}.jpeg" for number in range(more)]
+    label = [*given.table.label, *given.table.classes * (more // 1000)]
+    split = [*given.table.split, *["train"] * more]
+    table = Manifest(ids, ids, [f"{number:064x}" for number in range(len(ids))], label, [None] * len(ids), split)
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (2200, 2200, 3), dtype=np.uint8))
+    with BytesIO() as stream:
+        noise.resize((4400, 4400)).save(stream, "WEBP", quality=75, method=0)
+        pictures = Thumbnails(ids[-3000:], [b""] * 3000, stream.getvalue(), 55, 80)
+    assert len(pictures.sprite) > 2e6
+    changed = dataclasses.replace(
+        given.verdict,
+        skipped={"tiny": dict.fromkeys(ids[:50_000], "a reason")},
+        notes=[f"note {n}" for n in range(9999)],
+    )
+    text = page.page(dataclasses.replace(
+        given, verdict=changed, table=table, surveys={"tiny": survey(table)}, thumbnails=pictures
+    ))  # fmt: skip
+    assert len(text.encode()) < 8_000_000
+    assert re.search(r"Here are [\d,]{5,7} of 262,000 images, those with a picture", text)
+    assert re.search(r"Of them [\d,]+ have a picture, not 3,000", text)
+    assert re.search(
+        r"The 150 classes of [\d,]+ that .* finds least of; the others stand in reports/verdict.json", text
+    )
+    assert "The first 300 of 50,000; the others stand in reports/verdict.json" in text
+    assert "9,699 more notes stand in reports/verdict.json" in text
+    data = json.loads(next(script for script in Parsed(text).scripts if script.startswith("{")))
+    pictured = [image for image, cell in zip(data["images"], data["cell"], strict=True) if cell >= 0]
+    assert pictured == ids[-3000 : len(ids) - 3000 + len(pictured)]
 
 
 def test_the_file_is_written_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -113,7 +113,8 @@ def _lock(opened: Repository | None, done: Audit) -> tuple[dict[str, Any], Lock]
         return {}, {}
     try:
         values = locks.load_yaml(LOCK)
-        lock = locks.of(values, str(LOCK))
+        # `complete` makes nothing, and where it fails the lock still has what it read the last time it did not
+        lock = {name: stage for name, stage in locks.of(values, str(LOCK)).items() if stage.outs}
     except StateError as error:
         done.found([Finding(str(LOCK), "what DVC can read", "; ".join(error.problems))])
         return {}, {}
@@ -217,7 +218,10 @@ def _structure(params: Params, table: Manifest | None, done: Audit) -> list[Find
     for backbone in params.run.backbones:
         files = [matrix.matrix_path(backbone), matrix.stamp_path(backbone), skipped.path_of(backbone)]
         checks.append((files, partial(rows.embeddings, params, table, backbone)))
+    failed = rows.failed(params)
     for backbone, name in params.runs():
+        if (backbone, name) in failed:
+            continue
         files = [
             runs.stamp_path(backbone, name),
             skipped.path_of(backbone),

@@ -77,6 +77,8 @@ def _models(images: _Images) -> Iterator[Carrier]:
     """Yield the models that learned from the images or were chosen by them, and predictions of them."""
     for stamp in sorted(Path("models").glob("*/*/run.json")):
         backbone, name = stamp.parts[1:3]
+        if _failed(backbone, name):
+            continue
         predicted = _made(images, stamp, lambda: runs.read(backbone, name).predictions.image_id)  # noqa: B023
         if predicted is None:
             yield str(stamp.parent), OLDER
@@ -86,6 +88,14 @@ def _models(images: _Images) -> Iterator[Carrier]:
             yield str(stamp.parent), "a model chosen by what it decided on it"
         if predicted and predicted & images.ids:
             yield f"predictions/{backbone}/{name}.parquet", "a prediction of it"
+
+
+def _failed(backbone: str, name: str) -> bool:
+    """Return whether a run failed, so that it carries nothing."""
+    try:
+        return bool(runs.failed([(backbone, name)]))
+    except StateError:
+        return False
 
 
 def _made(images: _Images, stamp: Path, image_ids: Callable[[], Sequence[str]]) -> set[str] | None:

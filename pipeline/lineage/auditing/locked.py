@@ -30,7 +30,7 @@ def differences(lock: Lock, repository: Repository) -> Iterator[Finding]:
     for name, asked in repository.stages.items():
         if name in lock:
             yield from _of_stage(name, lock[name], asked, content)
-        else:
+        elif asked.outs:
             yield Finding(LOCK.as_posix(), "a stage, as dvc.yaml asks for it", "none; run `dvc repro`", f"{name}")
 
 

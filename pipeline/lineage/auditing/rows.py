@@ -10,7 +10,7 @@ import numpy as np
 
 from pipeline import exclusions, manifest, runs, sources, splits, stamps, verdict
 from pipeline.embeddings import matrix, skipped
-from pipeline.errors import PipelineError
+from pipeline.errors import PipelineError, StateError
 from pipeline.evaluation import decisions, metrics
 from pipeline.lineage.auditing import cached
 from pipeline.lineage.findings import Finding
@@ -156,11 +156,24 @@ def scores(params: Params) -> Iterator[Finding]:
     yield from checked(partial(_unlike_verdict, judged), verdict.SCORES.as_posix())
     reported = judged["test"]
     for backbone, name in params.runs():
+        if (backbone, name) in failed(params):
+            continue
         found = runs.read(backbone, name)
         value = _test_score(found, params, metric)
         if not np.isclose(reported.get(found.id, np.nan), value, rtol=CLOSE, atol=CLOSE):
             expected = f"{value}, from the predictions"
             yield Finding(verdict.VERDICT.as_posix(), expected, str(reported.get(found.id)), f"test of {found.id}")
+
+
+def failed(params: Params) -> set[tuple[str, str]]:
+    """Return the runs, by backbone and name, whose stamps say that they failed."""
+    found = set[tuple[str, str]]()
+    for run in params.runs():
+        try:
+            found.update(runs.failed([run]))
+        except StateError:
+            continue  # its own promise is broken, and says so
+    return found
 
 
 def _unlike_verdict(judged: Mapping[str, Mapping[str, Any]]) -> Iterator[Finding]:
@@ -174,8 +187,7 @@ def _unlike_verdict(judged: Mapping[str, Mapping[str, Any]]) -> Iterator[Finding
 
 
 def _test_score(of: Run, params: Params, metric: str) -> float:
-    asked, test = params.compare, of.predictions.of("test")
-    rule = decisions.choose(of.predictions.of("val"), asked.decision, asked.costs, params.selection.metric)
+    test, rule = of.predictions.of("test"), decisions.rule_for(of.predictions, params)
     return metrics.plain(rule.apply(test) if rule else test)[metric]
 
 

@@ -20,6 +20,7 @@ def notes(params: Params) -> Iterator[str]:
     if params.data.remote:
         yield f"{params.data.remote}: not read; of its images, those in {STORE} were checked"
     yield from _weights(params)
+    yield from _failed(params)
     yield from _runs(params)
     yield from _libraries(params)
 
@@ -45,6 +46,14 @@ def _weights(params: Params) -> Iterator[str]:
             known = f"only the first {pinned} digits of its sha256 pin" if pinned else "no sha256 pins"
             used = facts.get("recipe", {}).get("weights_sha256")
             yield f"{backbone}: {known} its weights; state it in params.yaml (this run used sha256 {used})"
+
+
+def _failed(params: Params) -> Iterator[str]:
+    for run in params.runs():
+        try:
+            yield from (f"{'/'.join(run)} failed, and made nothing: {reason}" for reason in runs.failed([run]).values())
+        except StateError:
+            continue  # its own promise is broken, and says so
 
 
 def _runs(params: Params) -> Iterator[str]:

@@ -62,7 +62,9 @@ class Uses:
 
     @cached_property
     def _runs(self) -> list[Run]:
-        found = [self.recorded.run(*run) for run in self.params.runs() if runs.stamp_path(*run).exists()]
+        made = [run for run in self.params.runs() if runs.stamp_path(*run).exists()]
+        failed = runs.failed(made)
+        found = [self.recorded.run(*run) for run in made if run not in failed]
         for run in found:
             self.recorded.require_current(runs.stamp_path(run.backbone, run.name), run.stamp)
         return found
@@ -171,8 +173,7 @@ class Uses:
 
     def decided(self, run: Run) -> Predictions:
         """Return a run's predictions, decided by the rule that params ask for."""
-        compare, metric = self.params.compare, self.params.selection.metric
-        rule = decisions.choose(run.predictions.of("val"), compare.decision, compare.costs, metric)
+        rule = decisions.rule_for(run.predictions, self.params)
         return rule.apply(run.predictions) if rule else run.predictions
 
 

@@ -18,7 +18,7 @@ from pipeline.cost import Cost
 from pipeline.embeddings import upkeep
 from pipeline.embeddings.cache import EmbeddingCache, Keys, keys_of
 from pipeline.embeddings.stored import Stored
-from pipeline.errors import InputError, StateError
+from pipeline.errors import InputError, RefusedError, StateError
 from pipeline.images import Framing
 from pipeline.nn import embedding, runtime, views
 from pipeline.nn.backbones import Loaded
@@ -71,7 +71,7 @@ def _examples_of(task: Task, loaded: Loaded, plan: Plan, settings: Embed, proces
     if not plan.cache_frozen:
         return Live(task, loaded.network, loaded.framing, plan, forward)
     if forward is None:
-        raise InputError(
+        raise RefusedError(
             f"params.yaml: plans: cache_frozen: got true, but no block comes before {plan.unfreeze_from!r}; "
             f"expected unfreeze_from: {loaded.network.names()[1]} or a later block"
         )
@@ -236,7 +236,7 @@ def _stored(
         lost = embedding.run(mine, cache, forward, loaded.framing, plan.batch_size, plan.cached_dtype, load)
     except TooNarrowError as error:
         got, expected = "got 'float16', too narrow for this block's output", "expected 'float32'"
-        raise InputError(f"params.yaml: plans: cached_dtype: {got}; {expected}") from error
+        raise RefusedError(f"params.yaml: plans: cached_dtype: {got}; {expected}") from error
     processes.wait()
     if lost:
         raise StateError(*(f"{reason}; run `dvc repro`" for reason in lost.values()))

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from pipeline.cost import Clock
-from pipeline.errors import InputError, StateError
+from pipeline.errors import InputError, RefusedError, StateError
 from pipeline.evaluation import metrics
 from pipeline.nn.finetuning import start
 from pipeline.nn.finetuning.checkpoints import Checkpoint
@@ -47,7 +47,7 @@ def run(
 
     Raises:
         InputError: if the plan does not fit the backbone, the data or the number of processes.
-        StateError: if the loss stops being a number.
+        RefusedError: if the loss stops being a number.
 
     """
     clock = Clock()
@@ -69,7 +69,7 @@ def trainer_of(
 ) -> Trainer:
     """Return what takes the plan's steps, before the first; errors as `run`."""
     if problems := [*_problems(task, plan, processes)]:
-        raise InputError(*problems)
+        raise (RefusedError if processes.number == 1 else InputError)(*problems)
     torch.manual_seed(seed)
     _, blocks = backbone.split_before(plan.unfreeze_from)
     backbone.requires_grad_(False)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.cost import Clock, Cost
-from pipeline.errors import StateError
+from pipeline.errors import RefusedError
 from pipeline.nn import runtime
 from pipeline.nn.finetuning import checkpoints, optimisation
 from pipeline.nn.finetuning.checkpoints import Checkpoint, Saved
@@ -77,7 +77,7 @@ class Trainer:
         """Train on every row once, in a new order, the remainder left for another epoch; yield each batch's loss.
 
         Raises:
-            StateError: if a loss is not a number; the step is not taken.
+            RefusedError: if a loss is not a number; the step is not taken.
 
         """
         together = self.plan.accumulate
@@ -152,11 +152,11 @@ class Trainer:
         return optimisation.rate(epoch * steps + batch // self.plan.accumulate, self.plan.epochs * steps, self.plan)
 
     def require_finite(self, loss: float, epoch: int, batch: int) -> None:
-        """Raise StateError with epoch, step and rate if a loss, or what follows from the weights, is no number."""
+        """Raise RefusedError with epoch, step and rate if a loss, or what follows from the weights, is no number."""
         if not math.isfinite(loss):
             highest = self.plan.learning_rate if len(self.network.blocks) else self.plan.classifier_learning_rate
             rate = highest * self._rate(epoch, batch)
-            raise StateError(
+            raise RefusedError(
                 f"loss: got {loss} in epoch {epoch + 1}, step {batch + 1}, at learning rate {rate:.2g}; "
                 "expected a number: lower plans.*.learning_rate"
             )

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.errors import InputError, StateError
+from pipeline.errors import InputError, RefusedError
 from pipeline.nn.finetuning import fitting
 from pipeline.nn.finetuning.checkpoints import Checkpoint
 from pipeline.nn.finetuning.examples import examples_of
@@ -149,14 +149,14 @@ def test_a_batch_larger_than_the_training_set_is_refused(project: Project, task:
 
 
 def test_a_loss_that_is_no_number_stops_with_epoch_step_and_rate(project: Project, task: Task) -> None:
-    with pytest.raises(StateError, match=r"loss: got (nan|inf) in epoch \d+, step \d+, at learning rate"):
+    with pytest.raises(RefusedError, match=r"loss: got (nan|inf) in epoch \d+, step \d+, at learning rate"):
         run(project, task, plan(learning_rate=1e30, classifier_learning_rate=1e30))
 
 
 def test_weights_that_diverge_in_the_last_step_are_noticed_and_not_kept(project: Project, task: Task) -> None:
     place, size = Checkpoint({"diverged": True}, Path("checkpoints")), len(task.train)
     rates = {"learning_rate": 1e30, "classifier_learning_rate": 1e30, "warm_up": 0.0}
-    with pytest.raises(StateError, match=r"loss: got nan in epoch 1, step 1, at learning rate 7.5e\+29"):
+    with pytest.raises(RefusedError, match=r"loss: got nan in epoch 1, step 1, at learning rate 7.5e\+29"):
         run(project, task, plan(epochs=2, batch_size=size, **rates), place=place)
     assert place.read() is None
 

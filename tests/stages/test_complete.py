@@ -1,0 +1,105 @@
+"""A run whose settings are refused: the others are judged, and it is named wherever one looks."""
+
+import json
+
+import pytest
+
+from pipeline import runs, verdict
+from pipeline.commands import export, predict, trace
+from pipeline.errors import CheckFailed, InputError, RefusedError, StateError
+from pipeline.heads import fitting
+from pipeline.lineage.auditing.audit import audit
+from pipeline.params import Params
+from pipeline.stages import compare, complete, train
+from tests.conftest import Project
+from tests.stages.spine import run
+
+TOO_MANY = {"logreg": {"C": 1.0}, "knn": {"n_neighbors": 5000}}
+
+
+@pytest.fixture
+def params(project: Project) -> Params:
+    """Run a project in which one head of two is refused."""
+    run(project, heads=TOO_MANY, run={"heads": ["logreg", "knn"], "plans": []}, curve={"heads": {}})
+    return project.write()
+
+
+def test_the_verdict_is_over_the_runs_that_are_there_and_names_the_other_with_its_reason(params: Params) -> None:
+    content = verdict.read()
+    assert [one["name"] for one in content["results"]] == ["logreg"]
+    assert list(content["failed"]) == ["tiny/knn"]
+    assert content["failed"]["tiny/knn"].startswith("params.yaml: heads.knn: ")
+    assert "5000" in content["failed"]["tiny/knn"]
+    assert content["sentence"].endswith("Not judged, for it failed: tiny/knn.")
+    assert "models/tiny/knn/run.json" in content["inputs"]
+    page = verdict.PAGE.read_text()
+    assert "<strong><bdi>tiny/knn</bdi> failed</strong> and is not judged: params.yaml: heads.knn: " in page
+    with pytest.raises(CheckFailed, match=r"tiny/knn failed: params\.yaml: heads\.knn: .*5000"):
+        complete.main(params)
+
+
+@pytest.mark.parametrize("verb", ["compare", "predict", "export", "trace"])
+def test_who_asks_for_a_failed_run_gets_one_line_that_says_so(params: Params, verb: str) -> None:
+    ask = {
+        "compare": lambda: compare.main(params, ["logreg", "knn"]),
+        "predict": lambda: predict.main(params, "knn", ["data/raw"], out=None),
+        "export": lambda: export.main(params, "knn", "knn.onnx"),
+        "trace": lambda: trace.main(params, "knn"),
+    }
+    with pytest.raises(StateError, match=r"tiny/knn: failed: params\.yaml: heads\.knn: .*; mend params\.yaml") as error:
+        ask[verb]()
+    assert len(error.value.problems) == 1
+
+
+def test_images_can_be_traced_and_nothing_looks_altered(params: Params) -> None:
+    assert "tiny/logreg" in trace.main(params, "blue/00.png")
+    done = audit(params)
+    files = {finding.path for finding in done.findings}
+    assert not {path for path in files if "knn" in path}
+    assert any("tiny/knn failed, and made nothing: " in note for note in done.notes)
+
+
+def test_a_mended_head_is_judged_again(params: Params, project: Project) -> None:
+    mended = project.write(heads={"knn": {"n_neighbors": 3}})
+    train.main(mended, "tiny", "knn")
+    compare.main(mended)
+    assert verdict.read()["failed"] == {}
+    assert complete.main(mended) == "all 2 runs were made and judged"
+
+
+def test_a_failure_leaves_nothing_of_an_earlier_model(project: Project) -> None:
+    run(project, run={"plans": []})
+    train.main(project.write(heads={"logreg": {"C": -1.0}}), "tiny", "logreg")
+    assert [path.name for path in runs.folder("tiny", "logreg").iterdir()] == ["run.json"]
+    assert json.loads(runs.metrics_path("tiny", "logreg").read_text())["failed"].startswith("params.yaml: heads.logreg")
+
+
+def test_a_plan_whose_settings_are_refused_leaves_the_heads_their_verdict(project: Project) -> None:
+    content = run(project, plans={"last": {"unfreeze_from": "second", "epochs": 2, "batch_size": 999}})
+    assert [one["name"] for one in content["results"]] == ["logreg"]
+    assert "batch_size: got 999" in content["failed"]["tiny/last"]
+    assert sorted(path.name for path in runs.plots_folder("tiny", "last").iterdir()) == [
+        "calibration.csv", "confusion.csv", "loss.csv", "validation.csv"
+    ]  # fmt: skip
+
+
+def test_without_any_head_the_reasons_are_the_answer(project: Project) -> None:
+    with pytest.raises(StateError, match=r"no head was trained.*\nparams\.yaml: heads\.knn: "):
+        run(project, heads=TOO_MANY, run={"heads": ["knn"], "plans": []}, curve={"heads": {}})
+
+
+@pytest.mark.parametrize("error", [MemoryError("no room"), OSError(28, "No space left"), KeyboardInterrupt()])
+def test_what_may_go_well_another_time_is_no_result(
+    project: Project, monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    run(project, run={"plans": []})
+    before = runs.stamp_path("tiny", "logreg").read_bytes()
+
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(fitting, "_searched", fail)
+    with pytest.raises((InputError, OSError, KeyboardInterrupt)) as raised:
+        train.main(project.write(), "tiny", "logreg")
+    assert not isinstance(raised.value, RefusedError)
+    assert runs.stamp_path("tiny", "logreg").read_bytes() == before
