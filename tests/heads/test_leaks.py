@@ -75,12 +75,13 @@ def test_a_class_that_cross_validates_gets_folds_of_groups() -> None:
         "l1_ratios": (0.0,),
         "Cs": 1,
         "scoring": "accuracy",
+        "use_legacy_attributes": False,
     }
     scores = []
     for origin in (np.column_stack([np.arange(240), group]), folds.apart(240)):
         model = trained(HEADS["sklearn_class"](**settings), X, y, origin)
         assert model[-1].cv == 3
-        scores.append(np.mean([one.mean() for one in model[-1].scores_.values()]))
+        scores.append(np.mean(model[-1].scores_))
     right, leaky = scores
-    assert right < 0.7
-    assert leaky > 0.9
+    assert right < 0.6
+    assert leaky > 0.75
