@@ -28,7 +28,7 @@ class Fold:
 def origin_of(image: Ints, group: Labels) -> Ints:
     """Return the image and the group of every row, (n, 2), as numbers; without a group an image is one of its own."""
     _, number = np.unique(image, return_inverse=True)
-    alone = np.array([f"\0{one}" for one in number])
+    alone = np.array([f"\0{one:020}" for one in number])  # sorted as numbers are: folds depend on the order alone
     _, whole = np.unique(np.where(group == "", alone, group), return_inverse=True)
     return np.column_stack([number, whole])
 
@@ -80,7 +80,8 @@ def hold_out(y: Labels, origin: Ints, share: float, seed: int | None) -> tuple[I
     if counts.min() < 2 or round(len(first) * share) < len(names):
         return everything, everything
     if _grouped(group):
-        parts = _dealt(y, group, max(2, round(1 / share)), seed)
+        most = min(len(np.unique(group)), int(counts.max()))  # scikit-learn refuses more folds
+        parts = _dealt(y, group, max(2, min(round(1 / share), most)), seed) if most > 1 else []
         known = [(train, held) for train, held in parts if len(held) and len(np.unique(y[train])) == len(names)]
         if not known:
             return everything, everything
