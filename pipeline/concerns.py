@@ -101,8 +101,8 @@ def _of_leaks(data: _Data) -> Iterator[str]:
     if sum(map(bool, (copies, alike, groups))) > 1:
         share = data.share(data.touched(copies, alike, groups))
         yield f"In all, {share} share bytes, pixels or a group with images of another split."
+    method = "grouped" if all(data.table.group) else "hash"  # grouped refuses an image without a group
     if copies:
-        method = "grouped" if all(data.table.group) else "hash"
         touching = data.touching(data.pairs_of_copies(), "pair", "with the same bytes across splits", copies)
         yield f"{touching}: `dvc exp run -S split.method={method}` draws splits that keep them together."
     if alike:
@@ -110,7 +110,7 @@ def _of_leaks(data: _Data) -> Iterator[str]:
         yield f"{touching}: `headswap quality --exclude-copies && dvc repro` leaves out one of each whose labels agree."
     if groups:
         touching = data.touching(len(groups), "group", "across splits", groups)
-        yield f"{touching}: `dvc exp run -S split.method=grouped` draws splits that keep groups whole."
+        yield f"{touching}: `dvc exp run -S split.method={method}` draws splits that keep groups whole."
 
 
 def _of_conflicts(data: _Data) -> Iterator[str]:

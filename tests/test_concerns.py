@@ -86,6 +86,14 @@ def test_a_group_across_splits_touches_all_its_test_images_and_leaks_of_two_kind
     assert found.data["test_images_touched"] == 0.2
 
 
+@pytest.mark.parametrize(("others", "method"), [("own", "grouped"), (None, "hash")])
+def test_what_is_named_against_groups_across_splits_deals_images_without_a_group_too(
+    others: str | None, method: str
+) -> None:
+    group = changed([others and f"{others}{row}" for row in range(24)], ann=[TRAIN, TEST])
+    assert f"-S split.method={method}`" in judged(table(group=group)).notes[0]
+
+
 def test_labels_that_contradict_each_other_and_tiny_classes_are_told_with_their_numbers() -> None:
     label = changed(table().label, rare=[TRAIN, TRAIN + 2])
     tiny = [Finding(row, None, 2, "label more") for row in (TRAIN, TRAIN + 2)]
