@@ -201,7 +201,8 @@ def _undecidable(groups: int | None, gain: Pair | None, margin: float) -> str:
     if groups is None or gain is None:
         return ""
     if groups < FEWEST:
-        return f"The test images come from {groups} groups, and fewer than {FEWEST} cannot show anything"
+        named = "1 group" if groups == 1 else f"{groups} groups"
+        return f"The test images come from {named}, and fewer than {FEWEST} cannot show anything"
     differing = gain.differing_groups or 0
     if answer_of(gain.difference, margin) == "fine-tune" and differing < FEWEST:
         return f"The two differ on {differing} of {groups} groups, and fewer than {FEWEST} cannot show which is better"

@@ -50,13 +50,15 @@ def wider(one: tuple[float, float], other: tuple[float, float]) -> tuple[float, 
 def jackknife_variance(totals: Floats, units: Units) -> float:
     """Return the variance of sum(totals) / N, leaving one unit out at a time (Quenouille 1956): totals (G,)."""
     images, left = len(units.of), units.number
+    if left < 2:
+        return math.inf  # a single unit tells nothing of how units differ
     without = (totals.sum() - totals) / (images - units.size)
     return float((left - 1) / left * ((without - without.mean()) ** 2).sum())
 
 
 def _worth(p: float, variance: float, units: Units) -> float:
     """Return how many independent images would know a share p as well: at most N, and one a group where p is 0 or 1."""
-    if p in (0, 1):
+    if p in (0, 1) or units.number < 2:
         return float(units.number)
     return min(float(len(units.of)), p * (1 - p) / variance) if variance else float(len(units.of))
 
@@ -93,6 +95,6 @@ def images_worth(first: Right, second: Right, units: Units) -> float:
     images = len(units.of)
     difference = first.astype(np.float64) - second
     alone = float(difference.var()) / images
-    if not alone:
+    if not alone or units.number < 2:
         return units.effective()
     return min(float(images), images * alone / max(jackknife_variance(units.sums(difference), units), 1e-300))

@@ -76,7 +76,7 @@ class Kept:
         """Return what is kept of the rows of one split."""
         names = ("highest", "likeliest", "of_truth", "squared_error", "of_decision")
         parts = {name: getattr(self, name)[rows] for name in names}
-        return replace(self, **parts, ranks=self.by_split[split], blocks=None)
+        return replace(self, **parts, ranks=self.by_split.get(split, {}), blocks=None)
 
 
 @dataclass(frozen=True)

@@ -97,6 +97,17 @@ def test_two_patients_of_twenty_do_not_decide() -> None:
     assert high > 0.25
 
 
+def test_a_single_group_tells_as_much_as_one_image() -> None:
+    right, worse = np.arange(50) < 40, np.arange(50) < 30
+    units = Units(np.zeros(50, np.int64))
+    low, high = clusters.accuracy_interval(right, units)
+    assert low < 0.1
+    assert high > 0.95
+    low, high = clusters.paired_interval(right, worse, units)
+    assert low < -0.5
+    assert high > 0.5
+
+
 def test_turned_round_the_paired_interval_says_the_same() -> None:
     units, generator = Units(np.repeat(np.arange(9), 5)), np.random.default_rng(2)
     first, second = generator.random((2, 45)) < 0.8
