@@ -236,32 +236,27 @@ class _Problem:
 
     def _factor(self, curvature: Matrix, penalty: Matrix) -> Matrix:
         """Return the lower Cholesky factor of the Hessian at curvatures (n, 1): (r + 1, r + 1)."""
-        from scipy.linalg import cholesky  # noqa: PLC0415
-
         hessian = np.diag(penalty[:, 0])
         for rows in _blocks(len(self.Z)):
             root = np.sqrt(curvature[rows]) * self.Z[rows]
             hessian += root.T @ root
-        hessian[np.diag_indices_from(hessian)] += EPS * hessian.diagonal().max()  # where all rows are told apart
-        return np.asarray(cholesky(hessian, lower=True))
+        return _factorised(hessian, EPS * float(hessian.diagonal().max()))  # where all rows are told apart
 
     def _whole_factor(self, probability: Matrix, penalty: Matrix) -> Matrix:
         """Return the lower Cholesky factor of the Hessian itself, at probabilities (n, K): ((r + 1) K, (r + 1) K)."""
-        from scipy.linalg import cholesky  # noqa: PLC0415
-
         classes = probability.shape[1]
-        hessian = np.diag(np.repeat(penalty[:, 0], classes))
+        hessian, added = np.diag(np.repeat(penalty[:, 0], classes)), np.repeat(penalty[:, 0], classes)
         for rows in _blocks(len(self.Z)):
             Z, p, weight = self.Z[rows], probability[rows], self.weight[rows]
             product = (np.sqrt(weight)[:, :, None] * Z[:, :, None] * p[:, None, :]).reshape(len(Z), -1)
             hessian -= product.T @ product
             for k in range(classes):
                 root = np.sqrt(weight * p[:, [k]]) * Z
-                hessian[k::classes, k::classes] += root.T @ root
-        hessian[np.diag_indices_from(hessian)] += (
-            len(hessian) * EPS * hessian.diagonal().max()
-        )  # intercepts may shift together
-        return np.asarray(cholesky(hessian, lower=True))
+                square = root.T @ root
+                hessian[k::classes, k::classes] += square
+                added[k::classes] += square.diagonal()
+        # Intercepts may shift together; and where a class is certain nearly all that was added is taken away again.
+        return _factorised(hessian, len(hessian) * EPS * float(added.max()))
 
     def _step_length(self, logits: Matrix, weights: Matrix, step: Matrix, gradient: Matrix, penalty: Matrix) -> float:
         """Halve the step until the objective falls by a part of what its slope promises (Armijo 1966); or return 0."""
@@ -290,6 +285,19 @@ class _Problem:
 
             return np.asarray(expit(logits))
         return _softmax(logits)
+
+
+def _factorised(hessian: Matrix, least: float) -> Matrix:
+    """Return the lower Cholesky factor of a Hessian to whose diagonal the least is added that makes it definite."""
+    from scipy.linalg import LinAlgError, cholesky  # noqa: PLC0415
+
+    diagonal = hessian.diagonal().copy()
+    while True:
+        hessian[np.diag_indices_from(hessian)] = diagonal + least
+        try:
+            return np.asarray(cholesky(hessian, lower=True))
+        except LinAlgError:
+            least *= 100
 
 
 def _blocks(rows: int) -> list[slice]:

@@ -106,3 +106,13 @@ def test_a_separable_problem_stays_finite_over_the_whole_sweep() -> None:
         fitted = list(Logistic().path(X, y, SWEEP))
     assert all(np.isfinite(model.coef_).all() for model in fitted)
     assert (fitted[-1].predict(X) == y).all()
+
+
+@pytest.mark.parametrize("rows", [12, 20, 40])
+def test_classes_that_are_told_apart_with_certainty_are_fitted_at_every_c(rows: int) -> None:
+    """Where probabilities are 0 and 1 to the last digit, nearly nothing is left of the Hessian."""
+    y = np.arange(rows) % 3
+    for seed in range(5):
+        X = np.random.default_rng(seed).normal(size=(rows, 6))
+        X[np.arange(rows), y] += 30
+        assert [(one.predict(X) == y).all() for one in Logistic().path(X, y, SWEEP)][-20:] == [True] * 20
