@@ -88,7 +88,7 @@ def folds_of(rows: Rows, number: int, seed: int) -> list[Fold]:
 def best_of(candidates: Sequence[Candidate], order: Order) -> int:
     """Return the number of the simplest candidate within one standard error of the best (Breiman et al. 1984, 3.4.3).
 
-    Only those scored on all rows count. Of equally simple ones the better wins, then the first.
+    Only those scored on all rows count. Of equally simple ones the first wins.
     """
     whole = [number for number, candidate in enumerate(candidates) if candidate.rows is None]
     best = max((candidates[number] for number in whole), key=lambda one: one.mean)
@@ -169,14 +169,18 @@ def halving_sizes(begin: int) -> list[int]:
 
 
 def _part(fold: Fold, rows: Rows, order: Ints, share: float) -> Fold:
-    """Keep a share of the images of a fold's training rows, of each class at least two, with all their views."""
-    _, image_of = np.unique(rows.image, return_inverse=True)
+    """Keep a share of the images of a fold's training rows, with all their views; of each class two groups at least."""
+    _, first, image_of = np.unique(rows.image, return_index=True, return_inverse=True)
+    group_of = rows.origin[first, 1]
     rank = np.empty(len(order), int)
     rank[order] = np.arange(len(order))
     kept = []
     for name in np.unique(rows.y[fold.train]):
         images = np.unique(image_of[fold.train[rows.y[fold.train] == name]])
-        kept.append(images[np.argsort(rank[images])][: max(2, round(share * len(images)))])
+        images = images[np.argsort(rank[images])]
+        kept.append(images[: max(2, round(share * len(images)))])
+        # Heads that split rows within themselves need a second one.
+        kept.append(images[group_of[images] != group_of[images[0]]][:1])
     return replace(fold, train=fold.train[np.isin(image_of[fold.train], np.concatenate(kept))])
 
 

@@ -281,3 +281,13 @@ def test_an_ensemble_holds_any_other_heads() -> None:
     assert [name for name, _ in chosen.model[-1].estimators] == list(members)
     np.testing.assert_allclose(chosen.model[-1].estimators_[0].predict_proba(X), each[0].predict_proba(X))
     np.testing.assert_allclose(chosen.model[-1].estimators_[1].predict_proba(X), each[1].predict_proba(X))
+
+
+def test_the_few_rows_of_halving_have_two_groups_of_each_class_so_that_heads_can_split_them() -> None:
+    """Of class a there are two groups, one of them with nearly all its images."""
+    y, group = np.repeat(["a", "b"], 40), np.array([*["ann"] * 38, *["bob"] * 2, *(f"g{row % 9}" for row in range(40))])
+    rows = Rows.of(np.zeros((80, 2)), y, group=group)
+    fold = search.Fold(np.arange(80), np.arange(80), np.arange(80))
+    part = search._part(fold, rows, np.arange(80), 0.05)
+    assert set(group[part.train][y[part.train] == "a"]) == {"ann", "bob"}
+    assert len(part.train) < 10
