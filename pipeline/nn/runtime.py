@@ -156,7 +156,7 @@ def device() -> torch.device:
 def local_rank() -> int:
     """Return this process's number among those that `torchrun` has started on this machine; 0 if it is alone."""
     together = int(os.environ.get("WORLD_SIZE", "1")) > 1
-    return int(os.environ["LOCAL_RANK"]) if together else 0
+    return int(os.environ.get("LOCAL_RANK", "0")) if together else 0  # others than torchrun set the first alone
 
 
 def _torch(network: nn.Module, example: Batch) -> Forward:  # noqa: ARG001  # eager needs no example

@@ -14,6 +14,7 @@ import torch
 
 from pipeline import runs, stamps
 from pipeline.errors import InputError
+from pipeline.nn import runtime
 from pipeline.nn.finetuning import fitting, training
 from pipeline.nn.finetuning.examples import Live, examples_of
 from pipeline.nn.finetuning.processes import Processes
@@ -123,3 +124,10 @@ def test_in_every_thread_network_and_batches_go_to_the_process_s_own_device(
     assert len(list(training._ahead(lambda batch: trainer.batch(task.train, 0, batch), 2))) == 2
     assert {device for _, device in moved} == {torch.device("cuda", 3)}
     assert len({thread for thread, _ in moved}) == 2
+
+
+def test_a_process_without_a_number_on_its_machine_is_the_first_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Job schedulers set WORLD_SIZE, too."""
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    monkeypatch.delenv("LOCAL_RANK", raising=False)
+    assert runtime.local_rank() == 0
