@@ -81,14 +81,16 @@ def cross_fitted(
 
     `origin` (n, 2) are the rows' images and groups; left out, all are apart.
     """
-    names, counts = np.unique(y, return_counts=True)
-    if counts.min() < 2 or len(names) < probability.shape[1]:
+    origin, names = folds.apart(len(y)) if origin is None else origin, np.unique(y)
+    groups = [len(np.unique(origin[y == name, 1])) for name in names]
+    if min(groups) < 2 or len(names) < probability.shape[1]:
+        few = [f"{np.sum(y == name)} of {name!s}" for name, number in zip(names, groups, strict=True) if number < 2]
         raise RefusedError(
-            f"calibrate: {method} needs at least 2 validation images of each of {probability.shape[1]} classes, got "
-            + ", ".join(f"{count} of {name!s}" for name, count in zip(names, counts, strict=True) if count < 2)
+            f"calibrate: {method} needs at least 2 validation images of each of {probability.shape[1]} classes, of two "
+            f"groups where there are groups, got {', '.join(few)}"
         )
     calibrated = np.empty_like(probability)
-    for fold in folds.inner(y, folds.apart(len(y)) if origin is None else origin, FOLDS, seed):
+    for fold in folds.inner(y, origin, FOLDS, seed):
         calibrator = calibrator_of(method, probability[fold.train], y[fold.train])
         calibrated[fold.held] = calibrator.predict_proba(probability[fold.held])
     return calibrated

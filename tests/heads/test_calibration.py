@@ -66,3 +66,10 @@ def test_too_few_validation_images_of_a_class_are_named() -> None:
     y[0] = "b"
     with pytest.raises(InputError, match="temperature needs at least 2 validation images .*, got 1 of b"):
         calibration.cross_fitted("temperature", probability, y, seed=0)
+
+
+def test_a_class_whose_validation_images_are_one_groups_is_named() -> None:
+    probability, _ = overconfident(n=50)
+    y, group = np.repeat(["a", "b"], [45, 5]), np.array([*range(45), *[45] * 5])
+    with pytest.raises(InputError, match="of two groups where there are groups, got 5 of b"):
+        calibration.cross_fitted("sigmoid", probability, y, seed=0, origin=np.column_stack([np.arange(50), group]))
