@@ -4,8 +4,8 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from pipeline.errors import first_five
-from pipeline.manifest import Manifest
+from pipeline.errors import StateError, first_five
+from pipeline.manifest import MANIFEST, Manifest
 from pipeline.printable import printable
 from pipeline.quality.files import Findings
 from pipeline.verdict import Verdict
@@ -23,8 +23,13 @@ def beside(verdict: Verdict, tested: Collection[str], table: Manifest, found: Fi
         table: the manifest.
         found: as reports/quality.json has it.
 
+    Raises:
+        StateError: if the runs were made for another manifest.
+
     """
     rows = table.row_of()
+    if strange := [image_id for image_id in tested if image_id not in rows]:
+        raise StateError(f"{MANIFEST}: lacks {strange[0]!r}, a test image of the runs; run `dvc repro`")
     data = _Data(table, frozenset(rows[image_id] for image_id in tested), found, rows)
     notes = [*_of_leaks(data), *_of_conflicts(data), *_of_tiny_classes(data), *_of_unequal_classes(verdict)]
     return replace(verdict, notes=[*notes, *verdict.notes], data=_numbers(data, verdict))

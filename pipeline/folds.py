@@ -1,6 +1,6 @@
 """Parts of labelled rows: folds and hold-outs that keep all views of an image, and all images of a group, together.
 
-Everything that splits training rows splits them here: searches, the calibration of scores, stacking, early stopping.
+All that a head splits of its rows it splits here: searches, the calibration of scores, stacking, early stopping.
 """
 
 from collections.abc import Sequence

@@ -43,6 +43,8 @@ RULE = (
     "plan minus head ({interval}) lies below the margin of {margin:.1f} points: keep the frozen head. Else, if it lies "
     "above zero: fine-tune. Else: cannot tell."
 )
+UNBOUNDED = ("log_loss", "brier", "cost")
+"""Metrics that may be above one; none is below zero."""
 RULE_OF_GROUPS = f" Interval and test take whole groups of test images; fewer than {FEWEST} groups give no answer."
 
 
@@ -221,8 +223,9 @@ def estimates(scored: Scored, number: int) -> dict[str, Estimate]:
 
 def _interval(scored: Scored, number: int, metric: str) -> tuple[float, float]:
     units, test = scored.units, scored.test[number]
-    percentiles = units.percentiles(metrics.weight(metric, test.truth()))
-    sampled = comparison.interval(scored.resampled.metrics[metric][number], percentiles)
+    samples, value = scored.resampled.metrics[metric][number], scored.plain[number][metric]
+    low, high = clusters.sampled_interval(value, samples, units, metrics.weight(metric, test.truth()))
+    sampled = (max(low, 0.0), high if metric in UNBOUNDED else min(high, 1.0)) if units.grouped else (low, high)
     if units.grouped and metric == "accuracy":
         return clusters.wider(sampled, clusters.accuracy_interval(test.right(), units))
     return sampled

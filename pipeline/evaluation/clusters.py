@@ -42,6 +42,30 @@ def paired_interval(first: Right, second: Right, units: Units) -> tuple[float, f
     return comparison.paired_accuracy_interval(first, second, images_worth(first, second, units), quantile)
 
 
+def sampled_interval(value: float, samples: Floats, units: Units, weight: Floats | None) -> tuple[float, float]:
+    """Return the 95% interval of a metric, or of its difference between two runs, from resamples (B,) of it.
+
+    The percentiles; with groups the wider of these and `value` -+ Student's quantile times the resamples' standard
+    deviation, for the percentiles of few groups miss what none of these few show.
+
+    Args:
+        value: of the images as they are.
+        samples: of the resamples; NaN where one does not define it.
+        units: which images belong together.
+        weight: (N,) what each image adds to the metric, as `metrics.weight` returns it.
+
+    Raises:
+        StateError: if the values are mostly undefined.
+
+    """
+    percentiles = comparison.interval(samples, units.percentiles(weight))
+    if not units.grouped:
+        return percentiles
+    effective = max(units.effective(weight), 2.0)
+    reach = student(0.975, effective) * math.sqrt(effective / (effective - 1)) * float(np.nanstd(samples))
+    return wider(percentiles, (value - reach, value + reach))
+
+
 def wider(one: tuple[float, float], other: tuple[float, float]) -> tuple[float, float]:
     """Return the interval from the lower of two lower ends to the higher of two higher ones."""
     return min(one[0], other[0]), max(one[1], other[1])

@@ -75,17 +75,16 @@ def compare(
     """
     truth = next(iter(runs.values())).truth()
     units = units or Units.alone(len(truth))
-    percentiles = units.percentiles(metrics.weight(metric, truth))
+    weight = metrics.weight(metric, truth)
     found = []
     numbered = list(enumerate(runs.items()))
     for (one, (first, mine)), (other, (second, theirs)) in itertools.combinations(numbered, 2):
-        sampled = comparison.interval(samples[one] - samples[other], percentiles)
+        gain = plain[one] - plain[other]
+        sampled = clusters.sampled_interval(gain, samples[one] - samples[other], units, weight)
         right = mine.right(), theirs.right()
         bounds = _of_accuracy(*right, units) if metric == "accuracy" else sampled
         only_first, only_second, p = comparison.mcnemar(*right)
-        pair = Pair(
-            first, second, Estimate(plain[one] - plain[other], *bounds), *sampled, only_first, only_second, p, p
-        )
+        pair = Pair(first, second, Estimate(gain, *bounds), *sampled, only_first, only_second, p, p)
         found.append(_by_groups(pair, clusters.gains(*right, units)) if units.grouped else pair)
     corrected = holm([pair.p for pair in found])
     return [replace(pair, holm_p=p) for pair, p in zip(found, corrected, strict=True)]

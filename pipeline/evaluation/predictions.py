@@ -121,7 +121,7 @@ class Predictions:
         """Return the class decided for every row, (N,): by the rule, else the most probable, the first of equals."""
         if self.decided is not None:
             return self.decided
-        return self.said.likeliest
+        return self.kept.likeliest if self.kept else np.asarray(self.probability.argmax(axis=1), dtype=np.int64)
 
     def of_decision(self) -> Floats:
         """Return the probability of the class decided for, (N,)."""

@@ -138,6 +138,8 @@ def _worded(name: str) -> Iterator[None]:
         raise type(error)(
             *(line if line.startswith(where) else f"{where}: heads.{name}: {line}" for line in error.problems)
         ) from error
+    except np.linalg.LinAlgError as error:  # of the numbers, not of the settings: no result to record
+        raise InputError(f"params.yaml: heads.{name}: {one_line(error)}") from error
     except (ValueError, TypeError, ArithmeticError) as error:
         raise RefusedError(f"params.yaml: heads.{name}: {one_line(error)}") from error
     except (RuntimeError, MemoryError) as error:  # which another time may not happen

@@ -6,7 +6,7 @@ import numpy as np
 
 from pipeline import judging
 from pipeline.cost import Cost, duration
-from pipeline.evaluation import comparison, metrics
+from pipeline.evaluation import clusters, metrics
 from pipeline.evaluation.comparison import Estimate
 from pipeline.evaluation.metrics import OF_PROBABILITIES
 from pipeline.judging import Scored
@@ -50,9 +50,9 @@ def _difference(scored: Scored, metric: str) -> Estimate:
     if metric == scored.metric:
         return scored.pairs[0].turned().difference
     first, second = scored.resampled.metrics[metric]
-    percentiles = scored.units.percentiles(metrics.weight(metric, scored.test[0].truth()))
-    low, high = comparison.interval(second[np.isfinite(first)] - first[np.isfinite(first)], percentiles)
-    return Estimate(scored.plain[1][metric] - scored.plain[0][metric], low, high)
+    gain, weight = scored.plain[1][metric] - scored.plain[0][metric], metrics.weight(metric, scored.test[0].truth())
+    samples = second[np.isfinite(first)] - first[np.isfinite(first)]
+    return Estimate(gain, *clusters.sampled_interval(gain, samples, scored.units, weight))
 
 
 def _formatted(digits: int, factor: float) -> Callable[[Estimate, str], str]:

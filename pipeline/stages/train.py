@@ -14,17 +14,17 @@ from pipeline.evaluation.predictions import Predictions
 from pipeline.heads import inputs
 from pipeline.heads.metering import Metered
 from pipeline.heads.types import Classifier, Features
-from pipeline.params import Params
+from pipeline.params import HeadEntry, Params
 
 
 def main(params: Params, backbone: str, head: str) -> str:
     """Choose and fit the head on the training split, predict validation and test; return the summary line."""
-    made_from = {**stamps.read(manifest.STAMP).outputs, **stamps.read(matrix.stamp_path(backbone)).outputs}
-    return runs.attempted(backbone, head, "head", made_from, lambda: _made(params, backbone, head, made_from))
-
-
-def _made(params: Params, backbone: str, head: str, made_from: Mapping[str, str]) -> str:
     entry = params.head(head)
+    made_from = {**stamps.read(manifest.STAMP).outputs, **stamps.read(matrix.stamp_path(backbone)).outputs}
+    return runs.attempted(backbone, head, "head", made_from, lambda: _made(params, backbone, head, entry, made_from))
+
+
+def _made(params: Params, backbone: str, head: str, entry: HeadEntry, made_from: Mapping[str, str]) -> str:
     if problems := heads.check(head, entry):
         raise RefusedError(*problems)
     given = inputs.read(params, backbone, streams=heads.streams(head, entry))

@@ -221,7 +221,7 @@ def test_the_report_says_where_the_page_is_and_shows_it_if_asked(
 def test_a_verdict_of_another_version_is_refused(project: Project) -> None:
     run(project)
     verdict.VERDICT.write_text('{"schema_version": 3}')
-    with pytest.raises(StateError, match="schema_version: got 3, expected 4"):
+    with pytest.raises(StateError, match="schema_version: got 3, expected 5"):
         verdict.read()
 
 
