@@ -24,7 +24,7 @@ from benchmarks.clone import REPOSITORY
 from benchmarks.figures import Figure, at_most
 from pipeline import manifest, runs, stamps, thumbnails
 from pipeline.cost import Cost
-from pipeline.embeddings import matrix
+from pipeline.embeddings import matrix, skipped
 from pipeline.evaluation import curves, metrics, predictions, surveys
 from pipeline.evaluation.curves import Curve, Point
 from pipeline.evaluation.predictions import Ints
@@ -85,7 +85,8 @@ def _make_up() -> None:
     matrix.matrix_path(BACKBONE).parent.mkdir(parents=True)
     matrix.matrix_path(BACKBONE).write_bytes(b"not read")
     matrix.cost_path(BACKBONE).write_text(json.dumps(asdict(Cost(1.0, 1.0, len(table)))))
-    stamps.write(matrix.stamp_path(BACKBONE), Stamp(f"embed@{BACKBONE}", {}, {}, {"skipped": {}, "recipe": {}}))
+    stamps.write(matrix.stamp_path(BACKBONE), Stamp(f"embed@{BACKBONE}", {}, {}, {"recipe": {}}))
+    skipped.write(BACKBONE, {}, "", {})
     scores = Transferability(20_000, 225_000, 0.1, 0.7, 0.8, 5, 0.001)
     surveys.write(BACKBONE, Survey(table.image_id, generator.random((len(table), 2)), scores), {})
     judged = [row for row, split in enumerate(table.split) if split != "train"]

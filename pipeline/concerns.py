@@ -3,6 +3,7 @@
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 from pipeline.errors import StateError, first_five
 from pipeline.manifest import MANIFEST, Manifest
@@ -55,17 +56,17 @@ class _Data:
         named = ((self.rows.get(one["image_id"]), self.rows.get(one["other"])) for one in findings)
         return {frozenset((one, other)) for one, other in named if one is not None and other is not None}
 
-    @property
+    @cached_property
     def copies(self) -> list[list[int]]:
         """The images with the same bytes that stand in several splits, together."""
         return self._across(self.table.sha256)
 
-    @property
+    @cached_property
     def groups(self) -> list[list[int]]:
         """The images of each group that stands in several splits."""
         return self._across(self.table.group)
 
-    @property
+    @cached_property
     def alike(self) -> set[frozenset[int]]:
         """The pairs across splits with other bytes and nearly the same pixels."""
         split, sha256 = self.table.split, self.table.sha256

@@ -4,6 +4,7 @@ With two runs named it compares just these, in the terminal, and writes nothing.
 """
 
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 from pipeline import concerns, judging, manifest, runs, stamps, thumbnails, verdict
@@ -23,7 +24,9 @@ def main(params: Params, run: Sequence[str] = ()) -> str:
     if run:
         return _two(params, run)
     failed = runs.failed(params.runs())
-    finished = [runs.read(*run, condensed.read) for run in params.runs() if run not in failed]
+    with ThreadPoolExecutor(2) as pool:  # very many probabilities take minutes to read; two runs at a time fit in 2 GB
+        left = [run for run in params.runs() if run not in failed]
+        finished = list(pool.map(lambda run: runs.read(*run, condensed.read), left))
     if not any(run.kind == "head" for run in finished):
         raise StateError("no head was trained, nothing to compare with", *failed.values())
     backbones = params.run.backbones
