@@ -26,7 +26,7 @@ def main(params: Params, run: Sequence[str] = ()) -> str:
     failed = runs.failed(params.runs())
     with ThreadPoolExecutor(2) as pool:  # very many probabilities take minutes to read; two runs at a time fit in 2 GB
         left = [run for run in params.runs() if run not in failed]
-        finished = list(pool.map(lambda run: runs.read(*run, condensed.read), left))
+        finished = list(pool.map(lambda run: runs.read(run[0], run[1], condensed.read), left))
     if not any(run.kind == "head" for run in finished):
         raise StateError("no head was trained, nothing to compare with", *failed.values())
     backbones = params.run.backbones
