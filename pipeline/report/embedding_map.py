@@ -36,7 +36,7 @@ OUTCOMES = {"right": "#0072b2", "wrong": "#d55e00", "not asked": "#8a94a355"}
 SCRIPTS = Path(".headswap/report")
 GRID = 10_000
 """Positions are whole numbers up to this: finer than any screen."""
-IMAGES_BYTES, SPRITE_BYTES = 3_000_000, 1_800_000
+IMAGES_BYTES, SPRITE_BYTES = 4_500_000, 1_800_000
 """What images and their pictures may take of the page; beyond, some are left out, and the page says how many."""
 
 
