@@ -64,9 +64,8 @@ def simulated(case: Case, simulations: int, seed: int = 0) -> Found:
         counts = units.counts(generator, RESAMPLES)
         samples = np.array([counts @ right / counts.sum(axis=1) for right in (first, second)])
         (pair,) = pairs.compare(named, samples, plain, "accuracy", units)
-        one = clusters.wider(
-            comparison.interval(samples[0], units.percentiles()), clusters.accuracy_interval(first, units)
-        )
+        sampled = clusters.sampled_interval(plain[0], samples[0], units, None)
+        one = clusters.wider(sampled, clusters.accuracy_interval(first, units))
         apart = comparison.paired_accuracy_interval(first, second)
         found.append((
             pair.difference.low <= -case.gain <= pair.difference.high,
