@@ -131,9 +131,9 @@ def _curve(table: Manifest, judged: list[int], truth: Ints, generator: np.random
         Point(run, 1000 * 2**part, seed, decided(part))
         for run in ("logreg", "rbf_svm") for part in range(5) for seed in range(3)
     ]  # fmt: skip
-    columns = {name: [getattr(table, name)[row] for row in judged] for name in ("image_id", "split", "label")}
+    image_id, split, label = ([column[row] for row in judged] for column in (table.image_id, table.split, table.label))
     kinds = {"logreg": "head", "rbf_svm": "head"}
-    curves.write(BACKBONE, Curve(**columns, classes=table.classes, kinds=kinds, points=points, costs={}), {})
+    curves.write(BACKBONE, Curve(image_id, split, label, table.classes, kinds, points, {}), {})
 
 
 def _run(

@@ -4,7 +4,7 @@ The answer compares one frozen head with one fine-tuned plan, both chosen by the
 images decide nothing but the answer.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -167,7 +167,13 @@ def judge(scored: Scored, background: Background, params: Params) -> Verdict:
         inputs=_inputs(scored.finished, background.frozen),
         notes=[
             *_notes(scored, results),
-            *comparison.shortcuts(len(test.label), len(test.classes), params.compare.bootstrap),
+            *_left_out(background.drawn),
+            *comparison.shortcuts(
+                len(test.label),
+                len(test.classes),
+                params.compare.bootstrap,
+                ranked=any(one.said.ranks for one in scored.test),
+            ),
         ],
     )
     gain = verdict.pair(verdict.best_plan, verdict.best_head) if verdict.best_plan else None
@@ -330,6 +336,13 @@ def _notes(scored: Scored, results: Sequence[Result]) -> list[str]:
     for result, run in zip(results, scored.finished, strict=True):
         found += [f"{result.title}: {note}" for note in run.stamp.facts.get("notes", ())]
     return found
+
+
+def _left_out(drawn: Mapping[str, Curve]) -> Iterator[str]:
+    """Name what the label curves lack."""
+    for backbone, curve in drawn.items():
+        for name, reason in curve.failed.items():
+            yield f"{name} on {backbone} is left out of the label curve, for it failed: {reason}"
 
 
 def _sentence(answer: Answer, verdict: Verdict, gain: Pair | None, undecidable: str) -> str:

@@ -109,15 +109,23 @@ def is_linear(n: int, classes: int, resamples: int) -> bool:
     return n * (1 if classes == 2 else classes) * affordable(n, resamples) > _SORTED
 
 
-def shortcuts(n: int, classes: int, resamples: int) -> list[str]:
-    """Say what was done otherwise because there are very many test images or classes."""
+def shortcuts(n: int, classes: int, resamples: int, *, ranked: bool = False) -> list[str]:
+    """Say what was done otherwise because there are very many test images or classes.
+
+    Args:
+        n: test images.
+        classes: K.
+        resamples: that were asked for.
+        ranked: whether some run's probabilities were too many to be held, and only their ranks were kept.
+
+    """
     found = []
     if (fewer := affordable(n, resamples)) < resamples:
         found.append(
             f"Intervals come from {fewer:,} resamples, not from the {resamples:,} of compare.bootstrap: "
             f"with {n:,} test images more would take minutes and move a bound by little."
         )
-    if is_linear(n, classes, resamples):
+    if ranked or is_linear(n, classes, resamples):
         found.append(
             "Intervals of ROC-AUC and average precision take both as linear in the resamples' counts (the infinitesimal"
             f" jackknife): {n:,} test images in {classes:,} classes are too many to be sorted anew for each."

@@ -1,7 +1,7 @@
 """Curve: what heads and plans decide that learnt from parts of the training images, and its file."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from io import BytesIO
 from pathlib import Path
 
@@ -46,6 +46,8 @@ class Curve:
     points: Sequence[Point]
     costs: Mapping[str, Cost]
     """run -> what all its trainings took together; embeddings and stored frozen parts are not counted."""
+    failed: Mapping[str, str] = field(default_factory=dict)
+    """run -> why its settings were refused; it has no points."""
 
 
 def path_of(backbone: str) -> Path:
@@ -70,6 +72,7 @@ def write(backbone: str, curve: Curve, inputs: Mapping[str, str]) -> None:
         "classes": list(curve.classes),
         "kinds": dict(curve.kinds),
         "costs": {run: asdict(cost) for run, cost in curve.costs.items()},
+        "failed": dict(curve.failed),
     }
     stamps.write(stamp_path(backbone), stamps.Stamp(f"curve@{backbone}", stamps.hashes([path]), inputs, facts))
 
@@ -86,6 +89,7 @@ def read(backbone: str) -> Curve:
     try:
         costs = {run: Cost(**cost) for run, cost in stamp.facts["costs"].items()}
         kinds = {point.run: stamp.facts["kinds"][point.run] for point in points}
-        return Curve(**plain, classes=stamp.facts["classes"], kinds=kinds, points=points, costs=costs)
+        classes, failed = stamp.facts["classes"], stamp.facts["failed"]
+        return Curve(**plain, classes=classes, kinds=kinds, points=points, costs=costs, failed=failed)
     except (KeyError, TypeError) as error:
         raise StateError(f"{stamp_path(backbone)}: lacks {error}; run `dvc repro --force`") from error

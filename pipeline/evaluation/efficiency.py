@@ -9,7 +9,7 @@ import numpy.typing as npt
 from pipeline.evaluation import comparison, metrics
 from pipeline.evaluation.comparison import Estimate, interval
 from pipeline.evaluation.curves import Curve
-from pipeline.evaluation.groups import Units
+from pipeline.evaluation.groups import FEWEST, Units
 from pipeline.evaluation.metrics import METRICS, Judged
 from pipeline.evaluation.predictions import Floats, Ints
 
@@ -58,6 +58,8 @@ class LabelEfficiency:
     """run -> "head" or "plan"."""
     crossovers: Sequence[Crossover]
     """One per plan, where there is a head to compare with."""
+    groups: int | None = None
+    """That the test images come from; None where each stands alone."""
 
 
 def judge(
@@ -88,7 +90,8 @@ def judge(
     best = _best(heads, validation)
     crossovers = [_crossover(plan, best, labels, test, samples, percentiles) for plan in plans if heads]
     drawings = len({point.seed for point in curve.points})
-    return LabelEfficiency(metric, drawings, reached, curve.kinds, crossovers)
+    groups = units.number if units.grouped else None
+    return LabelEfficiency(metric, drawings, reached, curve.kinds, crossovers, groups)
 
 
 def crossing(labels: Ints, difference: Floats) -> float:
@@ -109,6 +112,11 @@ def crossing(labels: Ints, difference: Floats) -> float:
 
 def sentence(crossover: Crossover, curve: LabelEfficiency) -> str:
     """Word a crossover."""
+    if curve.groups is not None and curve.groups < FEWEST:
+        return (
+            f"The test images come from {'1 group' if curve.groups == 1 else f'{curve.groups} groups'}, and fewer than "
+            f"{FEWEST} cannot show from how many labels on {crossover.plan} is ahead."
+        )
     tried = [one.labels for one in curve.reached[crossover.plan]]
     least, most = tried[0], tried[-1]
 

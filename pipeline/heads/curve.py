@@ -8,7 +8,7 @@ import numpy as np
 
 from pipeline.cost import Cost
 from pipeline.engines import Cluster
-from pipeline.errors import InputError
+from pipeline.errors import InputError, RefusedError, one_line
 from pipeline.evaluation.curves import Point
 from pipeline.heads import entries, fitting
 from pipeline.heads.inputs import Inputs, of_images
@@ -47,7 +47,7 @@ def check(heads: Mapping[str, HeadEntry]) -> list[str]:
 
 def points(
     params: Params, given: Inputs, subsets: Sequence[Subset], cluster: Cluster, progress: Callable[[str], object]
-) -> tuple[list[Point], dict[str, Cost]]:
+) -> tuple[list[Point], dict[str, Cost], dict[str, str]]:
     """Fit every head on every subset, choosing its settings as its entry says.
 
     It is never refitted on validation images, for these would be labels that the subset does not have.
@@ -60,10 +60,11 @@ def points(
         progress: is told the head of each training that is done.
 
     Returns:
-        What each head decides, in the order of heads and subsets, and head -> what its trainings took.
+        What each head decides, in the order of heads and subsets; head -> what its trainings took; and head -> why its
+        settings were refused, for those that were on some subset: they have no points.
 
     Raises:
-        InputError: if a head refuses a subset.
+        InputError: if a training ends for another reason.
 
     """
     heads, images = params.curve.heads, given.images
@@ -72,15 +73,19 @@ def points(
     tasks = [
         _Training(head, entry, packed(subset.rows), subset.seed) for head, entry in heads.items() for subset in subsets
     ]
-    found, costs = [], {head: Cost() for head in heads}
+    found, costs, failed = list[Point](), {head: Cost() for head in heads}, dict[str, str]()
     for task, done in zip(tasks, metered(cluster, partial(_point, known), tasks), strict=True):
-        found.append(done.result)
+        if isinstance(done.result, Point):
+            found.append(done.result)
+        else:
+            failed.setdefault(task.head, done.result)
         costs[task.head] += done.cost
         progress(task.head)
-    return found, costs
+    return [point for point in found if point.run not in failed], costs, failed
 
 
-def _point(known: _Known, task: _Training) -> Point:
+def _point(known: _Known, task: _Training) -> Point | str:
+    """Return what a head decides, or why its settings were refused."""
     images = unpacked(task.images)
     rows = of_images(known.rows, images)
     try:
@@ -88,7 +93,10 @@ def _point(known: _Known, task: _Training) -> Point:
         tested = fitting.predict(chosen.model, known.test.X)
     except InputError as error:
         where = f"with {len(images)} training images"
-        raise InputError(*(f"{_in_curve(problem)} ({where})" for problem in error.problems)) from error
+        problems = [f"{_in_curve(problem)} ({where})" for problem in error.problems]
+        if isinstance(error, RefusedError):
+            return one_line("; ".join(problems))
+        raise InputError(*problems) from error
     decided = np.concatenate([chosen.validation, tested]).argmax(axis=1)
     return Point(task.head, len(images), task.seed, decided)
 

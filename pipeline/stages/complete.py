@@ -2,12 +2,15 @@
 
 from pipeline import runs
 from pipeline.errors import CheckFailed
+from pipeline.evaluation import curves
 from pipeline.params import Params
 
 
 def main(params: Params) -> str:
     """Return the summary line; CheckFailed names every run that failed, and why."""
-    failed = runs.failed(params.runs())
+    failed = {"/".join(run): reason for run, reason in runs.failed(params.runs()).items()}
+    for backbone in params.run.backbones:
+        failed |= {f"{backbone}/{name} in the label curve": why for name, why in curves.read(backbone).failed.items()}
     if failed:
-        raise CheckFailed(*(f"{'/'.join(run)} failed: {reason}" for run, reason in failed.items()))
+        raise CheckFailed(*(f"{what} failed: {reason}" for what, reason in failed.items()))
     return f"all {len(list(params.runs()))} runs were made and judged"

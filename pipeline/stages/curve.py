@@ -9,7 +9,7 @@ from tqdm import tqdm
 from pipeline import heads, manifest, stamps, subsets
 from pipeline.cost import Cost
 from pipeline.embeddings import matrix
-from pipeline.errors import InputError
+from pipeline.errors import InputError, RefusedError, one_line
 from pipeline.evaluation import curves
 from pipeline.evaluation.curves import Curve, Point
 from pipeline.heads import curve as of_heads
@@ -34,7 +34,7 @@ def main(params: Params, backbone: str, *, dry_run: bool = False) -> str:
         return f"{'; '.join([trainings, *price])}; nothing was computed"
     for line in price:
         tqdm.write(f"curve: {line}", file=sys.stderr)
-    points, costs = _trained(params, backbone, given, drawn)
+    points, costs, failed = _trained(params, backbone, given, drawn)
     judged = np.concatenate([given.val, given.test])
     rows = given.row[judged].tolist()
     curve = Curve(
@@ -45,10 +45,12 @@ def main(params: Params, backbone: str, *, dry_run: bool = False) -> str:
         kinds=dict.fromkeys(settings.heads, "head") | dict.fromkeys(settings.plans, "plan"),
         points=points,
         costs=costs,
+        failed=failed,
     )
     made_from = {**stamps.read(manifest.STAMP).outputs, **stamps.read(matrix.stamp_path(backbone)).outputs}
     curves.write(backbone, curve, made_from)
-    return f"{trainings}: {sum(cost.seconds for cost in costs.values()):.0f} s"
+    told = "".join(f"; FAILED, and left out: {reason}" for reason in failed.values())
+    return f"{trainings}: {sum(cost.seconds for cost in costs.values()):.0f} s{told}"
 
 
 def _drawn(params: Params, given: Inputs) -> list[Subset]:
@@ -65,12 +67,18 @@ def _price(params: Params, backbone: str, drawn: Sequence[Subset]) -> list[str]:
         return []
     from pipeline.nn.finetuning import curve as of_plans  # noqa: PLC0415  # heads must not pay for torch
 
-    return [of_plans.price(params, backbone, plan, drawn) for plan in params.curve.plans]
+    prices = []
+    for plan in params.curve.plans:
+        try:
+            prices.append(of_plans.price(params, backbone, plan, drawn))
+        except RefusedError as error:
+            prices.append(f"{plan}: {one_line('; '.join(error.problems))}")
+    return prices
 
 
 def _trained(
     params: Params, backbone: str, given: Inputs, drawn: Sequence[Subset]
-) -> tuple[list[Point], dict[str, Cost]]:
+) -> tuple[list[Point], dict[str, Cost], dict[str, str]]:
     runs = [*params.curve.heads, *params.curve.plans]
     with tqdm(total=len(runs) * len(drawn), desc="curve", unit="training", disable=None) as bar:
 
@@ -79,11 +87,14 @@ def _trained(
             bar.update()
 
         with inputs.cluster(params, backbone) as cluster:
-            points, costs = of_heads.points(params, given, drawn, cluster, done)
+            points, costs, failed = of_heads.points(params, given, drawn, cluster, done)
         for plan in params.curve.plans:
             from pipeline.nn.finetuning import curve as of_plans  # noqa: PLC0415
 
             bar.set_postfix_str(plan)
-            found, costs[plan] = of_plans.points(params, backbone, plan, drawn, bar.update)
-            points += found
-    return points, costs
+            try:
+                found, costs[plan] = of_plans.points(params, backbone, plan, drawn, bar.update)
+                points += found
+            except RefusedError as error:
+                failed[plan] = one_line("; ".join(error.problems))
+    return points, costs, failed

@@ -106,6 +106,7 @@ def test_resamples_of_many_images_are_fewer_take_little_room_and_are_told_of() -
     assert fewer.startswith("Intervals come from 1,000 resamples, not from the 5,000 of compare.bootstrap")
     assert linear.startswith("Intervals of ROC-AUC and average precision take both as linear")
     assert comparison.shortcuts(656, 2, 5000) == []
+    assert comparison.shortcuts(656, 2, 5000, ranked=True) == [linear.replace("250,000", "656").replace("1,000", "2")]
 
 
 def test_of_very_many_pairs_of_classes_the_commonest_get_an_interval(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -123,3 +123,11 @@ def test_the_interval_covers_the_true_crossover() -> None:
         (one,) = efficiency.judge(curve, "accuracy", 200, seed).crossovers
         covered += (one.low or math.inf) <= 10**2.5 <= (one.high or math.inf)
     assert covered >= 0.9 * rounds
+
+
+@pytest.mark.parametrize(("groups", "worded"), [(5, "5 groups, and fewer than 6 cannot show"), (6, "is ahead of")])
+def test_too_few_groups_show_no_crossover(groups: int, worded: str) -> None:
+    curve = drawn_curve({"logreg": [0.6, 0.7, 0.8], "plan": [0.5, 0.75, 0.9]}, 1, 600)
+    group_of = {image_id: str(row // 2 % groups) for row, image_id in enumerate(curve.image_id)}
+    found = efficiency.judge(curve, "accuracy", 100, 0, group_of)
+    assert worded in efficiency.sentence(found.crossovers[0], found)

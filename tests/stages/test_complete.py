@@ -1,6 +1,7 @@
 """A run whose settings are refused: the others are judged, and it is named wherever one looks."""
 
 import json
+import re
 
 import pytest
 
@@ -81,6 +82,15 @@ def test_a_plan_whose_settings_are_refused_leaves_the_heads_their_verdict(projec
     assert sorted(path.name for path in runs.plots_folder("tiny", "last").iterdir()) == [
         "calibration.csv", "confusion.csv", "loss.csv", "validation.csv"
     ]  # fmt: skip
+
+
+def test_what_the_label_curve_lacks_is_named_beside_the_verdict_and_fails_the_last_stage(project: Project) -> None:
+    content = run(project, run={"plans": []}, curve={"heads": {"knn": {"n_neighbors": 12}, "logreg": {"C": 1.0}}})
+    reason = r"params\.yaml: curve\.heads\.knn: .*12.* \(with 9 training images\)"
+    note = f"knn on tiny is left out of the label curve, for it failed: {reason}"
+    assert any(re.fullmatch(note, one) for one in content["notes"])
+    with pytest.raises(CheckFailed, match=f"^tiny/knn in the label curve failed: {reason}$"):
+        complete.main(project.write())
 
 
 def test_without_any_head_the_reasons_are_the_answer(project: Project) -> None:
