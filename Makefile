@@ -29,7 +29,7 @@ test-browser: .venv/.extras ## the report in a real Chromium, which must be ther
 	pytest -m browser tests/browser
 
 test-engines: .venv/.extras ## `embed.engine` on real Dask and Ray clusters on this machine, whose processes are killed
-	pytest -m engines tests/engines
+	pytest -m engines tests/cluster
 
 soak: .venv/.installed ## the tests that kill many processes
 	pytest -m soak

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from benchmarks.figures import Figure, at_least, at_most, main_job, median_seconds
-from pipeline.lineage.auditing import contents
+from pipeline.lineage.audit import contents
 
 BLOCK = 1 << 24
 LARGE = 1 << 30

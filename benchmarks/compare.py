@@ -22,18 +22,21 @@ from ruamel.yaml import YAML
 
 from benchmarks.clone import REPOSITORY
 from benchmarks.figures import Figure, at_most
-from pipeline import manifest, runs, stamps, thumbnails
-from pipeline.cost import Cost
+from pipeline.core import stamps
+from pipeline.core.cost import Cost
+from pipeline.core.stamps import Stamp
+from pipeline.data import manifest
+from pipeline.data.images import thumbnails
+from pipeline.data.images.thumbnails import Thumbnails
+from pipeline.data.manifest import Manifest
 from pipeline.embeddings import matrix, skipped
-from pipeline.evaluation import curves, metrics, predictions, surveys
+from pipeline.evaluation import curves, runs, surveys
 from pipeline.evaluation.curves import Curve, Point
-from pipeline.evaluation.predictions import Ints
+from pipeline.evaluation.scoring import metrics, predictions
+from pipeline.evaluation.scoring.predictions import Ints
 from pipeline.evaluation.surveys import Survey
 from pipeline.evaluation.transferability import Transferability
-from pipeline.manifest import Manifest
 from pipeline.quality import files
-from pipeline.stamps import Stamp
-from pipeline.thumbnails import Thumbnails
 
 IMAGES = {"train": 225_000, "val": 25_000, "test": 250_000}
 CLASSES = 1000

@@ -23,18 +23,19 @@ from torchvision import models
 from benchmarks import loops, memory
 from benchmarks.clone import REPOSITORY
 from benchmarks.figures import Figure, at_least, at_most, seconds
-from pipeline import images, stamps
 from pipeline.commands import demo
-from pipeline.cost import Cost
+from pipeline.core import stamps
+from pipeline.core.cost import Cost
+from pipeline.core.params import BackboneEntry
+from pipeline.data.images import decoding
+from pipeline.data.images.decoding import Framing
 from pipeline.embeddings import matrix
 from pipeline.embeddings.cache import EmbeddingCache, sha256_of
 from pipeline.embeddings.matrix import Rows
-from pipeline.images import Framing
-from pipeline.nn import backbones, embedding, runtime
-from pipeline.nn.embedding import Item
-from pipeline.nn.network import Backbone
-from pipeline.nn.runtime import Batch, Forward
-from pipeline.params import BackboneEntry
+from pipeline.networks import backbones, frozen_pass, runtime
+from pipeline.networks.frozen_pass import Item
+from pipeline.networks.network import Backbone
+from pipeline.networks.runtime import Batch, Forward
 
 IMAGES, BATCH, FRAMING = 512, 32, Framing(224, 1.0)
 # backbone -> its name in timm, and how many times faster than the usual loops it should be
@@ -92,7 +93,7 @@ class Rates:
 
 def _speed(name: str, timm_name: str, factor: float, items: Sequence[Item]) -> Iterator[Figure]:
     network = _network(name)
-    batch = np.stack([embedding.load(item, FRAMING) for item in items[:BATCH]])
+    batch = np.stack([frozen_pass.load(item, FRAMING) for item in items[:BATCH]])
     forwards = {engine: runtime.prepare(network, engine, batch) for engine in runtime.AUTO}
     by_engine = {engine: _forward_rate(forward, batch) for engine, forward in forwards.items()}
     for engine, rate in by_engine.items():
@@ -144,13 +145,13 @@ def _rates(forward: Forward, batch: Batch, items: Sequence[Item], times: int = 3
 
 def _decode(items: Sequence[Item], framing: Framing) -> None:
     with ThreadPoolExecutor() as pool:
-        for _ in pool.map(lambda item: embedding.load(item, framing).shape, items):
+        for _ in pool.map(lambda item: frozen_pass.load(item, framing).shape, items):
             pass
 
 
 def _embed(items: Sequence[Item], forward: Forward) -> None:
     with tempfile.TemporaryDirectory(dir=".") as root:
-        embedding.run(items, EmbeddingCache(Path(root), {}), forward, FRAMING, BATCH, "float16")
+        frozen_pass.run(items, EmbeddingCache(Path(root), {}), forward, FRAMING, BATCH, "float16")
 
 
 def _product_rate() -> float:
@@ -180,12 +181,12 @@ def _scaled_jpeg(items: Sequence[Item]) -> Iterator[Figure]:
     scaled = FRAMING._replace(scaled_jpeg=True)
 
     def took(framing: Framing) -> float:
-        return min(seconds(lambda: [images.pixels(one, framing) for one in contents]) for _ in range(3))
+        return min(seconds(lambda: [decoding.pixels(one, framing) for one in contents]) for _ in range(3))
 
     yield Figure("JPEG 1200 x 1200: scaled decoding, times as fast", took(FRAMING) / took(scaled), "x")
     network = _network("efficientnet_lite0")
     with torch.inference_mode():
-        full, less = (network(torch.from_numpy(np.stack([images.pixels(one, framing) for one in contents])))
+        full, less = (network(torch.from_numpy(np.stack([decoding.pixels(one, framing) for one in contents])))
                       for framing in (FRAMING, scaled))  # fmt: skip
     degrees = torch.nn.functional.cosine_similarity(full.double(), less.double()).clamp(max=1).acos().rad2deg()
     yield Figure(

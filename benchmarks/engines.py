@@ -22,15 +22,17 @@ from typing import Any
 
 from benchmarks.clone import Clone
 from benchmarks.figures import Figure, at_least, at_most, seconds
-from pipeline import engines, heads, manifest, params
+from pipeline import heads
+from pipeline.cluster import Cluster, Elsewhere, Here, joined
+from pipeline.core import params
+from pipeline.core.params import Params
+from pipeline.data import manifest
 from pipeline.embeddings.cache import EmbeddingCache, Shard, read_shard
-from pipeline.engines import Cluster, Elsewhere, Here
 from pipeline.heads import inputs
-from pipeline.nn import backbones, embedding, units, workers
-from pipeline.nn.embedding import Item
-from pipeline.nn.workers import Job
-from pipeline.params import Params
-from tests.engines import clusters
+from pipeline.networks import backbones, frozen_pass, units, workers
+from pipeline.networks.frozen_pass import Item
+from pipeline.networks.workers import Job
+from tests.cluster import clusters
 
 BACKBONE, HEAD, IMAGES = "efficientnet_lite0", "rbf_svm", 2_624
 EMBED = ("headswap", "embed", "--backbone", BACKBONE)
@@ -208,9 +210,9 @@ def _items() -> list[Item]:
 def _joined(stated: Params, first: Item) -> Iterator[tuple[Job, Elsewhere]]:
     """Join as `embed` does."""
     entry = stated.backbone(BACKBONE)
-    recipe = embedding.recipe_of(backbones.load(BACKBONE, entry).identity, stated.embed)
+    recipe = frozen_pass.recipe_of(backbones.load(BACKBONE, entry).identity, stated.embed)
     job = Job(Path.cwd(), BACKBONE, entry, stated.embed, stated.data, recipe)
-    with workers.agreed(job, first) as identity, engines.joined(stated.embed.engine, identity) as cluster:
+    with workers.agreed(job, first) as identity, joined(stated.embed.engine, identity) as cluster:
         yield job, cluster
 
 

@@ -13,17 +13,17 @@ from torch import nn
 from benchmarks import loops
 from benchmarks.clone import REPOSITORY
 from benchmarks.figures import Figure, at_least, at_most, seconds
-from pipeline import stamps
 from pipeline.commands import demo
-from pipeline.nn import backbones
-from pipeline.nn.backbones import Loaded
-from pipeline.nn.embedding import Item
-from pipeline.nn.finetuning import fitting, optimisation
-from pipeline.nn.finetuning.examples import examples_of
-from pipeline.nn.finetuning.processes import Processes
-from pipeline.nn.finetuning.task import Task
-from pipeline.nn.finetuning.training import Trainer
-from pipeline.params import BackboneEntry, Embed, Plan
+from pipeline.core import stamps
+from pipeline.core.params import BackboneEntry, Embed, Plan
+from pipeline.finetuning import fitting, optimisation
+from pipeline.finetuning.examples import examples_of
+from pipeline.finetuning.processes import Processes
+from pipeline.finetuning.task import Task
+from pipeline.finetuning.training import Trainer
+from pipeline.networks import backbones
+from pipeline.networks.backbones import Loaded
+from pipeline.networks.frozen_pass import Item
 
 BACKBONE, IMAGES, STEPS, EPOCHS, ROUNDS = "efficientnet_lite0", 640, 6, 8, 3
 # The first trainable block -> an epoch's time at most, as a part of the plain loop's

@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from pipeline.evaluation import clusters, comparison, pairs
 from pipeline.evaluation.groups import Units
-from pipeline.evaluation.predictions import Predictions
+from pipeline.evaluation.scoring.predictions import Predictions
 
 RESAMPLES = 500
 IMAGES = 12

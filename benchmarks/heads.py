@@ -16,7 +16,7 @@ EDITS = {
 # What any head needs besides: the file formats, the parameters, and a saved form that executes nothing.
 BARE_IMPORT = (
     "import h5py, joblib, pyarrow.parquet, pydantic, ruamel.yaml, sklearn.model_selection, sklearn.pipeline, tqdm, {}; "
-    "from pipeline.imports import import_without; "
+    "from pipeline.core.imports import import_without; "
     "import_without('skops.io', 'sklearn.externals.array_api_compat.torch')"
 )
 

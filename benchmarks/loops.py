@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
-from pipeline.nn.network import Backbone
+from pipeline.networks.network import Backbone
 
 
 class Folder(Dataset[Tensor]):

@@ -12,12 +12,13 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks.figures import seconds
-from pipeline import cli, heads, manifest
+from pipeline import cli, heads
+from pipeline.data import manifest
+from pipeline.data.manifest import Manifest
 from pipeline.embeddings import matrix
 from pipeline.embeddings.cache import EmbeddingCache, Keys, sha256_of
 from pipeline.embeddings.matrix import Rows
 from pipeline.embeddings.stored import Stored
-from pipeline.manifest import Manifest
 from pipeline.quality import signatures
 from pipeline.quality.checks import CHECKS
 from pipeline.quality.findings import Material

@@ -16,9 +16,11 @@ import pyarrow.parquet as pq
 
 from benchmarks.clone import Clone
 from benchmarks.figures import Figure, at_least, at_most, seconds
-from pipeline import images, params, runs
 from pipeline.commands import demo, export, predict
-from pipeline.images import Framing
+from pipeline.core import params
+from pipeline.data.images import decoding
+from pipeline.data.images.decoding import Framing
+from pipeline.evaluation import runs
 from pipeline.stages import embed, finetune, prepare, train
 
 BACKBONE = "efficientnet_lite0"
@@ -149,7 +151,7 @@ def _speed(trained: Clone, embedded: Clone, new: Path) -> Iterator[Figure]:
 def _parity(stated: params.Params, name: str, paths: Sequence[Path]) -> Iterator[Figure]:
     """Compare an ONNX file with `predict` on new images, in ONNX Runtime as well and as the demo is pinned."""
     export.main(stated, name, "out.onnx")
-    pixels = np.stack([images.pixels(path.read_bytes(), FRAMING) for path in paths])
+    pixels = np.stack([decoding.pixels(path.read_bytes(), FRAMING) for path in paths])
     session = onnxruntime.InferenceSession("out.onnx", providers=["CPUExecutionProvider"])
     (found,) = session.run(None, {"images": pixels})
     same = {"runtime": "onnxruntime", "cache": Path(".headswap/onnxruntime")}

@@ -14,7 +14,7 @@ from ruamel.yaml import YAML
 
 from benchmarks.clone import REPOSITORY
 from benchmarks.figures import Figure, at_least, at_most, seconds
-from pipeline.sources.memo import MEMO, SETTLED_NS
+from pipeline.data.sources.memo import MEMO, SETTLED_NS
 
 FILES, CLASSES, BYTES, ROUNDS = 100_000, 100, 30_000, 3
 BESIDE = "find data/raw -type f -print0 | xargs -0 -P2 sha256sum > /dev/null"

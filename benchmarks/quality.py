@@ -18,9 +18,9 @@ from sklearn.datasets import load_sample_image
 from benchmarks import study
 from benchmarks.clone import REPOSITORY
 from benchmarks.figures import Figure, at_least, at_most
-from pipeline import manifest
-from pipeline.manifest import Manifest
-from pipeline.params import Params
+from pipeline.core.params import Params
+from pipeline.data import manifest
+from pipeline.data.manifest import Manifest
 from pipeline.quality import files
 from pipeline.stages import embed, prepare, quality
 

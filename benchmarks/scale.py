@@ -14,9 +14,9 @@ import numpy as np
 from benchmarks import engines, memory
 from benchmarks.clone import REPOSITORY
 from benchmarks.figures import Figure, at_least, at_most
-from pipeline.cost import Cost
+from pipeline.core.cost import Cost
 from pipeline.embeddings.cache import EmbeddingCache, Keys, write_shard
-from pipeline.nn.embedding import SHARD_ROWS
+from pipeline.networks.frozen_pass import SHARD_ROWS
 
 WIDTH = 1280
 ROW_BYTES = 2 * WIDTH

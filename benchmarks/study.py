@@ -22,10 +22,10 @@ from sklearn.datasets import load_digits
 
 from benchmarks import groups
 from benchmarks.clone import REPOSITORY
-from pipeline import runs
 from pipeline.commands import demo
-from pipeline.evaluation import metrics
-from pipeline.params import Params
+from pipeline.core.params import Params
+from pipeline.evaluation import runs
+from pipeline.evaluation.scoring import metrics
 from pipeline.stages import embed, finetune, prepare, train
 
 BACKBONE = "efficientnet_lite0"

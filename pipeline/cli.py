@@ -9,9 +9,9 @@ from collections.abc import Collection, Sequence
 from io import TextIOWrapper
 from types import FrameType
 
-from pipeline import params
-from pipeline.errors import CheckFailed, PipelineError
-from pipeline.printable import printable
+from pipeline.core import params
+from pipeline.core.errors import CheckFailed, PipelineError
+from pipeline.core.printable import printable
 from pipeline.verbs import OPTIONS, VERBS
 
 
@@ -25,8 +25,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = vars(_parser().parse_args(arguments))
     name = options.pop("verb")
     signal.signal(signal.SIGTERM, _interrupt)
-    # Pillow warns of much that pipeline.images refuses or defines. Set once: the filters are the whole process's, and
-    # threads that changed them while they decode would leave them changed for good.
+    # Pillow warns of much that pipeline.data.images refuses or defines. Set once: the filters are the whole process's,
+    # and threads that changed them while they decode would leave them changed for good.
     warnings.filterwarnings("ignore", module=r"PIL\.")
     try:
         verb = importlib.import_module(f"pipeline.{VERBS[name].module}")
@@ -48,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _known(section: str) -> Collection[str]:
     """Return the names that need no more than an empty entry under a section of params.yaml."""
-    where = {"backbones": ("pipeline.nn.backbones", "BACKBONES"), "heads": ("pipeline.heads", "HEADS")}
+    where = {"backbones": ("pipeline.networks.backbones", "BACKBONES"), "heads": ("pipeline.heads", "HEADS")}
     if section not in where:
         return ()
     module, catalogue = where[section]

@@ -13,11 +13,11 @@ from PIL import Image
 from ruamel.yaml import YAML
 from torch import nn
 
-from pipeline import params
-from pipeline.nn import backbones
-from pipeline.nn.backbones import Architecture
-from pipeline.params import Params
-from pipeline.stamps import sha256_file
+from pipeline.core import params
+from pipeline.core.params import Params
+from pipeline.core.stamps import sha256_file
+from pipeline.networks import backbones
+from pipeline.networks.backbones import Architecture
 
 # How long an example takes says something of the machine, not of the code.
 settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -129,7 +129,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
 @pytest.fixture
 def forwards(monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
     """Count the images that go through any prepared forward pass."""
-    from pipeline.nn import runtime
+    from pipeline.networks import runtime
 
     counted = [0]
     real = runtime.prepare

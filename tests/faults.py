@@ -153,11 +153,11 @@ def copied(project: Path, folder: Path, without: Sequence[str]) -> Path:
 
 def main(action: str, project: str, rounds: str, *numbers: str) -> None:
     """Do one of the above."""
-    from pipeline.nn import backbones, embedding
+    from pipeline.networks import backbones, frozen_pass
     from tests.conftest import TINY
 
     backbones.BACKBONES["tiny"] = TINY  # type: ignore[index]
-    embedding.SHARD_ROWS = 8
+    frozen_pass.SHARD_ROWS = 8
     actions: dict[str, Callable[..., dict[str, Any]]] = {
         "kill_embed": kill_embed,
         "kill_finetune": kill_finetune,

@@ -14,8 +14,8 @@ import pytest
 
 from pipeline.cli import main
 from pipeline.commands import demo
-from pipeline.errors import CheckFailed
-from pipeline.sources.memo import MEMO
+from pipeline.core.errors import CheckFailed
+from pipeline.data.sources.memo import MEMO
 from pipeline.verbs import VERBS
 from tests.conftest import REPOSITORY, Project
 

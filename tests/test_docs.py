@@ -10,7 +10,8 @@ import pytest
 from dvc.cli.parser import get_main_parser
 from ruamel.yaml import YAML
 
-from pipeline import cli, params
+from pipeline import cli
+from pipeline.core import params
 from tests.conftest import REPOSITORY
 
 DOCUMENTS = sorted(path.name for path in REPOSITORY.glob("*.md"))

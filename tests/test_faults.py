@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline import manifest
 from pipeline.cli import main
+from pipeline.data import manifest
 from pipeline.embeddings import matrix, upkeep
 from pipeline.embeddings.cache import EmbeddingCache
-from pipeline.nn import backbones, embedding, runtime
-from pipeline.nn.embedding import Item
+from pipeline.networks import backbones, frozen_pass, runtime
+from pipeline.networks.frozen_pass import Item
 from pipeline.stages import embed, prepare
 from tests.conftest import REPOSITORY, SIZE, Project, write_image
 from tests.faults import MATRIX, METRICS, fail_the_nth
@@ -31,7 +31,7 @@ ROOT = Path(".headswap/embeddings")
 
 @pytest.fixture(autouse=True)
 def _small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(embedding, "SHARD_ROWS", 16)
+    monkeypatch.setattr(frozen_pass, "SHARD_ROWS", 16)
 
 
 @pytest.fixture
@@ -272,15 +272,15 @@ def test_neither_the_order_of_work_nor_the_number_of_threads_leaves_a_trace(
 ) -> None:
     expected, params, table = whole(), prepared.write(), manifest.read()
     loaded = backbones.load("tiny", params.backbone("tiny"))
-    recipe = embedding.recipe_of(loaded.identity, params.embed)
+    recipe = frozen_pass.recipe_of(loaded.identity, params.embed)
     forward = runtime.lazy(loaded.network, "torch")
     for seed, workers in ((0, 1), (1, 8)):
-        monkeypatch.setattr(embedding, "ThreadPoolExecutor", partial(ThreadPoolExecutor, workers))
+        monkeypatch.setattr(frozen_pass, "ThreadPoolExecutor", partial(ThreadPoolExecutor, workers))
         order = np.random.default_rng(seed).permutation(36)
         items = [Item(Path(table.path[row]), table.sha256[row]) for row in order]
         cache = EmbeddingCache(ROOT, recipe)
-        embedding.run(items, cache, forward, loaded.framing, 4, "float16")
-        monkeypatch.setattr(embedding, "ThreadPoolExecutor", ThreadPoolExecutor)
+        frozen_pass.run(items, cache, forward, loaded.framing, 4, "float16")
+        monkeypatch.setattr(frozen_pass, "ThreadPoolExecutor", ThreadPoolExecutor)
         assert main(EMBED) == 0
         assert MATRIX.read_bytes() == expected
         clear()

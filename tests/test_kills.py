@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.processes import EMBED_LOCK
+from pipeline.core.processes import EMBED_LOCK
 from tests.kills import Killer, TinyClone
 
 OFTEN = {"compare": 4, "head": 3, "images": 2, "seed": 1}

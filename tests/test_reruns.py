@@ -56,13 +56,13 @@ def set_in(content: dict[str, Any], name: str, value: Any) -> None:
 
 
 class Pipeline:
-    """The floor plan in a folder of its own, everything up to date; code is left out, which another test holds."""
+    """The floor plan in a folder of its own, with the code, everything up to date."""
 
     def __init__(self) -> None:
         yaml = YAML(typ="safe")
-        shutil.copy(REPOSITORY / "dvc.yaml", ".")
-        lines = Path("dvc.yaml").read_text().splitlines(keepends=True)
-        Path("dvc.yaml").write_text("".join(line for line in lines if not line.startswith("      - pipeline/")))
+        for name in ("dvc.yaml", ".dvcignore"):
+            shutil.copy(REPOSITORY / name, ".")
+        shutil.copytree(REPOSITORY / "pipeline", "pipeline", ignore=shutil.ignore_patterns("__pycache__"))
         self.content = yaml.load(REPOSITORY / "params.yaml")
         self.content["run"] |= {"heads": ["logreg", "knn"], "plans": ["last_blocks", "begun"]}
         self.content["plans"]["begun"] = {"unfreeze_from": "block5", "start": "logistic"}
@@ -88,9 +88,7 @@ class Pipeline:
     def reruns(self, name: str, value: Any) -> set[str]:
         """Return the stages that `dvc repro --dry` would run after an edit, and those that then read other bytes."""
         self.write(**{name: value})
-        with Repo() as repository:
-            found = {stage.addressing for stage in repository.reproduce(dry=True)}
-            stages = list(repository.index.stages)
+        found, stages = self.would_run()
         same = set() if name.endswith(RESEEN) or "prepare" in found else {LISTED.absolute()}
         while True:
             outs = {Path(out.fs_path) for stage in stages if stage.addressing in found for out in stage.outs} - same
@@ -98,6 +96,11 @@ class Pipeline:
             if not more:
                 return found
             found |= more
+
+    def would_run(self) -> tuple[set[str], list[Any]]:
+        """Return the stages that `dvc repro --dry` would run, and all stages."""
+        with Repo() as repository:
+            return {stage.addressing for stage in repository.reproduce(dry=True)}, list(repository.index.stages)
 
 
 def reads(deps: Iterable[Any], outs: set[Path]) -> bool:
@@ -118,6 +121,50 @@ def test_a_setting_reruns_what_depends_on_it_and_nothing_else(
     pipeline: Pipeline, name: str, value: Any, expected: set[str]
 ) -> None:
     assert pipeline.reruns(name, value) == expected
+
+
+TRAINED = HEADS | {f"curve@{BACKBONE}"}
+ROOMS: dict[str, set[str]] = {
+    "core": set(),
+    "cluster": set(),
+    "commands": set(),
+    "repair": set(),
+    "serving": set(),
+    "data": {"prepare"},
+    "data/init": {"prepare"},
+    "data/sources": {"prepare"},
+    "data/images": {"prepare", "thumbnails", f"embed@{BACKBONE}", f"curve@{BACKBONE}", "quality", *PLANS},
+    "data/splits": {"prepare", *TRAINED},
+    "embeddings": {f"embed@{BACKBONE}"},
+    "networks": {f"embed@{BACKBONE}", *TRAINED, *PLANS},
+    "heads": {"quality", *TRAINED},
+    "finetuning": {f"curve@{BACKBONE}", *PLANS},
+    "evaluation": {f"survey@{BACKBONE}", "quality", "compare"},
+    "evaluation/scoring": {f"survey@{BACKBONE}", "quality", "compare", *TRAINED, *PLANS},
+    "quality": {"quality", "compare"},
+    "verdict": {"compare"},
+    "report": {"compare"},
+    "lineage": {"audit"},
+    "stages/embed.py": {f"embed@{BACKBONE}"},
+}
+"""An edit here runs these stages; and those that read what they write, if that comes out different."""
+
+
+@pytest.mark.filterwarnings("ignore:_NoneStep.value will soon:DeprecationWarning")  # DVC's own
+@pytest.mark.parametrize("room", ROOMS)
+def test_an_edit_of_a_room_reruns_the_stages_that_it_decides(pipeline: Pipeline, room: str) -> None:
+    pipeline.write()
+    path = Path("pipeline", room, "" if room.endswith(".py") else "__init__.py")
+    before = path.read_text()
+    path.write_text(f"{before}# edited\n")
+    found, _ = pipeline.would_run()
+    path.write_text(before)
+    assert found == ROOMS[room]
+
+
+def test_the_table_of_edits_has_every_room() -> None:
+    folders = {path.parent.relative_to(REPOSITORY / "pipeline") for path in REPOSITORY.glob("pipeline/*/__init__.py")}
+    assert {folder.as_posix() for folder in folders} <= {*ROOMS, "stages"}
 
 
 SEEN = {"backbones.tiny.crop": 0.9, "backbones.tiny.image_size": 64, "embed.scaled_jpeg": True}

@@ -1,1 +1,1 @@
-"""One module per user verb that is no stage; each a main(params) -> summary line."""
+"""A file for each verb of `headswap` that is no stage."""

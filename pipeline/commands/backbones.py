@@ -4,16 +4,16 @@ from collections.abc import Mapping
 
 from tqdm import tqdm
 
-from pipeline.errors import PipelineError
-from pipeline.params import BackboneEntry, Params
-from pipeline.tables import aligned
+from pipeline.core.errors import PipelineError
+from pipeline.core.params import BackboneEntry, Params
+from pipeline.core.tables import aligned
 
 HEADER = ("name", "width", "parameters", "input", "weights", "here")
 
 
 def main(params: Params) -> str:
     """Describe every backbone of the code's catalogue and of params.yaml; return the table."""
-    from pipeline.nn import backbones  # noqa: PLC0415  # after params were read: loading torch takes seconds
+    from pipeline.networks import backbones  # noqa: PLC0415  # after params were read: loading torch takes seconds
 
     entries = {**{name: BackboneEntry() for name in backbones.BACKBONES}, **params.backbones}
     rows = [HEADER, *(_row(name, entry) for name, entry in _progress(entries))]
@@ -27,7 +27,7 @@ def _progress(entries: Mapping[str, BackboneEntry]) -> "tqdm[tuple[str, Backbone
 
 
 def _row(name: str, entry: BackboneEntry) -> tuple[str, ...]:
-    from pipeline.nn import backbones  # noqa: PLC0415
+    from pipeline.networks import backbones  # noqa: PLC0415
 
     try:
         found = backbones.describe(name, entry)

@@ -9,15 +9,16 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from pipeline import history, runs, stamps
-from pipeline.atomic import still_there
-from pipeline.embeddings import upkeep
+from pipeline.core import stamps
+from pipeline.core.atomic import still_there
+from pipeline.core.errors import CheckFailed, InputError, StateError, first_five
+from pipeline.core.params import Params
+from pipeline.core.tables import aligned
+from pipeline.embeddings import history, upkeep
 from pipeline.embeddings.cache import SCHEMA_VERSION, keys_of, read_shard, sha256_of
 from pipeline.embeddings.upkeep import Change, Stored
-from pipeline.errors import CheckFailed, InputError, StateError, first_five
-from pipeline.lineage.auditing.forgotten import checkpoints
-from pipeline.params import Params
-from pipeline.tables import aligned
+from pipeline.evaluation import runs
+from pipeline.lineage.audit.forgotten import checkpoints
 
 OLD = timedelta(days=7)
 """After which a checkpoint is pruned, for nobody will go on with it."""
@@ -106,14 +107,14 @@ def _prune(params: Params, stored: list[Stored], *, dry: bool, ignore_missing: b
 
 def _recipes_of(params: Params) -> set[str]:
     """Return the recipes of the run that params.yaml describes, which may have rows and no matrix yet."""
-    from pipeline.nn import backbones, embedding  # noqa: PLC0415  # seconds
-    from pipeline.nn.finetuning import examples  # noqa: PLC0415
+    from pipeline.finetuning import examples  # noqa: PLC0415
+    from pipeline.networks import backbones, frozen_pass  # noqa: PLC0415  # seconds
 
     found: list[Mapping[str, object]] = []
     for name in params.run.backbones:
         loaded = backbones.load(name, params.backbone(name))
-        plain = embedding.recipe_of(loaded.identity, params.embed)
-        found += [plain, embedding.augmented(plain, params.embed)]
+        plain = frozen_pass.recipe_of(loaded.identity, params.embed)
+        found += [plain, frozen_pass.augmented(plain, params.embed)]
         plans = [params.plan(plan) for plan in dict.fromkeys([*params.run.plans, *params.curve.plans])]
         found += [examples.recipe_of(loaded, plan, params.embed) for plan in plans if plan.cache_frozen]
         begun = (plan for plan in plans if plan.start == "logistic")

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from pipeline.errors import InputError
-from pipeline.params import Params
+from pipeline.core.errors import InputError
+from pipeline.core.params import Params
 
 FOLDER = Path("data/raw/elpv")
 

@@ -2,11 +2,11 @@
 
 from collections.abc import Sequence
 
-from pipeline.errors import InputError
-from pipeline.lineage.differences import revisions
-from pipeline.lineage.differences.changes import Changes
-from pipeline.params import Params
-from pipeline.printable import printable
+from pipeline.core.errors import InputError
+from pipeline.core.params import Params
+from pipeline.core.printable import printable
+from pipeline.lineage.diff import revisions
+from pipeline.lineage.diff.changes import Changes
 
 
 def main(params: Params, revision: Sequence[str]) -> str:  # noqa: ARG001  # what is compared are the locks' own

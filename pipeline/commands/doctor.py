@@ -9,9 +9,9 @@ from pathlib import Path
 
 from packaging.requirements import Requirement
 
-from pipeline import git
-from pipeline.errors import InputError, PipelineError
-from pipeline.params import Params
+from pipeline.core import git
+from pipeline.core.errors import InputError, PipelineError
+from pipeline.core.params import Params
 
 PACKAGE = "headswap"
 
@@ -27,26 +27,26 @@ def main(params: Params, *, fix: bool = False) -> str:
     wrong, missing = _versions()
     if missing:  # the other checks import them
         raise InputError(*wrong, *missing)
-    from pipeline import wedged  # noqa: PLC0415  # their own imports have just been checked
+    from pipeline.repair import leftovers  # noqa: PLC0415  # their own imports have just been checked
 
     mended = _mended(params) if fix else []
     remedy = "; to mend it: headswap doctor --fix"
-    found = [f"{wedge.problem}{remedy if wedge.mend else ''}" for wedge in wedged.find(params)]
+    found = [f"{wedge.problem}{remedy if wedge.mend else ''}" for wedge in leftovers.find(params)]
     agreeing, differing = _engine(params)
     problems = [*wrong, *_tools(), *found, *_settings(params), *_data(params), *differing]
     if problems:
         raise InputError(*mended, *problems)
-    running = [f"at work: {one}" for one in wedged.at_work()]
+    running = [f"at work: {one}" for one in leftovers.at_work()]
     runs = list(params.runs())
     summary = f"params.yaml, {params.data.path} and weights are in order; {len(runs)} runs to compare"
     return "\n".join([*mended, *running, *agreeing, summary])
 
 
 def _mended(params: Params) -> list[str]:
-    from pipeline import wedged  # noqa: PLC0415
+    from pipeline.repair import leftovers  # noqa: PLC0415
 
-    with wedged.undisturbed():
-        return [f"mended: {wedge.mend()}" for wedge in wedged.find(params) if wedge.mend]
+    with leftovers.undisturbed():
+        return [f"mended: {wedge.mend()}" for wedge in leftovers.find(params) if wedge.mend]
 
 
 def _versions() -> tuple[list[str], list[str]]:
@@ -82,7 +82,7 @@ def _tools() -> Iterator[str]:
     if not Path(".dvc").is_dir():
         yield "no DVC repository here, so `dvc repro` cannot run: dvc init"
         return
-    from pipeline import locks  # noqa: PLC0415  # its own imports have been checked
+    from pipeline.core import locks  # noqa: PLC0415  # its own imports have been checked
 
     try:
         locks.objects_of(Path.cwd())
@@ -93,7 +93,7 @@ def _tools() -> Iterator[str]:
 def _settings(params: Params) -> Iterator[str]:
     from pipeline import heads  # noqa: PLC0415
     from pipeline.heads import curve  # noqa: PLC0415
-    from pipeline.nn import backbones  # noqa: PLC0415  # after params were read: loading torch takes seconds
+    from pipeline.networks import backbones  # noqa: PLC0415  # after params were read: loading torch takes seconds
 
     for name, entry in params.heads.items():
         yield from heads.check(name, entry)
@@ -108,7 +108,7 @@ def _settings(params: Params) -> Iterator[str]:
 
 
 def _data(params: Params) -> Iterator[str]:
-    from pipeline import sources  # noqa: PLC0415
+    from pipeline.data import sources  # noqa: PLC0415
 
     try:
         sources.listed(sources.place_of(params.data))
@@ -118,15 +118,14 @@ def _data(params: Params) -> Iterator[str]:
 
 def _engine(params: Params) -> tuple[Sequence[str], Sequence[str]]:
     """Ask the engine's workers for their software; return a line if it is that of this process, and what is wrong."""
-    from pipeline import engines  # noqa: PLC0415
-    from pipeline.engines import agreement  # noqa: PLC0415
-    from pipeline.nn import workers  # noqa: PLC0415
+    from pipeline.cluster import agreement, joined  # noqa: PLC0415
+    from pipeline.networks import workers  # noqa: PLC0415
 
     engine = params.embed.engine
     if engine.backend == "local":
         return (), ()
     try:
-        with engines.joined(engine, partial(agreement.software, workers.LIBRARIES)) as cluster:
+        with joined(engine, partial(agreement.software, workers.LIBRARIES)) as cluster:
             found = f"workers that agree: {len(cluster.workers())}, tasks at once: {cluster.slots()}"
             return (f"{engine.backend} at {engine.address}: {found}",), ()
     except PipelineError as error:

@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from pipeline import stamps
-from pipeline.atomic import replacing, write_text
-from pipeline.errors import InputError
-from pipeline.params import Data, Params
+from pipeline.core import stamps
+from pipeline.core.atomic import replacing, write_text
+from pipeline.core.errors import InputError
+from pipeline.core.params import Data, Params
 from pipeline.serving import places, trained
 
 
@@ -20,11 +20,11 @@ def main(params: Params, model: str, file: str) -> str:
     """
     path = Path(file)
     _require_place(path, params.data)
-    from pipeline.exporting import requirements  # noqa: PLC0415  # the others import what may be missing
+    from pipeline.serving.export import requirements  # noqa: PLC0415  # the others import what may be missing
 
     requirements.require_installed()
-    from pipeline.exporting import card, parity  # noqa: PLC0415
-    from pipeline.exporting.whole import Exported  # noqa: PLC0415
+    from pipeline.serving.export import card, parity  # noqa: PLC0415
+    from pipeline.serving.export.whole import Exported  # noqa: PLC0415
 
     beside = path.with_suffix(".md")
     card.require_place(beside)

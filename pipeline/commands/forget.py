@@ -11,18 +11,20 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 
-from pipeline import exclusions, locks, manifest, processes, runs
+from pipeline.core import locks, processes
+from pipeline.core.errors import InputError, StateError
+from pipeline.core.params import STORE, Params
+from pipeline.core.processes import EMBED_LOCK
+from pipeline.core.tables import aligned
+from pipeline.data import exclusions, manifest
+from pipeline.data.exclusions import EXCLUDED, FORGOTTEN
+from pipeline.data.manifest import MANIFEST, Manifest
+from pipeline.data.sources import memo, store
 from pipeline.embeddings import matrix, upkeep
 from pipeline.embeddings.upkeep import Change
-from pipeline.errors import InputError, StateError
-from pipeline.exclusions import EXCLUDED, FORGOTTEN
-from pipeline.lineage.auditing import carriers, objects
-from pipeline.lineage.auditing.forgotten import caches, checkpoints, hashes
-from pipeline.manifest import MANIFEST, Manifest
-from pipeline.params import STORE, Params
-from pipeline.processes import EMBED_LOCK
-from pipeline.sources import memo, store
-from pipeline.tables import aligned
+from pipeline.evaluation import runs
+from pipeline.lineage.audit import carriers, objects
+from pipeline.lineage.audit.forgotten import caches, checkpoints, hashes
 
 Names = dict[str, set[str]]
 """An image's id, path or sha256 -> the sha256s it may mean."""

@@ -4,14 +4,15 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from pipeline import exclusions, sources, splits
-from pipeline.cost import duration
-from pipeline.errors import InputError
-from pipeline.manifest import stored_path
-from pipeline.nn.embedding import Item
-from pipeline.onboarding import arrival, choices, glance, writing
-from pipeline.params import PARAMS, Data, Params
-from pipeline.printable import printable
+from pipeline.core.cost import duration
+from pipeline.core.errors import InputError
+from pipeline.core.params import PARAMS, Data, Params
+from pipeline.core.printable import printable
+from pipeline.data import exclusions, sources
+from pipeline.data.init import arrival, choices, glance, writing
+from pipeline.data.manifest import stored_path
+from pipeline.data.splits import methods
+from pipeline.networks.frozen_pass import Item
 
 TIMED = 32
 """Images that are pushed through the CNN to say what all of them will take."""
@@ -38,7 +39,7 @@ def main(params: Params, *, data: str, yes: bool = False) -> str:
     seen = glance.look(records, contents, paths)
     print(f"{printable(data)}: {printable(found.why)}\n{glance.described(seen)}\n")  # noqa: T201
     new = writing.rewriting(choices.sections(found, seen, params))
-    splits.assign(records, contents, new.parsed().split, params.seed)
+    methods.assign(records, contents, new.parsed().split, params.seed)
     if new.needed:
         _ask(new.changes(), yes=yes)
         new.write()
@@ -48,14 +49,14 @@ def main(params: Params, *, data: str, yes: bool = False) -> str:
 
 def _price(params: Params, items: Sequence[Item]) -> str:
     """Push a few images through the CNN, and say what all of them will take, in time and on disk."""
-    from pipeline.nn import backbones, embedding, runtime  # noqa: PLC0415  # after the question: torch takes seconds
+    from pipeline.networks import backbones, frozen_pass, runtime  # noqa: PLC0415  # after the question: torch takes seconds
 
     name, size = params.run.backbones[0], params.embed.batch_size
     loaded = backbones.load(name, params.backbone(name))
     forward = runtime.lazy(loaded.network, params.embed.runtime)
     chosen = items[:: max(1, len(items) // TIMED)][:TIMED]
-    first = embedding.seconds(chosen, forward, loaded.framing, size)  # prepares the runtime, too
-    taken = embedding.seconds(chosen, forward, loaded.framing, size) / len(chosen)
+    first = frozen_pass.seconds(chosen, forward, loaded.framing, size)  # prepares the runtime, too
+    taken = frozen_pass.seconds(chosen, forward, loaded.framing, size) / len(chosen)
     each, total = 1000 * taken, taken * len(items) + first
     return (
         f"{name} takes {each:.0f} ms per image here, timed on {len(chosen)}: about {duration(total)} once for all "

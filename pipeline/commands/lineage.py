@@ -2,12 +2,12 @@
 
 from pathlib import Path
 
-from pipeline import git, locks
-from pipeline.atomic import replacing
-from pipeline.errors import InputError, unknown
-from pipeline.lineage.exporting import openlineage, prov
-from pipeline.locks import Lock
-from pipeline.params import PARAMS, Params
+from pipeline.core import git, locks
+from pipeline.core.atomic import replacing
+from pipeline.core.errors import InputError, unknown
+from pipeline.core.locks import Lock
+from pipeline.core.params import PARAMS, Params
+from pipeline.lineage.export import openlineage, prov
 
 
 def main(_params: Params, target: list[str]) -> str:

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from pipeline.errors import InputError, first_five
-from pipeline.params import Params
-from pipeline.printable import printable
+from pipeline.core.errors import InputError, first_five
+from pipeline.core.params import Params
+from pipeline.core.printable import printable
 from pipeline.serving import answers, embedded, files, trained
 from pipeline.serving.answers import Answers
 from pipeline.serving.embedded import New

@@ -4,17 +4,19 @@ import webbrowser
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from pipeline import concerns, runs, stamps, verdict
-from pipeline.errors import StateError
-from pipeline.params import Params
+from pipeline.core import stamps
+from pipeline.core.errors import StateError
+from pipeline.core.params import Params
+from pipeline.evaluation import runs
+from pipeline.verdict import concerns, schema
 
 
 def main(params: Params, *, open: bool) -> str:  # noqa: A002  # the flag's name
     """Return the verdict's sentence and where the page is; show the page if asked to."""
-    content = verdict.read()
-    if not verdict.PAGE.is_file():
-        raise StateError(f"{verdict.PAGE}: missing; run `dvc repro`")
-    where = verdict.PAGE.resolve()
+    content = schema.read()
+    if not schema.PAGE.is_file():
+        raise StateError(f"{schema.PAGE}: missing; run `dvc repro`")
+    where = schema.PAGE.resolve()
     if open and not webbrowser.open(where.as_uri()):
         raise StateError(f"no browser was found; open {where} yourself")
     since = "; ".join(_since(content, params))

@@ -9,10 +9,10 @@ from rich.console import Console
 from rich.text import Text
 from rich.tree import Tree
 
-from pipeline.lineage.tracing.branch import Branch
-from pipeline.lineage.tracing.trace import trace
-from pipeline.params import Params
-from pipeline.printable import printable
+from pipeline.core.params import Params
+from pipeline.core.printable import printable
+from pipeline.lineage.trace.branch import Branch
+from pipeline.lineage.trace.trace import trace
 
 ENDLESS = 10_000
 """Columns: rich would cut a hash that does not fit."""

@@ -1,1 +1,4 @@
-"""The two memories of the frozen pass: the cache of rows, and the aligned matrix. Only hdf5.py imports h5py."""
+"""The two memories of embeddings: the cache of all rows ever computed, and the matrix that DVC tracks.
+
+Contract: the only room that imports h5py; bytes are hashed before they are parsed.
+"""

@@ -19,14 +19,14 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from pipeline import stamps, systems
-from pipeline.atomic import creating, write_json
-from pipeline.cost import Cost
+from pipeline.core import stamps, systems
+from pipeline.core.atomic import creating, write_json
+from pipeline.core.cost import Cost
+from pipeline.core.errors import StateError
 from pipeline.embeddings import hdf5, indexes, lookup
 from pipeline.embeddings.hdf5 import Array, Floats
 from pipeline.embeddings.indexes import Known, Listed
 from pipeline.embeddings.stored import Stored
-from pipeline.errors import StateError
 
 # To change a shard's layout: raise this number. It is part of every recipe, so old shards are simply no longer found;
 # `headswap cache --prune` deletes them.

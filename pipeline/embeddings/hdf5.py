@@ -15,7 +15,7 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.errors import StateError
+from pipeline.core.errors import StateError
 
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.floating[Any]]

@@ -16,12 +16,12 @@ from typing import NamedTuple
 import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
-from pipeline import stamps
-from pipeline.atomic import creating
-from pipeline.cost import Cost
+from pipeline.core import stamps
+from pipeline.core.atomic import creating
+from pipeline.core.cost import Cost
+from pipeline.core.errors import StateError
 from pipeline.embeddings import hdf5
 from pipeline.embeddings.lookup import Keys
-from pipeline.errors import StateError
 
 # To change an index's layout: give its files another suffix, and let `drop` remove those of both.
 SUFFIX = ".index"

@@ -16,14 +16,14 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
-from pipeline import stamps
-from pipeline.atomic import replacing
-from pipeline.cost import Cost
+from pipeline.core import stamps
+from pipeline.core.atomic import replacing
+from pipeline.core.cost import Cost
+from pipeline.core.errors import StateError
+from pipeline.core.params import Params
 from pipeline.embeddings import hdf5, placing
 from pipeline.embeddings.hdf5 import Floats
 from pipeline.embeddings.placing import Block
-from pipeline.errors import StateError
-from pipeline.params import Params
 
 # To change the file's layout: raise this number. `read` then refuses older files and says to run the stage again.
 SCHEMA_VERSION = 2

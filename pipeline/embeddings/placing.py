@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.core.errors import StateError
 from pipeline.embeddings.hdf5 import Array, Floats
-from pipeline.errors import StateError
 
 _WINDOW = 64_000_000
 """Bytes of a window; two of them are put in order at a time, and each takes its size twice."""

@@ -8,8 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pipeline import manifest, stamps
-from pipeline.errors import StateError
+from pipeline.core import stamps
+from pipeline.core.errors import StateError
+from pipeline.data import manifest
 
 OF_ROWS = ("layers", "pooling", "columns", "dtype", "code_version", "schema_version")
 """What of a recipe decides a row, and not how an image comes to the first block."""

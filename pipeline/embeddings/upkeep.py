@@ -15,13 +15,13 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from pipeline import stamps
-from pipeline.atomic import remove_if_stale, still_there, write_json
-from pipeline.cost import Cost
+from pipeline.core import stamps
+from pipeline.core.atomic import remove_if_stale, still_there, write_json
+from pipeline.core.cost import Cost
+from pipeline.core.errors import StateError
 from pipeline.embeddings import indexes
 from pipeline.embeddings.cache import SCHEMA_VERSION, read_shard, sha256_of, write_shard
 from pipeline.embeddings.matrix import comparable
-from pipeline.errors import StateError
 
 SMALL_ROWS = 2048
 """Shards of fewer rows are merged, up to about as many."""

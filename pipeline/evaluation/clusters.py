@@ -11,7 +11,7 @@ import numpy.typing as npt
 from pipeline.evaluation import comparison
 from pipeline.evaluation.comparison import Right
 from pipeline.evaluation.groups import Units, student
-from pipeline.evaluation.predictions import Floats
+from pipeline.evaluation.scoring.predictions import Floats
 
 _EXACT = 200_000_000
 """Additions up to which the sign-flip test is exact, about a second; beyond, its sum is as good as normal."""

@@ -9,11 +9,11 @@ import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
-from pipeline.errors import StateError
-from pipeline.evaluation import metrics
+from pipeline.core.errors import StateError
 from pipeline.evaluation.groups import PLAIN, Units
-from pipeline.evaluation.metrics import Judged, Metric
-from pipeline.evaluation.predictions import Floats, Ints, Predictions
+from pipeline.evaluation.scoring import metrics
+from pipeline.evaluation.scoring.metrics import Judged, Metric
+from pipeline.evaluation.scoring.predictions import Floats, Ints, Predictions
 
 Right = npt.NDArray[np.bool_]
 _NORMAL = 1.959963984540054
@@ -26,7 +26,7 @@ _DRAWS = 250_000_000
 """Images drawn in all, where there are many, but for FEWEST resamples."""
 FEWEST = 1000
 _SORTED = 300_000_000
-"""Scores sorted in all resamples of a rank metric; beyond, it is taken as linear (pipeline/evaluation/ranks.py)."""
+"""Scores sorted in all resamples of a rank metric; beyond, it is taken as linear (see scoring/ranks.py)."""
 PAIRS = 4000
 """Pairs of classes that get an interval; those with most images, where more occur."""
 

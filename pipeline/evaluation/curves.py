@@ -10,10 +10,10 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline import stamps
-from pipeline.atomic import replacing
-from pipeline.cost import Cost
-from pipeline.errors import StateError
+from pipeline.core import stamps
+from pipeline.core.atomic import replacing
+from pipeline.core.cost import Cost
+from pipeline.core.errors import StateError
 
 Ints = npt.NDArray[np.int64]
 

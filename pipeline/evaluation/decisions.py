@@ -5,11 +5,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from pipeline.errors import InputError, unknown
-from pipeline.evaluation import metrics
-from pipeline.evaluation.metrics import Judged, Metric
-from pipeline.evaluation.predictions import Floats, Ints, Predictions
-from pipeline.params import Params
+from pipeline.core.errors import InputError, unknown
+from pipeline.core.params import Params
+from pipeline.evaluation.scoring import metrics
+from pipeline.evaluation.scoring.metrics import Judged, Metric
+from pipeline.evaluation.scoring.predictions import Floats, Ints, Predictions
 
 Costs = Mapping[str, Mapping[str, float]]
 """true class -> decided class -> what that costs; left out, being right costs 0 and being wrong 1."""

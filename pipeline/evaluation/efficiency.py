@@ -6,12 +6,13 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.evaluation import comparison, metrics
+from pipeline.evaluation import comparison
 from pipeline.evaluation.comparison import Estimate, interval
 from pipeline.evaluation.curves import Curve
 from pipeline.evaluation.groups import FEWEST, Units
-from pipeline.evaluation.metrics import METRICS, Judged
-from pipeline.evaluation.predictions import Floats, Ints
+from pipeline.evaluation.scoring import metrics
+from pipeline.evaluation.scoring.metrics import METRICS, Judged
+from pipeline.evaluation.scoring.predictions import Floats, Ints
 
 Scores = Mapping[str, Floats]
 """run -> (F, S), by number of labels, ascending, and drawing."""

@@ -11,7 +11,7 @@ from functools import cached_property
 
 import numpy as np
 
-from pipeline.evaluation.predictions import Floats, Ints
+from pipeline.evaluation.scoring.predictions import Floats, Ints
 
 FEWEST = 6
 """Groups without which there is no answer: five can be shared out between two runs in 2^5 ways, and even the most

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.threads import one_thread
+from pipeline.core.threads import one_thread
 
 Floats = npt.NDArray[np.floating]
 Ints = npt.NDArray[np.intp]

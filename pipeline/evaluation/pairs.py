@@ -7,10 +7,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from pipeline.evaluation import clusters, comparison, metrics
+from pipeline.evaluation import clusters, comparison
 from pipeline.evaluation.comparison import Estimate, Right
 from pipeline.evaluation.groups import FEWEST, Units, student
-from pipeline.evaluation.predictions import Floats, Ints, Predictions
+from pipeline.evaluation.scoring import metrics
+from pipeline.evaluation.scoring.predictions import Floats, Ints, Predictions
 
 LEVEL, POWER = 0.05, 0.8
 """Of the test that `detectable` speaks of: two-sided, and how often it would show the difference."""

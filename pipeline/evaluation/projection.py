@@ -5,8 +5,8 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.core.threads import one_thread
 from pipeline.evaluation.neighbours import of_length_one
-from pipeline.threads import one_thread
 
 Floats = npt.NDArray[np.floating[Any]]
 Ints = npt.NDArray[np.integer[Any]]

@@ -11,9 +11,9 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline import stamps
-from pipeline.atomic import replacing
-from pipeline.errors import StateError
+from pipeline.core import stamps
+from pipeline.core.atomic import replacing
+from pipeline.core.errors import StateError
 from pipeline.evaluation.transferability import Transferability
 
 Floats = npt.NDArray[np.floating[Any]]

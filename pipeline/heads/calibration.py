@@ -7,10 +7,10 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.base import BaseEstimator, ClassifierMixin
 
-from pipeline import folds
-from pipeline.errors import RefusedError
-from pipeline.evaluation import metrics
-from pipeline.evaluation.metrics import Judged
+from pipeline.core.errors import RefusedError
+from pipeline.data.splits import folds
+from pipeline.evaluation.scoring import metrics
+from pipeline.evaluation.scoring.metrics import Judged
 from pipeline.heads.types import Classifier, Floats, Ints, Labels
 
 Probabilities = npt.NDArray[np.float64]

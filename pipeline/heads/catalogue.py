@@ -12,11 +12,11 @@ from collections.abc import Callable, Mapping
 from functools import wraps
 from typing import Any
 
-from pipeline.errors import unknown
+from pipeline.core.errors import unknown
+from pipeline.core.params import Scalar
 from pipeline.heads import preprocessing
 from pipeline.heads.training import FOLDS
 from pipeline.heads.types import Classifier, Factory
-from pipeline.params import Scalar
 
 Members = Mapping[str, Mapping[str, Scalar]]
 """Heads inside a head: a name for each, and its settings with an optional `kind`."""
@@ -276,7 +276,7 @@ def mlp(
     epochs: int = 100, patience: int = 10, class_weight: str | None = None,
 ) -> Classifier:  # fmt: skip
     """Multi-layer perceptron with one hidden layer, stopped early; trained by PyTorch."""
-    from pipeline.nn.mlp import MLPHead  # noqa: PLC0415
+    from pipeline.networks.mlp import MLPHead  # noqa: PLC0415
 
     return MLPHead(
         hidden=hidden,
@@ -296,7 +296,7 @@ def streaming_linear(
     class_weight: str | None = None,
 ) -> Classifier:  # fmt: skip
     """Logistic regression trained straight from the file, for a matrix larger than memory; standardises by itself."""
-    from pipeline.nn.streaming import StreamingHead  # noqa: PLC0415
+    from pipeline.networks.streaming import StreamingHead  # noqa: PLC0415
 
     return StreamingHead(
         hidden=0,
@@ -315,7 +315,7 @@ def streaming_mlp(
     epochs: int = 5, class_weight: str | None = None,
 ) -> Classifier:  # fmt: skip
     """Multi-layer perceptron trained straight from the file, for a matrix larger than memory."""
-    from pipeline.nn.streaming import StreamingHead  # noqa: PLC0415
+    from pipeline.networks.streaming import StreamingHead  # noqa: PLC0415
 
     if hidden < 1:
         raise ValueError(f"hidden: got {hidden}, expected at least 1; without a hidden layer it is `streaming_linear`")

@@ -6,16 +6,16 @@ from functools import partial
 
 import numpy as np
 
-from pipeline.cost import Cost
-from pipeline.engines import Cluster
-from pipeline.errors import InputError, RefusedError, one_line
+from pipeline.cluster import Cluster
+from pipeline.core.cost import Cost
+from pipeline.core.errors import InputError, RefusedError, one_line
+from pipeline.core.params import HeadEntry, Params, Selection
+from pipeline.data.splits.subsets import Subset
 from pipeline.evaluation.curves import Point
 from pipeline.heads import entries, fitting
 from pipeline.heads.inputs import Inputs, of_images
 from pipeline.heads.metering import metered
 from pipeline.heads.rows import Rows, packed, unpacked
-from pipeline.params import HeadEntry, Params, Selection
-from pipeline.subsets import Subset
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,11 @@ import itertools
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from pipeline.errors import RefusedError, unknown
+from pipeline.core.errors import RefusedError, unknown
+from pipeline.core.params import HeadEntry
 from pipeline.heads import catalogue
 from pipeline.heads.catalogue import HEADS
 from pipeline.heads.types import Classifier
-from pipeline.params import HeadEntry
 
 SEARCHES = ("grid", "halving", "validation")
 """grid: every combination, k-fold; halving: random combinations, k-fold, the better third on more and more rows;

@@ -11,23 +11,22 @@ import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
-from pipeline import engines
+from pipeline.cluster import Cluster, Here
+from pipeline.core.errors import InputError, RefusedError, one_line
+from pipeline.core.params import HeadEntry, Selection
+from pipeline.core.threads import one_thread
+from pipeline.data.splits.folds import Fold
 from pipeline.embeddings.stored import Stored
-from pipeline.engines import Cluster
-from pipeline.errors import InputError, RefusedError, one_line
-from pipeline.evaluation import metrics
-from pipeline.folds import Fold
+from pipeline.evaluation.scoring import metrics
 from pipeline.heads import calibration, catalogue, entries, search, simplicity
 from pipeline.heads.calibration import Calibrated
 from pipeline.heads.rows import Rows
 from pipeline.heads.search import Built, Candidate, Judging
 from pipeline.heads.training import Scores, trained
 from pipeline.heads.types import Classifier, Features, Floats
-from pipeline.params import HeadEntry, Selection
-from pipeline.threads import one_thread
 
 Probabilities = npt.NDArray[np.float64]
-_HERE = engines.Here()
+_HERE = Here()
 
 REPEATED = ("accuracy", "balanced_accuracy", "macro_f1")
 """What repeated k-fold reports: what decisions alone can tell, for calibration would multiply its price."""

@@ -8,15 +8,17 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline import engines, manifest, splits, stamps
+from pipeline.cluster import Cluster, agreement, when_needed
+from pipeline.core import stamps
+from pipeline.core.errors import StateError
+from pipeline.core.params import Params
+from pipeline.data import manifest
+from pipeline.data.manifest import Manifest
+from pipeline.data.splits import methods
 from pipeline.embeddings import matrix
 from pipeline.embeddings.matrix import Embeddings
-from pipeline.engines import Cluster, agreement
-from pipeline.errors import StateError
 from pipeline.heads.rows import Matrix, Rows
 from pipeline.heads.types import Ints
-from pipeline.manifest import Manifest
-from pipeline.params import Params
 
 LIBRARIES = ("numpy", "scipy", "scikit-learn", "torch")
 """What decides a head's numbers besides Headswap's own code."""
@@ -68,7 +70,7 @@ def read(params: Params, backbone: str, *, streams: bool) -> Inputs:
     table, embedded = manifest.read(), matrix.read(backbone)
     matrix.require_recipe(embedded, backbone, params)
     row = aligned(table, embedded)
-    splits.require_left(table, row, "the others of its images have no embedding")
+    methods.require_left(table, row, "the others of its images have no embedding")
     dealt = np.array([table.split[at] for at in row])
     train, val, test = (np.flatnonzero(dealt == split) for split in manifest.SPLITS)
     images = Rows(
@@ -86,7 +88,7 @@ def read(params: Params, backbone: str, *, streams: bool) -> Inputs:
 def cluster(params: Params, backbone: str) -> Iterator[Cluster]:
     """Yield where heads are searched, as `embed.engine` says; errors, with the first tasks, as `engines.joined`."""
     identity = partial(_identity, matrix.matrix_path(backbone).absolute())
-    with engines.when_needed(params.embed.engine, identity) as joined:
+    with when_needed(params.embed.engine, identity) as joined:
         yield joined
 
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Generic, TypeVar
 
-from pipeline.cost import Cost, measured
-from pipeline.engines import Cluster
+from pipeline.cluster import Cluster
+from pipeline.core.cost import Cost, measured
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")

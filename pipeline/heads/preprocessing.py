@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 
-from pipeline.errors import unknown
+from pipeline.core.errors import unknown
 from pipeline.heads.types import Classifier
 
 

@@ -14,9 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from pipeline import folds, stamps
+from pipeline.core import stamps
+from pipeline.core.errors import StateError
+from pipeline.data.splits import folds
 from pipeline.embeddings.stored import Stored
-from pipeline.errors import StateError
 from pipeline.heads.types import Features, Floats, Ints, Labels
 
 

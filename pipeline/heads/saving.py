@@ -4,11 +4,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from pipeline import stamps
-from pipeline.atomic import replacing
-from pipeline.errors import StateError
+from pipeline.core import stamps
+from pipeline.core.atomic import replacing
+from pipeline.core.errors import StateError
+from pipeline.core.imports import import_without
 from pipeline.heads.types import Classifier
-from pipeline.imports import import_without
 
 MODEL, WEIGHTS = "model.skops", "weights.safetensors"
 
@@ -20,8 +20,8 @@ TRUSTED = (
     "pipeline.heads.ensembles.Stacking",
     "pipeline.heads.ensembles.Voting",
     "pipeline.heads.logistic.Logistic",
-    "pipeline.nn.mlp.MLPHead",
-    "pipeline.nn.streaming.StreamingHead",
+    "pipeline.networks.mlp.MLPHead",
+    "pipeline.networks.streaming.StreamingHead",
     "sklearn.calibration._CalibratedClassifier",
     "sklearn.calibration._SigmoidCalibration",
     "sklearn.calibration._TemperatureScaling",

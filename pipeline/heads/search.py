@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pipeline import folds
-from pipeline.engines import Cluster
-from pipeline.evaluation import metrics
-from pipeline.evaluation.metrics import Judged
-from pipeline.evaluation.predictions import Ints
-from pipeline.folds import Fold
+from pipeline.cluster import Cluster
+from pipeline.data.splits import folds
+from pipeline.data.splits.folds import Fold
+from pipeline.evaluation.scoring import metrics
+from pipeline.evaluation.scoring.metrics import Judged
+from pipeline.evaluation.scoring.predictions import Ints
 from pipeline.heads.rows import Rows, packed, unpacked
 from pipeline.heads.training import trained
 from pipeline.heads.types import Classifier

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.base import BaseEstimator, ClassifierMixin
 
-from pipeline import folds
+from pipeline.data.splits import folds
 from pipeline.heads.types import Classifier, Features, Floats, Ints, Labels
 
 FOLDS = 5

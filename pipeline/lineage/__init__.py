@@ -1,1 +1,4 @@
-"""The chain from image bytes to the verdict: tie it together, verify it, follow it, export it."""
+"""What every number comes from: the recorded chain, its audit, tracing one thing, comparing two commits.
+
+Contract: nothing here changes a result; an altered byte anywhere along the chain is a Mismatch.
+"""

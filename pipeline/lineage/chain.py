@@ -6,14 +6,17 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pipeline import environment, manifest, runs, stamps, thumbnails, verdict
-from pipeline.atomic import write_json
+from pipeline.core import environment, stamps
+from pipeline.core.atomic import write_json
+from pipeline.core.errors import StateError
+from pipeline.core.mismatches import Mismatch
+from pipeline.core.params import Params
+from pipeline.data import manifest
+from pipeline.data.images import thumbnails
 from pipeline.embeddings import matrix, skipped
-from pipeline.errors import StateError
-from pipeline.evaluation import curves, surveys
-from pipeline.lineage.findings import Finding
-from pipeline.params import Params
+from pipeline.evaluation import curves, runs, surveys
 from pipeline.quality import files
+from pipeline.verdict import schema
 
 LINEAGE = Path("reports/lineage.json")
 
@@ -49,7 +52,7 @@ class Lineage:
 @dataclass
 class _Chain:
     nodes: dict[str, Node] = field(default_factory=dict)
-    broken: list[Finding] = field(default_factory=list)
+    broken: list[Mismatch] = field(default_factory=list)
 
     def add(self, role: str, path: Path, made_from: Mapping[str, str]) -> None:
         """Add a file as it is now, made from files that must still be what they were then."""
@@ -57,12 +60,12 @@ class _Chain:
         for name, then in made_from.items():
             if name not in self.nodes and role not in WITH_WEIGHTS:
                 self.broken.append(
-                    Finding(name, f"a file of a run listed in params, as {path} was made from it", "none")
+                    Mismatch(name, f"a file of a run listed in params, as {path} was made from it", "none")
                 )
                 continue
             now = self.nodes[name].sha256 if name in self.nodes else self._weights(name)
             if now != then:
-                self.broken.append(Finding(name, f"sha256 {then} when {path} was made from it", f"sha256 {now}"))
+                self.broken.append(Mismatch(name, f"sha256 {then} when {path} was made from it", f"sha256 {now}"))
 
     def add_stamped(self, role: str, stamp_path: Path) -> None:
         """Add a stamp's outputs, which must be the bytes it promises, and the stamp itself."""
@@ -73,24 +76,24 @@ class _Chain:
 
     def add_report(self) -> None:
         """Add the verdict, what is made of it, and their stamp; what only the page shows did not make the verdict."""
-        stamp, page = stamps.read(verdict.STAMP), verdict.PAGE.as_posix()
-        always = (verdict.VERDICT, verdict.SCORES, verdict.PAGE)
+        stamp, page = stamps.read(schema.STAMP), schema.PAGE.as_posix()
+        always = (schema.VERDICT, schema.SCORES, schema.PAGE)
         made = {**dict.fromkeys(map(Path.as_posix, always), "none"), **stamp.outputs}
         shown = {path.as_posix(): stamp.inputs.get(path.as_posix(), "none") for path in SHOWN}
         judged = {name: sha256 for name, sha256 in stamp.inputs.items() if name not in shown}
-        of_verdict = {verdict.VERDICT.as_posix(): made[verdict.VERDICT.as_posix()]}
-        self.add("verdict", verdict.VERDICT, judged)
+        of_verdict = {schema.VERDICT.as_posix(): made[schema.VERDICT.as_posix()]}
+        self.add("verdict", schema.VERDICT, judged)
         for name in sorted(made.keys() - {*of_verdict, page}):
             self.add("plot", Path(name), of_verdict)
-        self.add("report", verdict.PAGE, of_verdict | shown)
-        self._add_stamp(verdict.STAMP, made)
+        self.add("report", schema.PAGE, of_verdict | shown)
+        self._add_stamp(schema.STAMP, made)
 
     def _add_stamp(self, stamp_path: Path, outputs: Mapping[str, str]) -> None:
         """Add a stamp whose outputs are in the chain, and must be the bytes it promises."""
         for name, promised in outputs.items():
             if self.nodes[name].sha256 != promised:
                 found = f"sha256 {self.nodes[name].sha256}"
-                self.broken.append(Finding(name, f"sha256 {promised} as stamped in {stamp_path}", found))
+                self.broken.append(Mismatch(name, f"sha256 {promised} as stamped in {stamp_path}", found))
         self.add("stamp", stamp_path, {name: self.nodes[name].sha256 for name in outputs})
 
     def _weights(self, locator: str) -> str:

@@ -1,1 +1,4 @@
-"""What is wrong with the images and labels themselves: duplicates, wrong labels, outliers, blanks, tiny classes."""
+"""Checks of the images: duplicates, wrong labels, outliers, blanks and leaks across splits.
+
+Contract: a check is one function in `checks.CHECKS`; nothing is excluded before a person has decided.
+"""

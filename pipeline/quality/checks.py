@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.manifest import Manifest
+from pipeline.data.manifest import Manifest
 from pipeline.quality import copies, labels, outliers
 from pipeline.quality.findings import Finding, Found, Material, Pair
 

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.core.threads import one_thread
 from pipeline.evaluation import neighbours
 from pipeline.evaluation.projection import Features
-from pipeline.threads import one_thread
 
 Single = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.integer[Any]]

@@ -20,10 +20,10 @@ from functools import partial
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.core.threads import one_thread
 from pipeline.quality import candidates, registration, signatures
 from pipeline.quality.candidates import Pairs, normalised, shrunk
 from pipeline.quality.registration import Floats, Single
-from pipeline.threads import one_thread
 
 BLANK = 3.0
 """Standard deviation, of 255 grey values: an image that varies less has no picture to compare."""

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from io import StringIO
 from pathlib import Path
 
-from pipeline import stamps
-from pipeline.errors import InputError, StateError, first_five, unknown
-from pipeline.manifest import Manifest
+from pipeline.core import stamps
+from pipeline.core.errors import InputError, StateError, first_five, unknown
+from pipeline.data.manifest import Manifest
 from pipeline.quality.checks import CHECKS
 from pipeline.quality.files import COLUMNS, FINDINGS, LIST, Findings
 

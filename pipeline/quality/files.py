@@ -6,11 +6,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from pipeline import stamps
-from pipeline.atomic import write_json
-from pipeline.errors import StateError
-from pipeline.manifest import Manifest
-from pipeline.tables import write_csv
+from pipeline.core import stamps
+from pipeline.core.atomic import write_json
+from pipeline.core.errors import StateError
+from pipeline.core.tables import write_csv
+from pipeline.data.manifest import Manifest
 
 FINDINGS, LIST, STAMP = Path("reports/quality.json"), Path("reports/quality.csv"), Path("reports/quality-stamp.json")
 COLUMNS = ("finding", "image_id", "path", "sha256", "split", "label", "other", "score", "suggestion", "decision")

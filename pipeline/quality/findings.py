@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.data.manifest import Manifest
 from pipeline.evaluation.projection import Features
-from pipeline.manifest import Manifest
 from pipeline.quality import components, copies, labels, signatures
 
 Ints = npt.NDArray[np.integer[Any]]

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.core.threads import one_thread
 from pipeline.heads.logistic import Logistic
-from pipeline.threads import one_thread
 
 Ints = npt.NDArray[np.integer[Any]]
 Probabilities = npt.NDArray[np.float64]

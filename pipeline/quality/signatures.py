@@ -14,12 +14,13 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from pipeline import images, manifest
-from pipeline.cost import Cost
+from pipeline.core.cost import Cost
+from pipeline.core.errors import StateError
+from pipeline.data import manifest
+from pipeline.data.images import decoding
+from pipeline.data.images.decoding import BadImageError
+from pipeline.data.manifest import Manifest
 from pipeline.embeddings.cache import EmbeddingCache, keys_of
-from pipeline.errors import StateError
-from pipeline.images import BadImageError
-from pipeline.manifest import Manifest
 
 CACHE = Path(".headswap/signatures")
 SIDE, COLOURS = 64, 8
@@ -51,8 +52,8 @@ def parts(signatures: Bytes) -> Parts:
 
 def of(content: bytes) -> Bytes:
     """Return the signature (4225,) of an image file's bytes; BadImageError if it cannot be decoded."""
-    side = min(255, *images.dimensions(content))
-    image = images.decode(content, needed=2 * SIDE)
+    side = min(255, *decoding.dimensions(content))
+    image = decoding.decode(content, needed=2 * SIDE)
     grey = image.convert("L").resize((SIDE, SIDE), Image.Resampling.BICUBIC)
     small = image.resize((COLOURS, COLOURS), Image.Resampling.BOX).convert("YCbCr")
     colour = np.asarray(small).transpose(2, 0, 1)[1:]

@@ -11,7 +11,7 @@ from markupsafe import Markup
 
 from pipeline.evaluation.comparison import Estimate
 from pipeline.evaluation.efficiency import LabelEfficiency
-from pipeline.verdict import Result, Verdict
+from pipeline.verdict.schema import Result, Verdict
 
 # Okabe & Ito's palette: told apart by colour-blind readers, on light and on dark ground.
 COLOURS = alt.Scale(domain=["frozen head", "fine-tuned"], range=["#0072b2", "#d55e00"])

@@ -21,11 +21,11 @@ import vl_convert
 from markupsafe import Markup
 from PIL import Image
 
-from pipeline import stamps
-from pipeline.atomic import write_text
-from pipeline.evaluation.predictions import Predictions
+from pipeline.core import stamps
+from pipeline.core.atomic import write_text
+from pipeline.data.images.thumbnails import QUALITY
+from pipeline.evaluation.scoring.predictions import Predictions
 from pipeline.report.evidence import Evidence
-from pipeline.thumbnails import QUALITY
 
 # Okabe & Ito's colours first, then Tableau's that are least like them; more classes begin anew.
 CLASS_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f7f00", "#9467bd", "#8c564b",

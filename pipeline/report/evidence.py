@@ -3,14 +3,14 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from pipeline.evaluation.predictions import Predictions
+from pipeline.core.stamps import Stamp
+from pipeline.data.images.thumbnails import Thumbnails
+from pipeline.data.manifest import Manifest
+from pipeline.evaluation.runs import Run
+from pipeline.evaluation.scoring.predictions import Predictions
 from pipeline.evaluation.surveys import Survey
-from pipeline.manifest import Manifest
 from pipeline.quality.files import Findings
-from pipeline.runs import Run
-from pipeline.stamps import Stamp
-from pipeline.thumbnails import Thumbnails
-from pipeline.verdict import Verdict
+from pipeline.verdict.schema import Verdict
 
 
 @dataclass(frozen=True)

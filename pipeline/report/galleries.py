@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.evaluation.predictions import Predictions
+from pipeline.evaluation.scoring.predictions import Predictions
 from pipeline.report.evidence import Evidence
 
 MOST = 12

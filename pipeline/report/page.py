@@ -5,19 +5,19 @@ import hashlib
 
 from markupsafe import Markup
 
-from pipeline import verdict
-from pipeline.atomic import write_text
-from pipeline.errors import first_five
+from pipeline.core.atomic import write_text
+from pipeline.core.errors import first_five
 from pipeline.report import embedding_map
 from pipeline.report.evidence import Evidence
 from pipeline.report.rendering import asset, render
 from pipeline.report.sections import SECTIONS
-from pipeline.verdict import Verdict
+from pipeline.verdict import schema
+from pipeline.verdict.schema import Verdict
 
 
 def write(evidence: Evidence) -> None:
     """Write the page."""
-    write_text(verdict.PAGE, page(evidence))
+    write_text(schema.PAGE, page(evidence))
 
 
 def page(evidence: Evidence) -> str:

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from pipeline.tables import write_csv
-from pipeline.verdict import PLOTS, Verdict
+from pipeline.core.tables import write_csv
+from pipeline.verdict.schema import PLOTS, Verdict
 
 
 def write(verdict: Verdict) -> list[Path]:

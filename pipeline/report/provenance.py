@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline import runs
+from pipeline.core.stamps import Stamp
 from pipeline.embeddings import matrix, skipped
+from pipeline.evaluation import runs
+from pipeline.evaluation.runs import Run
 from pipeline.report.evidence import Evidence
-from pipeline.runs import Run
-from pipeline.stamps import Stamp
 
 
 @dataclass(frozen=True)

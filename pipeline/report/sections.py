@@ -15,7 +15,7 @@ from pipeline.report.evidence import Evidence
 from pipeline.report.galleries import galleries
 from pipeline.report.provenance import origins
 from pipeline.report.rendering import render
-from pipeline.verdict import Result
+from pipeline.verdict.schema import Result
 
 
 @dataclass(frozen=True)

@@ -4,13 +4,14 @@ from collections.abc import Callable
 
 import numpy as np
 
-from pipeline import judging
-from pipeline.cost import Cost, duration
-from pipeline.evaluation import clusters, metrics
+from pipeline.core.cost import Cost, duration
+from pipeline.core.tables import aligned
+from pipeline.evaluation import clusters
 from pipeline.evaluation.comparison import Estimate
-from pipeline.evaluation.metrics import OF_PROBABILITIES
-from pipeline.judging import Scored
-from pipeline.tables import aligned
+from pipeline.evaluation.scoring import metrics
+from pipeline.evaluation.scoring.metrics import OF_PROBABILITIES
+from pipeline.verdict import judge
+from pipeline.verdict.judge import Scored
 
 UNITS = (*OF_PROBABILITIES, "cost")
 """Metrics that are no share of something, so that percent would mislead."""
@@ -25,15 +26,15 @@ def compared(scored: Scored, frozen: tuple[Cost, Cost]) -> str:
 
     """
     names, (pair,) = [run.id for run in scored.finished], scored.pairs
-    first, second = (judging.estimates(scored, number) for number in (0, 1))
+    first, second = (judge.estimates(scored, number) for number in (0, 1))
     rows = [["", *names, "second - first"]]
     for metric in (name for name in first if name in second):
         word = _number if metric in UNITS else _percent
         rows.append([metric, word(first[metric], ""), word(second[metric], ""), word(_difference(scored, metric), "+")])
-    costs = [judging.cost_of(run, part) for run, part in zip(scored.finished, frozen, strict=True)]
+    costs = [judge.cost_of(run, part) for run, part in zip(scored.finished, frozen, strict=True)]
     test = "sign-flip" if scored.units.grouped else "McNemar"
     ratio = costs[1].cpu_seconds / max(costs[0].cpu_seconds, 1e-9)
-    per_1000 = [judging.seconds_per_1000(run, part) for run, part in zip(scored.finished, frozen, strict=True)]
+    per_1000 = [judge.seconds_per_1000(run, part) for run, part in zip(scored.finished, frozen, strict=True)]
     rows += [
         ["CPU time", *(duration(one.cpu_seconds) for one in costs), f"x {ratio:.2f}"],
         ["images through CNN", *(f"{one.images:,}" for one in costs), ""],

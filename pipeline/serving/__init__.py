@@ -1,1 +1,4 @@
-"""A trained run read back and put to use on images that no stage has seen."""
+"""A finished run on new images, and as a file for other programs (`export/`).
+
+Contract: what is said of an image equals what the pipeline said of it, within the stated tolerance.
+"""

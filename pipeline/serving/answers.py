@@ -13,11 +13,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline import heads
-from pipeline.atomic import replacing, write_json, write_text
-from pipeline.errors import InputError
+from pipeline.core.atomic import replacing, write_json, write_text
+from pipeline.core.errors import InputError
+from pipeline.core.params import Data, Params
 from pipeline.evaluation import neighbours, unlikeness
-from pipeline.evaluation.predictions import Predictions
-from pipeline.params import Data, Params
+from pipeline.evaluation.scoring.predictions import Predictions
 from pipeline.serving import places
 from pipeline.serving.embedded import New
 from pipeline.serving.trained import Trained

@@ -8,12 +8,13 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from pipeline import exclusions, processes, stamps
+from pipeline.core import processes, stamps
+from pipeline.core.errors import StateError
+from pipeline.core.params import Params
+from pipeline.data import exclusions
 from pipeline.embeddings import upkeep
 from pipeline.embeddings.cache import EmbeddingCache, keys_of
 from pipeline.embeddings.stored import Stored
-from pipeline.errors import StateError
-from pipeline.params import Params
 from pipeline.serving.trained import Trained
 
 
@@ -100,15 +101,15 @@ def _missing(sha256: Iterable[str], trained: Trained, params: Params) -> list[st
 
 def _pass(images: Mapping[str, Path], trained: Trained, params: Params) -> dict[str, str]:
     """Push images through the frozen network and append their rows; return sha256 -> reason of the bad ones."""
-    from pipeline.nn import backbones, embedding, runtime  # noqa: PLC0415  # cached rows of a plain head need no torch
+    from pipeline.networks import backbones, frozen_pass, runtime  # noqa: PLC0415  # cached rows of a plain head need no torch
     from pipeline.serving.pixels import load  # noqa: PLC0415
 
     settings, backbone = params.embed, trained.run.backbone
     loaded = backbones.load(backbone, params.backbone(backbone))
-    embedding.require_recipe(trained.embedded.recipe, loaded, settings, backbone)
+    frozen_pass.require_recipe(trained.embedded.recipe, loaded, settings, backbone)
     upkeep.register(settings.cache)
-    return embedding.run(
-        [embedding.Item(path, sha256) for sha256, path in images.items()],
+    return frozen_pass.run(
+        [frozen_pass.Item(path, sha256) for sha256, path in images.items()],
         _cache(trained, params),
         runtime.lazy(loaded.network, settings.runtime),
         loaded.framing_for(settings),

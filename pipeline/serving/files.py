@@ -4,8 +4,8 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from pipeline.errors import InputError
-from pipeline.images import SUFFIXES
+from pipeline.core.errors import InputError
+from pipeline.data.images.decoding import SUFFIXES
 
 
 def images_of(named: Sequence[str]) -> tuple[list[Path], list[str]]:

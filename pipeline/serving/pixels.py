@@ -7,18 +7,18 @@ import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
-from pipeline.errors import StateError
-from pipeline.images import BadImageError, Framing
-from pipeline.nn import embedding, runtime
-from pipeline.nn.embedding import Item, Pixels
-from pipeline.nn.finetuning.saving import Model
-from pipeline.params import Augment, Embed
+from pipeline.core.errors import StateError
+from pipeline.core.params import Augment, Embed
+from pipeline.data.images.decoding import BadImageError, Framing
+from pipeline.finetuning.saving import Model
+from pipeline.networks import frozen_pass, runtime
+from pipeline.networks.frozen_pass import Item, Pixels
 
 
 def load(item: Item, framing: Framing, augment: Augment | None = None) -> Pixels:
     """Read an image as `embedding.load`; one that has changed since it was hashed is bad, and no reason to stop."""
     try:
-        return embedding.load(item, framing, augment)
+        return frozen_pass.load(item, framing, augment)
     except StateError as error:
         raise BadImageError("gone, or changed while it was read; predict it again") from error
 
@@ -37,7 +37,7 @@ def probabilities(
     forward = runtime.lazy(model.network, settings.runtime)
     found: dict[str, npt.NDArray[np.float32]] = {}
     with tqdm(total=len(items), desc="predict", unit="image", disable=None) as bar:
-        for batch, rows in embedding.rows(items, forward, model.framing, settings.batch_size, load=load):
+        for batch, rows in frozen_pass.rows(items, forward, model.framing, settings.batch_size, load=load):
             found |= {item.sha256: row for item, row in zip(batch, rows, strict=True)}
             bar.update(len(batch))
     if lost := [f"{first[one]}: gone, or changed while it was read" for one in first if one not in found]:

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from pipeline.errors import InputError
-from pipeline.params import PARAMS, Data
+from pipeline.core.errors import InputError
+from pipeline.core.params import PARAMS, Data
 
 OURS = (
     ".dvc", ".git", ".headswap", "curves", "data", "metrics", "models", "pipeline", "plots", "predictions", "reports",

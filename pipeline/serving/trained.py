@@ -7,21 +7,23 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from pipeline import heads, manifest, runs, stamps
+from pipeline import heads
+from pipeline.core import stamps
+from pipeline.core.errors import StateError
+from pipeline.core.params import Params
+from pipeline.data import manifest
+from pipeline.data.manifest import Manifest
 from pipeline.embeddings import matrix, skipped
 from pipeline.embeddings.matrix import Embeddings
-from pipeline.errors import StateError
-from pipeline.evaluation import decisions
+from pipeline.evaluation import decisions, runs
 from pipeline.evaluation.decisions import Rule
+from pipeline.evaluation.runs import Run
 from pipeline.heads import inputs
 from pipeline.heads.calibration import Calibrated
 from pipeline.heads.types import Classifier, Ints
-from pipeline.manifest import Manifest
-from pipeline.params import Params
-from pipeline.runs import Run
 
 if TYPE_CHECKING:  # a scikit-learn head needs no torch
-    from pipeline.nn.finetuning.saving import Model
+    from pipeline.finetuning.saving import Model
 
 
 @dataclass(frozen=True)
@@ -89,7 +91,7 @@ def _put_together(run: Run, params: Params) -> Trained:
     if run.kind == "head":
         head = heads.load(folder, run.stamp)
     else:
-        from pipeline.nn.finetuning import saving  # noqa: PLC0415
+        from pipeline.finetuning import saving  # noqa: PLC0415
 
         network = saving.load(folder, run.stamp)
     return Trained(run, head, network, rule, table, embedded, row)

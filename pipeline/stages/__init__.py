@@ -1,1 +1,1 @@
-"""One module per DVC stage, under the stage's name; each a thin main(params) -> summary line."""
+"""A file for each stage of dvc.yaml; `main` is its recipe, and returns the line that ends it."""

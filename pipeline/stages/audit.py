@@ -2,11 +2,11 @@
 
 import json as json_
 
-from pipeline.errors import CheckFailed, InputError, first_five
+from pipeline.core.errors import CheckFailed, InputError, first_five
+from pipeline.core.params import Params
+from pipeline.core.printable import printable
 from pipeline.lineage import chain
-from pipeline.lineage.auditing.audit import Audit, audit
-from pipeline.params import Params
-from pipeline.printable import printable
+from pipeline.lineage.audit.audit import Audit, audit
 
 REMEDY = "what to do: docs/lineage.md, When something was altered"
 

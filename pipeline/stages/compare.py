@@ -7,16 +7,20 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
-from pipeline import concerns, judging, manifest, runs, stamps, thumbnails, verdict
+from pipeline.core import stamps
+from pipeline.core.errors import InputError, StateError
+from pipeline.core.params import Params
+from pipeline.data import manifest
+from pipeline.data.images import thumbnails
 from pipeline.embeddings import matrix, skipped
-from pipeline.errors import InputError, StateError
-from pipeline.evaluation import condensed, curves, surveys
-from pipeline.judging import Background
-from pipeline.params import Params
+from pipeline.evaluation import curves, runs, surveys
+from pipeline.evaluation.scoring import condensed
 from pipeline.quality import files
 from pipeline.report import page, plots, terminal
 from pipeline.report.evidence import Evidence
-from pipeline.verdict import Verdict
+from pipeline.verdict import concerns, judge, schema
+from pipeline.verdict.judge import Background
+from pipeline.verdict.schema import Verdict
 
 
 def main(params: Params, run: Sequence[str] = ()) -> str:
@@ -38,18 +42,18 @@ def main(params: Params, run: Sequence[str] = ()) -> str:
         surveys={backbone: surveys.read(backbone) for backbone in backbones},
     )
     table, found = manifest.read(), files.read()
-    scored = judging.score(finished, params, table.group_of())
-    judged = _with(failed, judging.judge(scored, background, params))
+    scored = judge.score(finished, params, table.group_of())
+    judged = _with(failed, judge.judge(scored, background, params))
     judged = concerns.beside(judged, scored.test[0].image_id, table, found)
     evidence = Evidence(judged, finished, scored.decided, table, background.surveys, embedded, thumbnails.read(), found)
-    verdict.write(judged)
+    schema.write(judged)
     tables = plots.write(judged)
     page.write(evidence)
-    made = stamps.hashes([verdict.VERDICT, verdict.SCORES, verdict.PAGE, *tables])
+    made = stamps.hashes([schema.VERDICT, schema.SCORES, schema.PAGE, *tables])
     shown = {**stamps.read(manifest.STAMP).outputs, **stamps.read(thumbnails.STAMP).outputs}
     shown |= stamps.hashes([files.FINDINGS])
-    stamps.write(verdict.STAMP, stamps.Stamp("compare", made, {**judged.inputs, **shown}))
-    return concerns.summary(judged.sentence, judged.notes, verdict.PAGE)
+    stamps.write(schema.STAMP, stamps.Stamp("compare", made, {**judged.inputs, **shown}))
+    return concerns.summary(judged.sentence, judged.notes, schema.PAGE)
 
 
 def _with(failed: Mapping[tuple[str, str], str], judged: Verdict) -> Verdict:
@@ -74,4 +78,4 @@ def _two(params: Params, named: Sequence[str]) -> str:
         runs.made_again_by_dvc(params, second.backbone, second.name),
     ):
         frozen = matrix.read_cost(first.backbone), matrix.read_cost(second.backbone)
-        return terminal.compared(judging.score([first, second], params, manifest.read().group_of()), frozen)
+        return terminal.compared(judge.score([first, second], params, manifest.read().group_of()), frozen)

@@ -1,9 +1,8 @@
 """complete: the last stage; fails where a run did, for `train` and `finetune` let the others be judged first."""
 
-from pipeline import runs
-from pipeline.errors import CheckFailed
-from pipeline.evaluation import curves
-from pipeline.params import Params
+from pipeline.core.errors import CheckFailed
+from pipeline.core.params import Params
+from pipeline.evaluation import curves, runs
 
 
 def main(params: Params) -> str:

@@ -6,17 +6,20 @@ from collections.abc import Sequence
 import numpy as np
 from tqdm import tqdm
 
-from pipeline import heads, manifest, stamps, subsets
-from pipeline.cost import Cost
+from pipeline import heads
+from pipeline.core import stamps
+from pipeline.core.cost import Cost
+from pipeline.core.errors import InputError, RefusedError, one_line
+from pipeline.core.params import Params
+from pipeline.data import manifest
+from pipeline.data.splits import subsets
+from pipeline.data.splits.subsets import Subset
 from pipeline.embeddings import matrix
-from pipeline.errors import InputError, RefusedError, one_line
 from pipeline.evaluation import curves
 from pipeline.evaluation.curves import Curve, Point
 from pipeline.heads import curve as of_heads
 from pipeline.heads import inputs
 from pipeline.heads.inputs import Inputs
-from pipeline.params import Params
-from pipeline.subsets import Subset
 
 
 def main(params: Params, backbone: str, *, dry_run: bool = False) -> str:
@@ -65,7 +68,7 @@ def _price(params: Params, backbone: str, drawn: Sequence[Subset]) -> list[str]:
     """Say what the plans' share would take; that of heads is seconds."""
     if not params.curve.plans:
         return []
-    from pipeline.nn.finetuning import curve as of_plans  # noqa: PLC0415  # heads must not pay for torch
+    from pipeline.finetuning import curve as of_plans  # noqa: PLC0415  # heads must not pay for torch
 
     prices = []
     for plan in params.curve.plans:
@@ -89,7 +92,7 @@ def _trained(
         with inputs.cluster(params, backbone) as cluster:
             points, costs, failed = of_heads.points(params, given, drawn, cluster, done)
         for plan in params.curve.plans:
-            from pipeline.nn.finetuning import curve as of_plans  # noqa: PLC0415
+            from pipeline.finetuning import curve as of_plans  # noqa: PLC0415
 
             bar.set_postfix_str(plan)
             try:

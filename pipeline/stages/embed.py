@@ -7,18 +7,21 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline import engines, manifest, processes, splits, stamps
-from pipeline.atomic import write_json
+from pipeline.cluster import joined
+from pipeline.core import processes, stamps
+from pipeline.core.atomic import write_json
+from pipeline.core.errors import InputError, first_five
+from pipeline.core.params import BackboneEntry, Embed, Params
+from pipeline.data import manifest
+from pipeline.data.manifest import Manifest
+from pipeline.data.splits import methods
 from pipeline.embeddings import matrix, skipped, upkeep
 from pipeline.embeddings.cache import EmbeddingCache, Keys, Recipe, keys_of, sha256_of
 from pipeline.embeddings.matrix import Rows
-from pipeline.errors import InputError, first_five
-from pipeline.manifest import Manifest
-from pipeline.nn import backbones, embedding, runtime, units, workers
-from pipeline.nn.backbones import Loaded
-from pipeline.nn.embedding import Item
-from pipeline.nn.workers import Job
-from pipeline.params import BackboneEntry, Embed, Params
+from pipeline.networks import backbones, frozen_pass, runtime, units, workers
+from pipeline.networks.backbones import Loaded
+from pipeline.networks.frozen_pass import Item
+from pipeline.networks.workers import Job
 
 
 def main(params: Params, backbone: str, *, dry_run: bool = False) -> str:
@@ -33,7 +36,7 @@ def main(params: Params, backbone: str, *, dry_run: bool = False) -> str:
     entry, table = params.backbone(backbone), manifest.read()
     table.require_folder(params.data.folder)
     loaded = backbones.load(backbone, entry)
-    recipe = embedding.recipe_of(loaded.identity, params.embed)
+    recipe = frozen_pass.recipe_of(loaded.identity, params.embed)
     if dry_run:
         images = _Part(EmbeddingCache(params.embed.cache, recipe), table, range(len(table)))
         return _forecast(images, table, params.embed)
@@ -55,19 +58,19 @@ class _Pass:
         if self.params.embed.engine.backend == "local":
             return self._here(items, cache)
         job = self._job(cache.recipe)
-        with workers.agreed(job, items[0]) as identity, engines.joined(job.settings.engine, identity) as cluster:
+        with workers.agreed(job, items[0]) as identity, joined(job.settings.engine, identity) as cluster:
             return units.run(cluster, job, cache, items)
 
     def _here(self, items: Sequence[Item], cache: EmbeddingCache) -> dict[str, str]:
         settings = self.params.embed
-        undecodable = embedding.run(
+        undecodable = frozen_pass.run(
             items,
             cache,
             self.forward,
             framing=self.loaded.framing_for(settings),
             batch_size=settings.batch_size,
             dtype=settings.dtype,
-            load=partial(embedding.load, augment=settings.augment),
+            load=partial(frozen_pass.load, augment=settings.augment),
         )
         cache.refresh()  # another writer's rows may be older than ours, and the oldest is everyone's
         return undecodable
@@ -87,13 +90,13 @@ def _embed(params: Params, backbone: str, frozen: _Pass, recipe: Recipe, table: 
     undecodable = frozen.run(missing, images.cache)
     _report_bad_images(table, undecodable, settings.on_bad_image)
     kept = [row for row in range(len(table)) if table.sha256[row] not in undecodable]
-    splits.require_left(table, kept, "the others of its images cannot be decoded")
+    methods.require_left(table, kept, "the others of its images cannot be decoded")
 
     images = _Part(images.cache, table, kept)
     train = [row for row, at in enumerate(kept) if table.split[at] == "train"]
     copied = np.repeat(train, settings.copies)  # the further views of one image lie together
     further = _Part(
-        EmbeddingCache(settings.cache, embedding.augmented(recipe, settings)),
+        EmbeddingCache(settings.cache, frozen_pass.augmented(recipe, settings)),
         table,
         [kept[row] for row in copied],
         list(range(1, settings.copies + 1)) * len(train),

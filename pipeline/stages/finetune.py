@@ -4,17 +4,19 @@ from dataclasses import asdict
 
 import numpy as np
 
-from pipeline import manifest, runs, stamps
-from pipeline.cost import duration
-from pipeline.evaluation.predictions import Predictions
-from pipeline.nn import runtime
-from pipeline.nn.finetuning import examples, fitting, forecast, inputs, prediction, processes, saving
-from pipeline.nn.finetuning.checkpoints import Checkpoint
-from pipeline.nn.finetuning.inputs import Inputs
-from pipeline.nn.finetuning.processes import Processes
-from pipeline.nn.finetuning.task import Finetuned
-from pipeline.params import Params
-from pipeline.tables import Table
+from pipeline.core import stamps
+from pipeline.core.cost import duration
+from pipeline.core.params import Params
+from pipeline.core.tables import Table
+from pipeline.data import manifest
+from pipeline.evaluation import runs
+from pipeline.evaluation.scoring.predictions import Predictions
+from pipeline.finetuning import examples, fitting, forecast, inputs, prediction, processes, saving
+from pipeline.finetuning.checkpoints import Checkpoint
+from pipeline.finetuning.inputs import Inputs
+from pipeline.finetuning.processes import Processes
+from pipeline.finetuning.task import Finetuned
+from pipeline.networks import runtime
 
 
 def main(params: Params, backbone: str, plan: str, *, dry_run: bool = False) -> str:

@@ -5,10 +5,11 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from pipeline import exclusions, manifest, sources, splits
-from pipeline.errors import InputError
-from pipeline.manifest import Manifest, Record, stored_path
-from pipeline.params import Params
+from pipeline.core.errors import InputError
+from pipeline.core.params import Params
+from pipeline.data import exclusions, manifest, sources
+from pipeline.data.manifest import Manifest, Record, stored_path
+from pipeline.data.splits import methods
 
 
 def main(params: Params) -> str:
@@ -42,14 +43,14 @@ def _prepare(params: Params) -> str:
         sha256=contents,
         label=[record.label for record in records],
         group=[record.group for record in records],
-        split=splits.assign(records, contents, params.split, params.seed),
+        split=methods.assign(records, contents, params.split, params.seed),
     )
     gone = len(every) - len(records)
     manifest.write(table, facts={**manifest.told(params), "excluded": gone})
     counts = Counter(table.split)
     dealt = ", ".join(f"{counts[split]} {split}" for split in manifest.SPLITS)
     notes = [f"{gone} left out by {exclusions.EXCLUDED}"] if gone else []
-    if merged := splits.merged(records, contents, params.split):
+    if merged := methods.merged(records, contents, params.split):
         notes.append(f"groups merged, for they share images with others: {merged}")
     counted = f"{len(table)} images, {len(set(contents))} distinct, {len(table.classes)} classes"
     return "; ".join([f"{counted}: {dealt}", *notes])

@@ -10,16 +10,16 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from pipeline import exclusions, manifest, stamps
+from pipeline.core import stamps
+from pipeline.core.errors import CheckFailed
+from pipeline.core.params import Params
+from pipeline.data import exclusions, manifest
+from pipeline.data.exclusions import EXCLUDED
+from pipeline.data.manifest import Manifest
 from pipeline.embeddings import matrix
-from pipeline.errors import CheckFailed
-from pipeline.exclusions import EXCLUDED
 from pipeline.heads import inputs
 from pipeline.heads.types import chosen_rows
-from pipeline.lineage.auditing import leaks
-from pipeline.manifest import Manifest
-from pipeline.params import Params
-from pipeline.quality import decisions, files, signatures
+from pipeline.quality import decisions, files, leaks, signatures
 from pipeline.quality.checks import CHECKS
 from pipeline.quality.findings import Material
 

@@ -3,7 +3,9 @@
 import numpy as np
 from tqdm import tqdm
 
-from pipeline import manifest, stamps
+from pipeline.core import stamps
+from pipeline.core.params import Params
+from pipeline.data import manifest
 from pipeline.embeddings import matrix
 from pipeline.evaluation import projection, surveys, transferability
 from pipeline.evaluation.surveys import Survey
@@ -11,7 +13,6 @@ from pipeline.evaluation.transferability import Transferability
 from pipeline.heads import inputs
 from pipeline.heads.inputs import Inputs
 from pipeline.heads.types import chosen_rows
-from pipeline.params import Params
 
 MOST = 20_000
 """Training images to score: their similarities, n x n, decide the time."""

@@ -2,8 +2,9 @@
 
 from tqdm import tqdm
 
-from pipeline import manifest, thumbnails
-from pipeline.params import Params
+from pipeline.core.params import Params
+from pipeline.data import manifest
+from pipeline.data.images import thumbnails
 
 
 def main(params: Params) -> str:

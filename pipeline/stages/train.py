@@ -6,15 +6,18 @@ from typing import Any
 
 import numpy as np
 
-from pipeline import heads, manifest, runs, stamps
-from pipeline.cost import measured, typical_seconds
+from pipeline import heads
+from pipeline.core import stamps
+from pipeline.core.cost import measured, typical_seconds
+from pipeline.core.errors import RefusedError
+from pipeline.core.params import HeadEntry, Params
+from pipeline.data import manifest
 from pipeline.embeddings import matrix
-from pipeline.errors import RefusedError
-from pipeline.evaluation.predictions import Predictions
+from pipeline.evaluation import runs
+from pipeline.evaluation.scoring.predictions import Predictions
 from pipeline.heads import inputs
 from pipeline.heads.metering import Metered
 from pipeline.heads.types import Classifier, Features
-from pipeline.params import HeadEntry, Params
 
 
 def main(params: Params, backbone: str, head: str) -> str:

@@ -3,14 +3,14 @@ import contextlib
 import pytest
 
 from pipeline.cli import main
-from pipeline.errors import InputError
+from pipeline.core.errors import InputError
 from tests.conftest import Project
 
 
 def test_it_lists_the_catalogue_and_the_entries_of_params(
     project: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from pipeline.nn import backbones
+    from pipeline.networks import backbones
 
     few = {name: backbones.BACKBONES[name] for name in ("efficientnet_lite0", "resnet18", "tiny")}
     monkeypatch.setattr(backbones, "BACKBONES", few)

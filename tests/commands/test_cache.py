@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import runs
 from pipeline.cli import main
 from pipeline.commands.cache import OLD
 from pipeline.embeddings import indexes, upkeep
+from pipeline.evaluation import runs
 from tests.conftest import Project, write_image
 
 ROOT = Path(".headswap/embeddings")

@@ -17,12 +17,13 @@ import pytest
 from dvc.lock import LockError
 from ruamel.yaml import YAML
 
-from pipeline import locks, manifest, params
 from pipeline.cli import main
 from pipeline.commands import diff
-from pipeline.errors import StateError
-from pipeline.evaluation.metrics import METRICS
-from pipeline.lineage.differences.revisions import Revision
+from pipeline.core import locks, params
+from pipeline.core.errors import StateError
+from pipeline.data import manifest
+from pipeline.evaluation.scoring.metrics import METRICS
+from pipeline.lineage.diff.revisions import Revision
 from tests.conftest import REPOSITORY, Project
 
 

@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import processes, wedged
 from pipeline.cli import VERBS, main
 from pipeline.commands import doctor
+from pipeline.core import processes
+from pipeline.repair import leftovers
 from pipeline.stages import embed, prepare
 from tests.conftest import Project
 
@@ -96,7 +97,7 @@ def test_an_engine_that_nobody_runs_is_a_line(project: Project, capsys: Said) ->
 def test_without_its_tools_and_repositories_it_says_what_to_run(
     project: Project, monkeypatch: pytest.MonkeyPatch, capsys: Said
 ) -> None:
-    wedged.DVC.rename("elsewhere")
+    leftovers.DVC.rename("elsewhere")
     monkeypatch.setenv("PATH", "/nowhere")
     assert main(["doctor"]) == 2
     error = capsys.readouterr().err
@@ -392,5 +393,5 @@ def test_a_temporary_file_that_its_writer_renames_meanwhile_is_no_finding(
             yield found
 
     monkeypatch.setattr(os, "walk", walk)
-    assert list(wedged._temporaries(project.write())) == []
-    assert "0.0 MB: removed" in wedged._remove_all([half])
+    assert list(leftovers._temporaries(project.write())) == []
+    assert "0.0 MB: removed" in leftovers._remove_all([half])

@@ -16,12 +16,15 @@ import onnxruntime
 import pytest
 from PIL import Image
 
-from pipeline import heads, images, manifest, runs
+from pipeline import heads
 from pipeline.commands import export
-from pipeline.errors import InputError, StateError
-from pipeline.exporting import parity, prepare, requirements
-from pipeline.images import Framing
-from pipeline.nn import backbones
+from pipeline.core.errors import InputError, StateError
+from pipeline.data import manifest
+from pipeline.data.images import decoding
+from pipeline.data.images.decoding import Framing
+from pipeline.evaluation import runs
+from pipeline.networks import backbones
+from pipeline.serving.export import parity, prepare, requirements
 from pipeline.stages import train
 from tests import faults
 from tests.conftest import CLASSES, REPOSITORY, SIZE, Project, lay_out
@@ -63,7 +66,7 @@ def pixels(paths: list[str], path: str) -> np.ndarray:
     """Decode images as the file itself says."""
     framing = told(path)["framing"]
     shape = Framing(framing["size"], framing["crop"], framing["scaled_jpeg"])
-    return np.stack([images.pixels(Path(one).read_bytes(), shape) for one in paths])
+    return np.stack([decoding.pixels(Path(one).read_bytes(), shape) for one in paths])
 
 
 def stored(name: str) -> tuple[list[str], np.ndarray]:
@@ -262,7 +265,7 @@ def test_the_documented_lines_of_python_say_what_predict_says_of_every_kind_of_f
     assert [len(block.splitlines()) <= 25 for block in shown] == [True, True]
     for name, row in zip(given, pq.read_table("out.parquet").to_pylist(), strict=True):
         Path("photo.jpg").write_bytes(given[name])
-        fed = images.pixels(given[name], Framing(SIZE, 0.875))
+        fed = decoding.pixels(given[name], Framing(SIZE, 0.875))
         for block in shown:
             variables: dict[str, Any] = {}
             exec(block, variables)
@@ -272,9 +275,9 @@ def test_the_documented_lines_of_python_say_what_predict_says_of_every_kind_of_f
 
 
 def test_an_image_is_prepared_for_the_file_as_predict_reads_it(project: Project) -> None:
-    from pipeline.nn.embedding import Item
+    from pipeline.core.stamps import sha256_file
+    from pipeline.networks.frozen_pass import Item
     from pipeline.serving import pixels as serving
-    from pipeline.stamps import sha256_file
 
     params = project.write(embed={"scaled_jpeg": True})
     metadata = {
@@ -287,5 +290,7 @@ def test_an_image_is_prepared_for_the_file_as_predict_reads_it(project: Project)
 
 
 def test_preparing_an_image_loads_no_large_library() -> None:
-    code = "import sys, pipeline.exporting.prepare; sys.exit(bool({'torch', 'sklearn', 'onnx'} & set(sys.modules)))"
+    code = (
+        "import sys, pipeline.serving.export.prepare; sys.exit(bool({'torch', 'sklearn', 'onnx'} & set(sys.modules)))"
+    )
     assert subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, check=False).returncode == 0

@@ -11,12 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import exclusions, locks, manifest, params, processes, runs
 from pipeline.cli import main
+from pipeline.core import locks, params, processes
+from pipeline.data import exclusions, manifest
 from pipeline.embeddings import matrix, upkeep
 from pipeline.embeddings.cache import EmbeddingCache, keys_of
-from pipeline.lineage.auditing import forgotten
-from pipeline.nn import backbones
+from pipeline.evaluation import runs
+from pipeline.lineage.audit import forgotten
+from pipeline.networks import backbones
 from pipeline.stages import prepare
 from tests.conftest import TINY, Project, lay_out
 from tests.faults import fail_the_nth

@@ -13,13 +13,14 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
-from pipeline import exclusions, params
 from pipeline.commands import init
-from pipeline.errors import InputError
-from pipeline.manifest import stored_path
-from pipeline.params import Params
+from pipeline.core import params
+from pipeline.core.errors import InputError
+from pipeline.core.params import Params
+from pipeline.core.stamps import sha256_file
+from pipeline.data import exclusions
+from pipeline.data.manifest import stored_path
 from pipeline.stages import prepare
-from pipeline.stamps import sha256_file
 from tests.conftest import CLASSES, Project, write_image
 
 

@@ -11,12 +11,15 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline import cli, exclusions, heads, manifest, processes, runs
+from pipeline import cli, heads
 from pipeline.commands import predict
+from pipeline.core import processes
+from pipeline.core.errors import InputError, StateError
+from pipeline.core.params import Params
+from pipeline.data import exclusions, manifest
 from pipeline.embeddings.cache import EmbeddingCache
-from pipeline.errors import InputError, StateError
-from pipeline.evaluation.predictions import Predictions
-from pipeline.params import Params
+from pipeline.evaluation import runs
+from pipeline.evaluation.scoring.predictions import Predictions
 from tests import faults
 from tests.conftest import CLASSES, Project, lay_out, write_image
 from tests.heads.examples import QUICK, fit
@@ -306,7 +309,7 @@ def test_a_model_that_left_the_list_answers_while_nothing_else_changed(project: 
 
 
 def test_a_forgotten_image_is_not_looked_at(project: Project, capsys: pytest.CaptureFixture[str]) -> None:
-    from pipeline.stamps import sha256_file
+    from pipeline.core.stamps import sha256_file
 
     for number in range(2):
         write_image(Path(f"new/{number}.png"), "red", 100 + number)

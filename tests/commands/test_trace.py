@@ -9,16 +9,19 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import manifest, params, runs, stamps, verdict
 from pipeline.cli import main
 from pipeline.commands import trace as command
+from pipeline.core import params, stamps
+from pipeline.data import manifest
 from pipeline.embeddings import matrix
-from pipeline.evaluation import predictions
+from pipeline.evaluation import runs
+from pipeline.evaluation.scoring import predictions
 from pipeline.lineage import chain
-from pipeline.lineage.tracing.branch import Branch
-from pipeline.lineage.tracing.trace import trace
+from pipeline.lineage.trace.branch import Branch
+from pipeline.lineage.trace.trace import trace
 from pipeline.quality import files as findings
 from pipeline.stages import embed, prepare, train
+from pipeline.verdict import schema
 from tests.conftest import REPOSITORY, Project
 from tests.stages.spine import run, undrawn
 
@@ -103,7 +106,7 @@ class TestBack:
         assert told[at + 1] == "imported from s3://bucket/photos"
 
     def test_a_metric_has_its_validation_value_and_its_test_value_with_interval(self, finished: Project) -> None:
-        (result,) = [one for one in verdict.read()["results"] if one["name"] == "last"]
+        (result,) = [one for one in schema.read()["results"] if one["name"] == "last"]
         value, low, high = (result["test"]["brier"][name] for name in ("value", "low", "high"))
         found = lines("last:brier")
         assert f"validation: {result['validation']['brier']:.4f} on 6 images" in found

@@ -7,12 +7,12 @@ import h5py
 import numpy as np
 import pytest
 
-from pipeline import stamps
-from pipeline.cost import Cost
+from pipeline.core import stamps
+from pipeline.core.cost import Cost
+from pipeline.core.errors import StateError
 from pipeline.embeddings import cache as caches
 from pipeline.embeddings.cache import Added, EmbeddingCache, Floats, Keys, Shard, keys_of, read_shard, sha256_of
 from pipeline.embeddings.hdf5 import Array
-from pipeline.errors import StateError
 
 RECIPE = {"backbone": "tiny", "dtype": "float16"}
 KEYS = keys_of(stamps.sha256_bytes(str(n).encode()) for n in range(10))

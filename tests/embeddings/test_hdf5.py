@@ -10,9 +10,9 @@ import h5py
 import numpy as np
 import pytest
 
-from pipeline import stamps
+from pipeline.core import stamps
+from pipeline.core.errors import StateError
 from pipeline.embeddings import cache, matrix
-from pipeline.errors import StateError
 from tests.conftest import REPOSITORY
 
 RECIPE_SHA256 = "a" * 64

@@ -8,12 +8,12 @@ import h5py
 import numpy as np
 import pytest
 
-from pipeline import stamps
-from pipeline.cost import Cost
+from pipeline.core import stamps
+from pipeline.core.cost import Cost
+from pipeline.core.errors import StateError
 from pipeline.embeddings import cache as caches
 from pipeline.embeddings import indexes, upkeep
 from pipeline.embeddings.cache import EmbeddingCache, read_shard, sha256_of
-from pipeline.errors import StateError
 from tests.embeddings.test_cache import KEYS, RECIPE, ROWS, gathered
 
 ROOT = Path("c")

@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from pipeline import stamps
+from pipeline.core import stamps
+from pipeline.core.errors import StateError
 from pipeline.embeddings import matrix
 from pipeline.embeddings.matrix import Block, Rows
-from pipeline.errors import StateError
 from tests.faults import fail_the_nth
 
 RECIPE = {"backbone": "tiny", "dtype": "float16"}

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipeline.core.errors import StateError
 from pipeline.embeddings import placing
-from pipeline.errors import StateError
 
 ROWS = np.arange(40, dtype=np.float32).reshape(10, 4)
 OFFSET = 7

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline import stamps
-from pipeline.cost import Cost
+from pipeline.core import stamps
+from pipeline.core.cost import Cost
 from pipeline.embeddings import indexes, upkeep
 from pipeline.embeddings.cache import SCHEMA_VERSION, EmbeddingCache, keys_of, sha256_of, write_shard
 from pipeline.embeddings.upkeep import Change, Stored

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from pipeline.evaluation.predictions import Predictions
+from pipeline.evaluation.scoring.predictions import Predictions
 
 
 def predictions(seed: int = 0, n: int = 60, classes: int = 3, skill: float = 1.0) -> Predictions:

@@ -6,7 +6,7 @@ from scipy.stats import binom
 
 from pipeline.evaluation import comparison
 from pipeline.evaluation.groups import Units
-from pipeline.evaluation.predictions import Predictions
+from pipeline.evaluation.scoring.predictions import Predictions
 from tests.evaluation.examples import predictions
 
 

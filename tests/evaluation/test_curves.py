@@ -3,8 +3,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.cost import Cost
-from pipeline.errors import StateError
+from pipeline.core.cost import Cost
+from pipeline.core.errors import StateError
 from pipeline.evaluation import curves
 from pipeline.evaluation.curves import Curve, Point
 

@@ -5,9 +5,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.errors import InputError
-from pipeline.evaluation import comparison, decisions, metrics
-from pipeline.evaluation.predictions import Predictions
+from pipeline.core.errors import InputError
+from pipeline.evaluation import comparison, decisions
+from pipeline.evaluation.scoring import metrics
+from pipeline.evaluation.scoring.predictions import Predictions
 from tests.evaluation.examples import predictions
 
 

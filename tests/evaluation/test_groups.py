@@ -12,7 +12,7 @@ from scipy.stats import binomtest, t
 from benchmarks import groups as simulation
 from pipeline.evaluation import clusters, comparison, pairs
 from pipeline.evaluation.groups import FEWEST, PLAIN, Units
-from pipeline.evaluation.predictions import Predictions
+from pipeline.evaluation.scoring.predictions import Predictions
 from tests.evaluation.examples import predictions
 
 

@@ -5,10 +5,10 @@ from hypothesis import strategies as st
 from sklearn import metrics as reference
 from sklearn.calibration import calibration_curve
 
-from pipeline.errors import StateError
-from pipeline.evaluation import metrics
-from pipeline.evaluation.metrics import Judged
-from pipeline.evaluation.predictions import Predictions
+from pipeline.core.errors import StateError
+from pipeline.evaluation.scoring import metrics
+from pipeline.evaluation.scoring.metrics import Judged
+from pipeline.evaluation.scoring.predictions import Predictions
 from tests.evaluation.examples import predictions
 
 IN_SCIKIT_LEARN = [name for name in metrics.METRICS if name != "calibration_error"]

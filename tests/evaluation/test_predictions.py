@@ -3,9 +3,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline import stamps
-from pipeline.errors import StateError
-from pipeline.evaluation import predictions
+from pipeline.core import stamps
+from pipeline.core.errors import StateError
+from pipeline.evaluation.scoring import predictions
 from tests.evaluation import examples
 
 

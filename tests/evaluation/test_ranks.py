@@ -8,11 +8,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline import stamps
-from pipeline.errors import StateError
-from pipeline.evaluation import comparison, condensed, decisions, metrics, predictions, ranks
-from pipeline.evaluation.metrics import METRICS, Judged
-from pipeline.evaluation.predictions import Floats, Predictions
+from pipeline.core import stamps
+from pipeline.core.errors import StateError
+from pipeline.evaluation import comparison, decisions
+from pipeline.evaluation.scoring import condensed, metrics, predictions, ranks
+from pipeline.evaluation.scoring.metrics import METRICS, Judged
+from pipeline.evaluation.scoring.predictions import Floats, Predictions
 from tests.evaluation import examples
 
 NAMES = ("roc_auc", "average_precision")

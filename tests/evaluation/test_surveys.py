@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.errors import StateError
+from pipeline.core.errors import StateError
 from pipeline.evaluation import surveys
 from pipeline.evaluation.surveys import Survey
 from pipeline.evaluation.transferability import Transferability

@@ -8,11 +8,11 @@ from typing import Any
 import joblib
 import numpy as np
 
+from pipeline.cluster import Here
+from pipeline.core.stamps import sha256_file
 from pipeline.embeddings import matrix
-from pipeline.engines import Here
 from pipeline.heads import Rows
 from pipeline.heads.rows import Matrix
-from pipeline.stamps import sha256_file
 from tests.heads.examples import data
 
 

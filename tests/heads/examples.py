@@ -5,9 +5,9 @@ from typing import Any
 import numpy as np
 
 from pipeline import heads
+from pipeline.core.params import Selection
 from pipeline.heads import HEADS, Rows
 from pipeline.heads.fitting import Chosen
-from pipeline.params import Selection
 
 QUICK: dict[str, dict[str, Any]] = {
     "random_forest": {"n_estimators": 10},

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from pipeline import heads
-from pipeline.errors import InputError
+from pipeline.core.errors import InputError
 from pipeline.heads import Rows, calibration
 from tests.heads.examples import selection
 

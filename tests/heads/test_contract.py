@@ -11,10 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline import heads, stamps
-from pipeline.errors import InputError
+from pipeline import heads
+from pipeline.core import stamps
+from pipeline.core.errors import InputError
 from pipeline.heads import HEADS, Rows, catalogue, search, simplicity
-from pipeline.nn import streaming
+from pipeline.networks import streaming
 from tests.conftest import REPOSITORY
 from tests.heads.examples import NEEDS_FOLDS, QUICK, data, fitted, selection
 from tests.processors import PROCESSORS

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline import folds
+from pipeline.data.splits import folds
 from pipeline.heads import HEADS
 from pipeline.heads.training import trained
 

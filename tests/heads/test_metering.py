@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import pytest
 
-from pipeline.cost import Cost
-from pipeline.engines import Here
+from pipeline.cluster import Here
+from pipeline.core.cost import Cost
 from pipeline.heads.metering import Metered, metered
 from tests.heads.elsewhere import Processes
 

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from pipeline import heads, stamps
-from pipeline.errors import StateError
+from pipeline import heads
+from pipeline.core import stamps
+from pipeline.core.errors import StateError
 from pipeline.heads import HEADS
 from tests.conftest import REPOSITORY
 from tests.heads.examples import data, fit, fitted

@@ -13,9 +13,11 @@ import numpy as np
 import pytest
 from ruamel.yaml import YAML
 
-from pipeline import cli, locks, manifest, params, stamps
+from pipeline import cli
+from pipeline.core import locks, params, stamps
+from pipeline.data import manifest
 from pipeline.embeddings import matrix
-from pipeline.lineage.auditing.audit import audit
+from pipeline.lineage.audit.audit import audit
 from tests.conftest import Project
 
 POSITIONS = 20
@@ -46,7 +48,7 @@ def kinds() -> list[str]:
         "models/tiny/last/run.json", "predictions/tiny/logreg.parquet", "predictions/tiny/last.parquet",
         "metrics/tiny/logreg.json", "plots/tiny/last/loss.csv", "reports/verdict.json", "reports/scores.json",
         "reports/plots/scores.csv", "reports/index.html", "reports/compare.json", "reports/quality.json",
-        "reports/quality.csv", "reports/quality-stamp.json", "pipeline/atomic.py",
+        "reports/quality.csv", "reports/quality-stamp.json", "pipeline/core/atomic.py",
         *(f".dvc/cache/files/md5/{md5[:2]}/{md5[2:]}" for md5 in objects), run.as_posix(),
     ]  # fmt: skip
 
@@ -282,7 +284,7 @@ def test_recomputed_rows_are_the_stored_ones(recorded: Project, capsys: pytest.C
 def test_rows_that_no_longer_match_the_code_are_found_by_recomputing(
     recorded: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from pipeline.nn import views
+    from pipeline.networks import views
 
     real = views.pixels
     monkeypatch.setattr(views, "pixels", lambda *given: np.ascontiguousarray(real(*given)[:, ::-1]))
@@ -294,9 +296,9 @@ def test_rows_that_no_longer_match_the_code_are_found_by_recomputing(
 def test_a_recipe_that_no_longer_matches_the_code_is_found_by_recomputing(
     recorded: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from pipeline.nn import embedding
+    from pipeline.networks import frozen_pass
 
-    monkeypatch.setattr(embedding, "CODE_VERSION", embedding.CODE_VERSION + 1)
+    monkeypatch.setattr(frozen_pass, "CODE_VERSION", frozen_pass.CODE_VERSION + 1)
     (finding,) = audit(params.load(), recomputed=5).findings
     assert finding.place == "data/embeddings/tiny.h5: recipe: code_version"
 
@@ -312,7 +314,7 @@ def test_an_impossible_number_to_recompute_is_refused(recorded: Project, argumen
 def test_weights_that_nothing_pins_are_said(
     recorded: Project, monkeypatch: pytest.MonkeyPatch, digits: int, said: str | None
 ) -> None:
-    from pipeline.lineage.auditing import vouching
+    from pipeline.lineage.audit import vouching
 
     old = stamps.read(matrix.stamp_path("tiny"))
     new = stamps.Stamp(**{**asdict(old), "facts": {**old.facts, "weights_pinned": digits}})

@@ -19,12 +19,12 @@ from openlineage.client.generated import base
 from openlineage.client.serde import Serde
 from prov.model import ProvDocument
 
-from pipeline import locks, stamps
-from pipeline.atomic import write_json
 from pipeline.cli import main
+from pipeline.core import locks, stamps
+from pipeline.core.atomic import write_json
+from pipeline.core.locks import Entry, Lock, Locked
 from pipeline.lineage import chain
-from pipeline.lineage.exporting import openlineage, prov
-from pipeline.locks import Entry, Lock, Locked
+from pipeline.lineage.export import openlineage, prov
 from tests.conftest import REPOSITORY, Project
 
 # Whatever a person could name a file, a stage or a parameter.

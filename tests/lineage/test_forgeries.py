@@ -13,17 +13,20 @@ import pyarrow.parquet as pq
 import pytest
 from dvc.repo import Repo
 
-from pipeline import exclusions, manifest, params, runs, stamps, verdict
+from pipeline.core import params, stamps
+from pipeline.core.errors import StateError
+from pipeline.core.mismatches import Mismatch
+from pipeline.data import exclusions, manifest
 from pipeline.embeddings import matrix, upkeep
 from pipeline.embeddings.matrix import Embeddings, Rows
-from pipeline.errors import StateError
-from pipeline.evaluation import predictions
+from pipeline.evaluation import runs
+from pipeline.evaluation.scoring import predictions
 from pipeline.lineage import chain
-from pipeline.lineage.auditing import cached, rows
-from pipeline.lineage.auditing.audit import Audit, audit
-from pipeline.lineage.auditing.recompute import Recomputed, recompute
-from pipeline.lineage.findings import Finding
+from pipeline.lineage.audit import cached, rows
+from pipeline.lineage.audit.audit import Audit, audit
+from pipeline.lineage.audit.recompute import Recomputed, recompute
 from pipeline.stages import embed, finetune, prepare, thumbnails
+from pipeline.verdict import schema
 from tests.conftest import Project
 
 
@@ -127,16 +130,16 @@ def edit(path: Path, change: Callable[[Any], object]) -> None:
     path.write_text(json.dumps(content))
 
 
-@pytest.mark.parametrize("path", [verdict.VERDICT, verdict.SCORES, verdict.PAGE, verdict.PLOTS / "scores.csv"])
+@pytest.mark.parametrize("path", [schema.VERDICT, schema.SCORES, schema.PAGE, schema.PLOTS / "scores.csv"])
 def test_recording_does_not_launder_what_compare_wrote(forged: Callable[[], Audit], path: Path) -> None:
     path.write_bytes(path.read_bytes() + b" ")
     with pytest.raises(StateError, match=f"{path}: expected sha256 .* as stamped in reports/compare.json"):
         forged()
 
 
-@pytest.mark.parametrize("path", [verdict.VERDICT, verdict.SCORES, verdict.PAGE])
+@pytest.mark.parametrize("path", [schema.VERDICT, schema.SCORES, schema.PAGE])
 def test_recording_refuses_a_stamp_that_is_silent_on_a_file(forged: Callable[[], Audit], path: Path) -> None:
-    edit(verdict.STAMP, lambda stamp: stamp["outputs"].pop(path.as_posix()))
+    edit(schema.STAMP, lambda stamp: stamp["outputs"].pop(path.as_posix()))
     with pytest.raises(StateError, match=f"{path}: expected sha256 none"):
         forged()
 
@@ -153,9 +156,9 @@ def test_recording_refuses_a_stamp_that_is_silent_on_a_file(forged: Callable[[],
 def test_scores_are_held_against_the_verdict(
     forged: Callable[[], Audit], change: Callable[[Any], object], part: str
 ) -> None:
-    edit(verdict.SCORES, change)
-    stamp_anew(verdict.STAMP)
-    finding = next(one for one in forged().findings if one.path == verdict.SCORES.as_posix())
+    edit(schema.SCORES, change)
+    stamp_anew(schema.STAMP)
+    finding = next(one for one in forged().findings if one.path == schema.SCORES.as_posix())
     assert finding.part == part
     assert part or finding.found == "content that cannot: KeyError 'test'"
 
@@ -163,7 +166,7 @@ def test_scores_are_held_against_the_verdict(
 # --- The list of images ------------------------------------------------------------------------------------------
 
 
-def of_images(project: Project) -> list[Finding]:
+def of_images(project: Project) -> list[Mismatch]:
     read = project.write()
     return rows.checked(lambda: rows.images(read, manifest.read()), "manifest")
 
@@ -255,7 +258,7 @@ def test_a_stamp_of_other_types_is_none(tmp_path: Path, content: str) -> None:
 
 
 @pytest.fixture
-def embedded(project: Project) -> Callable[[], list[Finding]]:
+def embedded(project: Project) -> Callable[[], list[Mismatch]]:
     """Embed with further views; the function compares the matrix with all that is known of it."""
     read = project.write(embed={"copies": 2})
     prepare.main(read)
@@ -289,18 +292,18 @@ def write_views(change: Callable[[Any], dict[str, Any]]) -> None:
     ],
 )
 def test_further_views_are_held_against_manifest_and_cache(
-    embedded: Callable[[], list[Finding]], change: Callable[[Any], dict[str, Any]], part: str | None
+    embedded: Callable[[], list[Mismatch]], change: Callable[[Any], dict[str, Any]], part: str | None
 ) -> None:
     write_views(change)
     assert {finding.part for finding in embedded()} == ({part} if part else set())
 
 
-def test_a_stamp_without_the_recipe_of_further_views_is_found(embedded: Callable[[], list[Finding]]) -> None:
+def test_a_stamp_without_the_recipe_of_further_views_is_found(embedded: Callable[[], list[Mismatch]]) -> None:
     edit(matrix.stamp_path("tiny"), lambda stamp: stamp["facts"].pop("augmented_recipe"))
     assert [finding.part for finding in embedded()] == ["augmented: recipe"]
 
 
-def test_a_cost_is_held_against_a_cache_of_just_these_rows(embedded: Callable[[], list[Finding]]) -> None:
+def test_a_cost_is_held_against_a_cache_of_just_these_rows(embedded: Callable[[], list[Mismatch]]) -> None:
     edit(matrix.cost_path("tiny"), lambda cost: cost.update(seconds=cost["seconds"] * 1.001))
     assert embedded() == []
     (told,) = cached.costs(params.load(), "tiny")
@@ -328,4 +331,4 @@ def test_recomputing_a_row_of_no_image_is_a_finding(project: Project) -> None:
     old = manifest.read()
     write_manifest(**{name: getattr(old, name)[1:] for name in manifest.COLUMNS})
     (finding,) = rows.checked(lambda: recompute(read, "tiny", 99, Recomputed()), "matrix")
-    assert finding == Finding("matrix", finding.expected, f"content that cannot: KeyError '{old.image_id[0]}'")
+    assert finding == Mismatch("matrix", finding.expected, f"content that cannot: KeyError '{old.image_id[0]}'")

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import cli, params
-from pipeline.exclusions import EXCLUDED
-from pipeline.lineage.auditing.audit import Audit, audit
+from pipeline import cli
+from pipeline.core import params
+from pipeline.data.exclusions import EXCLUDED
+from pipeline.lineage.audit.audit import Audit, audit
 from tests.conftest import Project
 from tests.lineage.conftest import make
 
@@ -36,8 +37,8 @@ def test_a_floor_plan_that_is_gone_or_empty_hides_nothing(copy: Path, content: s
 
 def test_without_its_dvc_folder_a_lock_is_still_held_against_the_files(copy: Path) -> None:
     shutil.rmtree(".dvc")
-    Path("pipeline/atomic.py").write_text("")
-    assert {".dvc", "pipeline/atomic.py"} <= set(places())
+    Path("pipeline/core/atomic.py").write_text("")
+    assert {".dvc", "pipeline/core/atomic.py"} <= set(places())
 
 
 @pytest.mark.parametrize("name", [".dvc/config", ".dvcignore"])
@@ -58,9 +59,9 @@ def test_an_altered_file_does_not_hide_a_surplus_one_in_its_folder(copy: Path) -
 
 
 def test_a_package_that_hides_a_module_is_found(copy: Path) -> None:
-    Path("pipeline/atomic").mkdir()
-    shutil.copy("pipeline/atomic.py", "pipeline/atomic/__init__.py")
-    assert "pipeline/atomic" in places()
+    Path("pipeline/core/atomic").mkdir()
+    shutil.copy("pipeline/core/atomic.py", "pipeline/atomic/__init__.py")
+    assert "pipeline/core/atomic" in places()
 
 
 def test_code_of_a_package_itself_is_held_against_the_lock(copy: Path) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from pipeline.manifest import Manifest
+from pipeline.data.manifest import Manifest
 from pipeline.quality import signatures
 from pipeline.quality.findings import Material
 from pipeline.quality.signatures import Parts

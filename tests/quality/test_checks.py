@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from pipeline.manifest import Manifest
+from pipeline.data.manifest import Manifest
 from pipeline.quality import checks, files
 from pipeline.quality.checks import CHECKS
 from pipeline.quality.findings import Finding, Found, Material

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.errors import InputError, StateError
-from pipeline.manifest import Manifest
+from pipeline.core.errors import InputError, StateError
+from pipeline.data.manifest import Manifest
 from pipeline.quality import checks, decisions, files
 from pipeline.quality.files import COLUMNS
 

@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline import stamps
-from pipeline.errors import StateError
-from pipeline.manifest import Manifest
+from pipeline.core import stamps
+from pipeline.core.errors import StateError
+from pipeline.data.manifest import Manifest
 from pipeline.quality import signatures
 from tests.quality.examples import cloud, encoded
 

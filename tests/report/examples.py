@@ -7,19 +7,19 @@ from io import BytesIO
 import numpy as np
 from PIL import Image
 
-from pipeline.cost import Cost
+from pipeline.core.cost import Cost
+from pipeline.core.stamps import Stamp
+from pipeline.data.images.thumbnails import Thumbnails
+from pipeline.data.manifest import Manifest
 from pipeline.evaluation import comparison, pairs
 from pipeline.evaluation.comparison import Estimate
 from pipeline.evaluation.efficiency import Crossover, LabelEfficiency, Reached
-from pipeline.evaluation.predictions import Predictions
+from pipeline.evaluation.runs import Run
+from pipeline.evaluation.scoring.predictions import Predictions
 from pipeline.evaluation.surveys import Survey
 from pipeline.evaluation.transferability import Transferability
-from pipeline.manifest import Manifest
 from pipeline.report.evidence import Evidence
-from pipeline.runs import Run
-from pipeline.stamps import Stamp
-from pipeline.thumbnails import Thumbnails
-from pipeline.verdict import Detectable, Result, Standing, Verdict
+from pipeline.verdict.schema import Detectable, Result, Standing, Verdict
 
 SHA256 = "0" * 64
 SCORES = Transferability(20, 20, -0.4, 0.7, 0.8, 5, 0.5)

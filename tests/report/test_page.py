@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline import verdict
+from pipeline.data.images.thumbnails import Thumbnails
+from pipeline.data.manifest import Manifest
 from pipeline.evaluation import comparison
-from pipeline.evaluation.predictions import Predictions
-from pipeline.manifest import Manifest
+from pipeline.evaluation.scoring.predictions import Predictions
 from pipeline.report import charts, embedding_map, page
 from pipeline.report.sections import SECTIONS
-from pipeline.thumbnails import Thumbnails
+from pipeline.verdict import schema
 from tests.report.examples import evidence, survey
 
 NASTY = ("<img src=x onerror=alert(1)>", "</script><script>alert(1)</script>", '"><svg onload=alert(1)>', "=cmd()")
@@ -196,8 +196,8 @@ def test_the_file_is_written_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(page, "page", lambda given: "<p>whole \u2713</p>")
     page.write(evidence())
-    assert verdict.PAGE.read_text(encoding="utf-8") == "<p>whole \u2713</p>"
-    assert [path.name for path in verdict.PAGE.parent.iterdir()] == [verdict.PAGE.name]
+    assert schema.PAGE.read_text(encoding="utf-8") == "<p>whole \u2713</p>"
+    assert [path.name for path in schema.PAGE.parent.iterdir()] == [schema.PAGE.name]
 
 
 def test_a_damaged_copy_of_the_library_is_made_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from markupsafe import Markup
 
-from pipeline import verdict
-from pipeline.nn import backbones
+from pipeline.networks import backbones
 from pipeline.report import charts, embedding_map
 from pipeline.stages import audit, compare, curve, embed, finetune, prepare, quality, survey, thumbnails, train
+from pipeline.verdict import schema
 from tests.conftest import TINY, Project
 
 
@@ -52,4 +52,4 @@ def run(project: Project, **sections: Any) -> dict[str, Any]:
     quality.main(params)
     compare.main(params)
     audit.main(params, record=True)
-    return json.loads(verdict.VERDICT.read_text())  # type: ignore[no-any-return]
+    return json.loads(schema.VERDICT.read_text())  # type: ignore[no-any-return]

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import runs, stamps
+from pipeline.core import stamps
+from pipeline.core.errors import CheckFailed, InputError, StateError
 from pipeline.embeddings import matrix
-from pipeline.errors import CheckFailed, InputError, StateError
+from pipeline.evaluation import runs
 from pipeline.lineage import chain
 from pipeline.stages import audit
 from tests.conftest import Project

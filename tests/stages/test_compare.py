@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline import runs, verdict
 from pipeline.commands import report
-from pipeline.cost import Cost
-from pipeline.errors import InputError, StateError
-from pipeline.evaluation import metrics
+from pipeline.core.cost import Cost
+from pipeline.core.errors import InputError, StateError
+from pipeline.evaluation import runs
+from pipeline.evaluation.scoring import metrics
 from pipeline.stages import compare, quality, train
+from pipeline.verdict import schema
 from tests.conftest import Project, write_image
 from tests.stages.spine import run
 
@@ -31,7 +32,7 @@ def test_the_best_head_is_the_one_with_the_best_validation_score_whatever_the_te
         files = [runs.folder("tiny", name) / "model.skops"]
         runs.record("tiny", name, "head", runs.Made(predictions, files, Cost()), {}, one.stamp.facts)
     compare.main(project.write())
-    judged = json.loads(verdict.VERDICT.read_text())
+    judged = json.loads(schema.VERDICT.read_text())
     assert judged["best_head"] == "tiny/logreg"
     assert judged["results"][1]["test"]["accuracy"]["value"] == 1.0
 
@@ -65,14 +66,14 @@ def test_the_verdict_has_scores_by_number_of_labels_and_where_a_plan_gets_ahead(
     assert [one["labels"] for one in found["reached"]["last"]] == [9, 18]
     assert [one["plan"] for one in found["crossovers"]] == ["last"]
     assert {"curves/tiny.parquet", "curves/tiny.json"} <= judged["inputs"].keys()
-    assert "What more labels bring" in verdict.PAGE.read_text()
+    assert "What more labels bring" in schema.PAGE.read_text()
 
 
 def test_a_single_run_is_reported_with_nothing_to_compare(project: Project) -> None:
     judged = run(project, run={"plans": []})
     assert judged["answer"] == "cannot tell"
     assert "It is the only run" in judged["sentence"]
-    assert "cannot tell" in verdict.PAGE.read_text()
+    assert "cannot tell" in schema.PAGE.read_text()
 
 
 def test_two_runs_are_compared_in_the_terminal_and_nothing_is_written(project: Project) -> None:
@@ -137,23 +138,23 @@ def test_runs_to_compare_that_do_not_exist_or_are_not_two_are_named(
 
 def test_scores_for_dvc_are_the_verdicts_and_repeat(project: Project) -> None:
     judged = run(project)
-    scores = verdict.SCORES.read_bytes()
+    scores = schema.SCORES.read_bytes()
     content = json.loads(scores)
     for result in judged["results"]:
         assert content["test"][f"tiny/{result['name']}"] == result["test"]["accuracy"]["value"]
     assert content["to_best_head"] == {"tiny/last": -judged["pairs"][0]["difference"]["value"]}
     assert content["transferability"]["tiny"]["knn_accuracy"] == judged["transferability"]["tiny"]["knn_accuracy"]
     run(project)
-    assert verdict.SCORES.read_bytes() == scores
+    assert schema.SCORES.read_bytes() == scores
 
 
 def test_tables_for_dvc_hold_the_verdicts_numbers(project: Project) -> None:
     judged = run(project)
-    with (verdict.PLOTS / "scores.csv").open() as stream:
+    with (schema.PLOTS / "scores.csv").open() as stream:
         rows = list(csv.DictReader(stream))
     expected = [{"run": f"tiny/{one['name']}", **one["test"]["accuracy"]} for one in judged["results"]]
     assert [{**row, **{name: float(row[name]) for name in ("value", "low", "high")}} for row in rows] == expected
-    assert sorted(path.stem for path in verdict.PLOTS.iterdir()) == [
+    assert sorted(path.stem for path in schema.PLOTS.iterdir()) == [
         "cost",
         "differences",
         "label_efficiency",
@@ -188,9 +189,9 @@ def test_leaks_stand_beside_the_answer_with_their_size_and_the_commands_named_re
     assert head.endswith("(since then: tiny/logreg no longer listed; run `dvc repro`)")
     assert notes == said.splitlines()[1:]
     project.write(run={"heads": ["logreg"]})
-    head = verdict.PAGE.read_text().split("</header>")[0]
+    head = schema.PAGE.read_text().split("</header>")[0]
     assert all(note.split("`")[0] in head for note in judged["notes"])
-    scores = json.loads(verdict.SCORES.read_text())["data"]
+    scores = json.loads(schema.SCORES.read_text())["data"]
     assert scores == judged["data"]
     assert (scores["pairs_across_splits"], scores["groups_across_splits"]) == (1, 3)
     assert scores["test_images_touched"] == pytest.approx(4 / 7, abs=1e-6)
@@ -209,10 +210,10 @@ def test_the_report_says_where_the_page_is_and_shows_it_if_asked(
     with pytest.raises(StateError, match="run `dvc repro`"):
         report.main(project.write(), open=False)
     judged = run(project)
-    assert report.main(project.write(), open=False) == f"{judged['sentence']} See {verdict.PAGE.resolve()}"
+    assert report.main(project.write(), open=False) == f"{judged['sentence']} See {schema.PAGE.resolve()}"
     assert shown == []
     report.main(project.write(), open=True)
-    assert shown == [verdict.PAGE.resolve().as_uri()]
+    assert shown == [schema.PAGE.resolve().as_uri()]
     monkeypatch.setattr("webbrowser.open", lambda _: False)
     with pytest.raises(StateError, match="no browser was found"):
         report.main(project.write(), open=True)
@@ -220,15 +221,15 @@ def test_the_report_says_where_the_page_is_and_shows_it_if_asked(
 
 def test_a_verdict_of_another_version_is_refused(project: Project) -> None:
     run(project)
-    verdict.VERDICT.write_text('{"schema_version": 3}')
+    schema.VERDICT.write_text('{"schema_version": 3}')
     with pytest.raises(StateError, match="schema_version: got 3, expected 5"):
-        verdict.read()
+        schema.read()
 
 
 def test_costs_of_decisions_reach_the_verdict_and_rerun_no_head(project: Project) -> None:
     run(project, run={"plans": []})
     params = project.write(compare={"costs": {"blue": {"red": 0}, "green": {"red": 0}}})
     compare.main(params)
-    (result,) = json.loads(verdict.VERDICT.read_text())["results"]
+    (result,) = json.loads(schema.VERDICT.read_text())["results"]
     assert {cell["decided"] for cell in result["detail"]["confusion"]} == {"red"}  # which costs nothing
     assert result["test"]["cost"]["value"] == 0

@@ -5,13 +5,14 @@ import re
 
 import pytest
 
-from pipeline import runs, verdict
 from pipeline.commands import export, predict, trace
-from pipeline.errors import CheckFailed, InputError, RefusedError, StateError
+from pipeline.core.errors import CheckFailed, InputError, RefusedError, StateError
+from pipeline.core.params import Params
+from pipeline.evaluation import runs
 from pipeline.heads import fitting
-from pipeline.lineage.auditing.audit import audit
-from pipeline.params import Params
+from pipeline.lineage.audit.audit import audit
 from pipeline.stages import compare, complete, train
+from pipeline.verdict import schema
 from tests.conftest import Project
 from tests.stages.spine import run
 
@@ -26,14 +27,14 @@ def params(project: Project) -> Params:
 
 
 def test_the_verdict_is_over_the_runs_that_are_there_and_names_the_other_with_its_reason(params: Params) -> None:
-    content = verdict.read()
+    content = schema.read()
     assert [one["name"] for one in content["results"]] == ["logreg"]
     assert list(content["failed"]) == ["tiny/knn"]
     assert content["failed"]["tiny/knn"].startswith("params.yaml: heads.knn: ")
     assert "5000" in content["failed"]["tiny/knn"]
     assert content["sentence"].endswith("Not judged, for it failed: tiny/knn.")
     assert "models/tiny/knn/run.json" in content["inputs"]
-    page = verdict.PAGE.read_text()
+    page = schema.PAGE.read_text()
     assert "<strong><bdi>tiny/knn</bdi> failed</strong> and is not judged: params.yaml: heads.knn: " in page
     with pytest.raises(CheckFailed, match=r"tiny/knn failed: params\.yaml: heads\.knn: .*5000"):
         complete.main(params)
@@ -64,7 +65,7 @@ def test_a_mended_head_is_judged_again(params: Params, project: Project) -> None
     mended = project.write(heads={"knn": {"n_neighbors": 3}})
     train.main(mended, "tiny", "knn")
     compare.main(mended)
-    assert verdict.read()["failed"] == {}
+    assert schema.read()["failed"] == {}
     assert complete.main(mended) == "all 2 runs were made and judged"
 
 

@@ -11,16 +11,16 @@ import joblib
 import numpy as np
 import pytest
 
-from pipeline import manifest, runs
-from pipeline.errors import InputError
-from pipeline.evaluation import curves
+from pipeline.core.errors import InputError
+from pipeline.core.params import Params
+from pipeline.data import manifest
+from pipeline.data.splits.subsets import Subset
+from pipeline.evaluation import curves, runs
 from pipeline.evaluation.curves import Curve
-from pipeline.nn.finetuning import curve as of_plans
-from pipeline.nn.finetuning import fitting
-from pipeline.nn.finetuning.training import Trainer
-from pipeline.params import Params
+from pipeline.finetuning import curve as of_plans
+from pipeline.finetuning import fitting
+from pipeline.finetuning.training import Trainer
 from pipeline.stages import curve, embed, finetune, prepare, train
-from pipeline.subsets import Subset
 from tests.conftest import Project
 
 MAIN = "from pipeline import params; from pipeline.stages import curve; print(curve.main(params.load(), 'tiny'))"

@@ -10,11 +10,12 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 
-from pipeline import manifest, stamps
+from pipeline.cluster import Elsewhere
+from pipeline.core import stamps
+from pipeline.core.errors import InputError, StateError
+from pipeline.data import manifest
 from pipeline.embeddings import cache, matrix, skipped
-from pipeline.engines import Elsewhere
-from pipeline.errors import InputError, StateError
-from pipeline.nn import embedding
+from pipeline.networks import frozen_pass
 from pipeline.stages import embed, prepare
 from tests.conftest import Project, write_image
 
@@ -87,7 +88,7 @@ def test_the_order_of_work_and_a_crash_on_the_way_leave_no_trace(
 ) -> None:
     whole = run(project)
     shutil.rmtree(".headswap")
-    monkeypatch.setattr(embedding, "SHARD_ROWS", 5)
+    monkeypatch.setattr(frozen_pass, "SHARD_ROWS", 5)
     real = cache.EmbeddingCache.append
     appended = []
 
@@ -195,7 +196,7 @@ class TestBadImages:
 def test_features_too_large_for_float16_are_refused_with_the_remedy(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from pipeline.nn import runtime
+    from pipeline.networks import runtime
 
     real = runtime.prepare
 

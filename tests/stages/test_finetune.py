@@ -2,12 +2,13 @@ import numpy as np
 import pytest
 from torch import nn
 
-from pipeline import manifest, runs
-from pipeline.errors import StateError
-from pipeline.nn import embedding, runtime
-from pipeline.nn.finetuning import prediction
-from pipeline.nn.finetuning.saving import Classifier
-from pipeline.params import Params
+from pipeline.core.errors import StateError
+from pipeline.core.params import Params
+from pipeline.data import manifest
+from pipeline.evaluation import runs
+from pipeline.finetuning import prediction
+from pipeline.finetuning.saving import Classifier
+from pipeline.networks import frozen_pass, runtime
 from pipeline.stages import embed, finetune, prepare
 from tests.conftest import Project
 
@@ -49,10 +50,10 @@ def test_of_auto_the_runtime_that_it_chose_is_named(project: Project, monkeypatc
 
 
 def test_at_most_so_many_images_are_timed_and_none_twice(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[embedding.Item] = []
-    real = embedding.seconds
+    asked: list[frozen_pass.Item] = []
+    real = frozen_pass.seconds
     monkeypatch.setattr(prediction, "IMAGES", 3)
-    monkeypatch.setattr(embedding, "seconds", lambda items, *rest: asked.extend(items) or real(items, *rest))
+    monkeypatch.setattr(frozen_pass, "seconds", lambda items, *rest: asked.extend(items) or real(items, *rest))
     _, run = finetuned(project)
     assert run.stamp.facts["prediction"]["images"] == len({item.sha256 for item in asked}) == 3
 

@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from pipeline import exclusions, manifest, stamps
+from pipeline.core import stamps
+from pipeline.core.errors import CheckFailed, InputError, StateError
+from pipeline.core.params import Params
+from pipeline.data import exclusions, manifest
 from pipeline.embeddings import matrix
-from pipeline.errors import CheckFailed, InputError, StateError
-from pipeline.params import Params
 from pipeline.quality import checks, files, signatures
 from pipeline.quality.checks import CHECKS
 from pipeline.stages import embed, prepare, quality

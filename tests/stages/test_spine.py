@@ -9,10 +9,14 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline import heads, manifest, runs, stamps, verdict
+from pipeline import heads
+from pipeline.core import stamps
+from pipeline.core.errors import InputError, StateError
+from pipeline.data import manifest
 from pipeline.embeddings import matrix
-from pipeline.errors import InputError, StateError
+from pipeline.evaluation import runs
 from pipeline.stages import embed, prepare, train
+from pipeline.verdict import schema
 from tests.conftest import Project
 from tests.stages.spine import run
 
@@ -100,7 +104,7 @@ def test_seconds_stand_in_run_json_and_not_in_metrics(project: Project) -> None:
 def test_images_that_were_skipped_are_missing_from_every_run_and_named_in_the_report(project: Project) -> None:
     Path("data/raw/red/00.png").write_bytes(b"no image")
     run(project, embed={"on_bad_image": "skip"})
-    assert "red/00.png" in verdict.PAGE.read_text()
+    assert "red/00.png" in schema.PAGE.read_text()
     for name in ("logreg", "last"):
         assert "red/00.png" not in pq.read_table(f"predictions/tiny/{name}.parquet")["image_id"].to_pylist()
 

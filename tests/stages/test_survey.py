@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline import manifest, stamps
+from pipeline.core import stamps
+from pipeline.core.errors import StateError
+from pipeline.data import manifest
 from pipeline.embeddings import matrix
-from pipeline.errors import StateError
 from pipeline.evaluation import surveys
 from pipeline.evaluation.surveys import Survey
 from pipeline.evaluation.transferability import score

@@ -3,10 +3,11 @@ from pathlib import Path
 import joblib
 import pytest
 
-from pipeline import manifest, runs
+from pipeline.core.errors import InputError
+from pipeline.data import manifest
 from pipeline.embeddings import matrix
-from pipeline.errors import InputError
-from pipeline.lineage.auditing.forgotten import hashes
+from pipeline.evaluation import runs
+from pipeline.lineage.audit.forgotten import hashes
 from pipeline.stages import embed, prepare, train
 from tests.conftest import Project
 

@@ -1,0 +1,72 @@
+"""Where work runs: in this process, or on the workers of a cluster, through joblib's backends.
+
+To add an engine: a class beside the two others, one line in ENGINES, and its name in `params.Engine`.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from functools import cached_property, partial
+
+from tqdm import tqdm
+
+from pipeline.cluster.agreement import Identify
+from pipeline.cluster.on_dask import Dask
+from pipeline.cluster.on_ray import Ray
+from pipeline.cluster.protocol import Cluster, Here, Result, Task
+from pipeline.cluster.remote import Elsewhere
+from pipeline.core.params import Engine
+
+__all__ = ["ENGINES", "Cluster", "Elsewhere", "Here", "joined", "when_needed"]
+
+ENGINES: Mapping[str, Callable[[str], Elsewhere]] = {"dask": Dask, "ray": Ray}
+
+
+@contextmanager
+def joined(engine: Engine, identity: Identify) -> Iterator[Elsewhere]:
+    """Join the engine's workers, all of which have been found to agree with this process; leave them at the end.
+
+    Args:
+        engine: the setting; not the local one.
+        identity: returns what must be the same here and there; it is called on every worker.
+
+    Raises:
+        InputError: if the engine is not installed.
+        StateError: if nobody answers at its address, or has no workers; or if one of them differs, by name.
+
+    """
+    with ExitStack() as stack:
+        said = f"joining {engine.backend} at {engine.address}: its workers load what they need, and are asked"
+        with tqdm(bar_format="{desc}", desc=said, disable=None, leave=False):
+            cluster = stack.enter_context(ENGINES[engine.backend](str(engine.address)))
+            cluster.agree(identity)
+        yield cluster
+
+
+@contextmanager
+def when_needed(engine: Engine, identity: Identify) -> Iterator[Cluster]:
+    """Yield where the setting says that work runs; an engine is joined with the first tasks, never if there are none.
+
+    Args:
+        engine: the setting.
+        identity: as of `joined`, whose errors this has, too.
+
+    """
+    with ExitStack() as stack:
+        yield (
+            Here() if engine.backend == "local" else _WhenNeeded(partial(stack.enter_context, joined(engine, identity)))
+        )
+
+
+class _WhenNeeded:
+    """A cluster that is joined with the first tasks."""
+
+    def __init__(self, join: Callable[[], Cluster]) -> None:
+        self._join = join
+
+    @cached_property
+    def _cluster(self) -> Cluster:
+        return self._join()
+
+    def map(self, function: Callable[[Task], Result], tasks: Sequence[Task]) -> Iterator[Result]:
+        """Join, and yield as the cluster does."""
+        return self._cluster.map(function, tasks)

@@ -1,0 +1,111 @@
+"""Dask: a scheduler and its workers, started with Dask's own tools."""
+
+import asyncio
+import concurrent.futures
+import contextlib
+import logging
+import warnings
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, Self, TypeVar
+
+from pipeline.cluster import agreement
+from pipeline.cluster.remote import ANSWER_WITHIN, Elsewhere, Shared, Workers, WorkersLostError
+from pipeline.core.errors import StateError
+
+Result = TypeVar("Result")
+
+
+LOGGERS = ("distributed", "distributed.client", "distributed.core", "tornado.application", "asyncio")
+"""They would show tracebacks of what is worded here."""
+
+
+class Dask(Elsewhere):
+    """The workers of a Dask scheduler; it gives a lost worker's tasks to others by itself."""
+
+    name = "dask"
+    package = "distributed"
+    doubt = "is it dask that listens there?"
+    counts_on_all = False
+    spare = 64
+    returns = "generator_unordered"
+
+    def __enter__(self) -> Self:
+        """Connect to the scheduler."""
+        for name in LOGGERS:
+            logging.getLogger(name).setLevel(logging.CRITICAL + 1)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of versions that differ: those that decide numbers are compared
+            self.client = self.within(partial(self.module.Client, self.address, timeout=ANSWER_WITHIN))
+        if not self.within(partial(self.client.run_on_scheduler, agreement.question())):  # it reads what it passes on
+            self.client.close()
+            raise StateError(
+                f"{self.where}: headswap is not installed in the scheduler's environment, which needs it, too"
+            )
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        """Disconnect; the scheduler forgets what nobody waits for."""
+        self.client.close()
+
+    def workers(self, *, gpu: bool = False) -> Workers:
+        """Return the workers, each for one task, or as many as the GPUs that it was given as a resource."""
+        found = self._workers()
+        gpus = {name: int(about["resources"].get("GPU", 0)) for name, about in found.items()}
+        return {name: number for name, number in gpus.items() if number} if gpu else dict.fromkeys(found, 1)
+
+    def ask(self, question: Callable[[], Result], seconds: float) -> Mapping[str, Result | BaseException]:
+        """Send the question to each worker as a task that no other may take; refuse one that would take several."""
+        workers = self._workers()
+        asked = {
+            address: self.client.submit(question, workers=[address], allow_other_workers=False, pure=False)
+            for address in workers
+        }
+        with contextlib.suppress(TimeoutError):
+            self.module.wait(list(asked.values()), seconds)
+        answers = {address: _answer(future) for address, future in asked.items()}
+        return answers | {address: _threads(one["nthreads"]) for address, one in workers.items() if one["nthreads"] > 1}
+
+    def backend(self, shared: Shared, slots: int, *, gpu: bool) -> dict[str, Any]:  # noqa: ARG002  # it counts itself
+        """Send what is shared once; ask for the resource GPU, of which a worker has as many as it was started with."""
+        from pipeline.cluster.dask_backend import DaskBackend  # noqa: PLC0415
+
+        resources = {"resources": {"GPU": 1}} if gpu else {}
+        return {"backend": DaskBackend(client=self.client, scatter=[shared], **resources), "n_jobs": -1}
+
+    def require_head(self) -> None:
+        """Raise StateError unless the client is connected; what was asked of an earlier connection is lost."""
+        if self.client.status != "running":
+            raise StateError(f"{self.where}: the scheduler is gone; what was finished is kept")
+
+    def lost(self, error: BaseException) -> StateError | None:
+        """Tell a lost scheduler, what was lost with workers, and a task that ends every worker it is given to."""
+        if isinstance(error, self.module.scheduler.KilledWorker):
+            tried = error.allowed_failures + 1
+            return StateError(f"{self.where}: {tried} workers ended while they had the same task; see their logs")
+        if isinstance(error, (concurrent.futures.CancelledError, asyncio.CancelledError, OSError)):
+            self.require_head()
+            return WorkersLostError(f"{self.where}: workers ended, and what only they had is lost")
+        return None
+
+    def stop(self) -> None:
+        """Do nothing: closing the client will."""
+
+    def _workers(self) -> Mapping[str, Any]:
+        """Return what the scheduler says of its workers; StateError if it is gone."""
+        self.require_head()
+        try:
+            return dict(self.client.scheduler_info(n_workers=-1).get("workers", {}))
+        except OSError:
+            return {}
+
+
+def _answer(future: Any) -> Any:  # noqa: ANN401  # Dask has no types for futures
+    if not future.done():
+        return TimeoutError()
+    return future.result() if future.status == "finished" else future.exception()
+
+
+def _threads(number: int) -> StateError:
+    """Refuse to run tasks side by side in one process, whose folder, warnings and CPU seconds they would share."""
+    return StateError(f"has {number} threads, expected 1: start it with --nworkers {number} --nthreads 1")

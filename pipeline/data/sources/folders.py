@@ -1,0 +1,142 @@
+"""A local folder as a place."""
+
+import hashlib
+import os
+import stat
+import time
+from collections.abc import Collection, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+
+from pipeline.core import systems
+from pipeline.core.errors import InputError, StateError
+from pipeline.core.params import Data
+from pipeline.data.sources.memo import mark_of
+from pipeline.data.sources.place import Hashed, Place, blocks_of, is_table, only_table
+from pipeline.data.sources.threads import in_threads
+
+_CHUNK = 256
+"""Files that a thread reads one after the other."""
+_BLOCK = 1 << 20
+"""Bytes that are read at once."""
+
+
+class Folder(Place):
+    """A folder; its images are opened where they are."""
+
+    in_store = False
+
+    def __init__(self, data: Data) -> None:
+        super().__init__(data)
+        self._seen: dict[str, str | None] = {}
+        """Name -> mark, of what was looked at already."""
+
+    def names(self) -> Iterator[str]:
+        """Walk it; a link to a folder is an InputError, for what is behind it would be passed over."""
+        left = [""]
+        while left:
+            above = left.pop()
+            for entry in self._entries(above):
+                if entry.name.startswith("."):
+                    continue
+                if entry.is_dir(follow_symlinks=False):
+                    left.append(f"{above}{entry.name}/")
+                elif entry.is_symlink() and _leads_to_folder(entry):
+                    raise InputError(f"{entry.path}: a link to a folder is not followed; move the folder here")
+                else:
+                    yield f"{above}{entry.name}"
+
+    def _entries(self, above: str) -> list[os.DirEntry[str]]:
+        try:
+            with os.scandir(self.data.path / above) as entries:
+                return list(entries)
+        except OSError as error:
+            raise InputError(f"{self.shown(above)}: cannot be read ({error.strerror})") from error
+
+    def read(self, name: str) -> bytes:
+        """Return the bytes of a file."""
+        try:
+            return (self.data.path / name).read_bytes()
+        except OSError as error:
+            raise InputError(f"{self.shown(name)}: cannot be read ({error.strerror})") from error
+
+    def table(self) -> str:
+        """Return the name of the table."""
+        entries = [entry for entry in self._entries("") if is_table(entry.name)]
+        return only_table([entry.name for entry in entries if Path(entry.path).is_file()], self.data.path)
+
+    def problems(self, names: Sequence[str]) -> Iterator[str]:
+        """Look at every file once; every folder is resolved once."""
+        folder, root = str(self.data.path), os.path.realpath(self.data.path)
+        resolved: dict[str, bool] = {}
+        for name in names:
+            above = name.rpartition("/")[0]
+            if above not in resolved:
+                resolved[above] = not name.startswith("/") and _is_inside(root, f"{folder}/{above}")
+            if not resolved[above]:
+                yield f"{self.shown(name)}: leads out of the data folder {folder}"
+            elif problem := self._look(root, name):
+                yield f"{self.shown(name)}: {problem}"
+
+    def _look(self, root: str, name: str) -> str | None:
+        """Say why a name is no regular file in the folder, if it is none; only a link has to be followed to know."""
+        path = f"{self.root}/{name}"
+        try:
+            found = os.lstat(path)
+            if stat.S_ISLNK(found.st_mode):
+                found = os.stat(path)  # noqa: PTH116  # a Path for each file takes longer than the call
+                if not _is_inside(root, path):
+                    return f"leads out of the data folder {self.data.path}"
+        except OSError:
+            return "no such file"
+        if not stat.S_ISREG(found.st_mode):
+            return "not a regular file"
+        self._seen[name] = mark_of(found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino)
+        return None
+
+    def marks(self, names: Sequence[str]) -> Sequence[str | None]:
+        """Return what `problems` saw."""
+        return [self._seen.get(name) for name in names]
+
+    def hashed(
+        self, names: Sequence[str], unwanted: Collection[str], *, keep: bool  # noqa: ARG002  # nothing is stored
+    ) -> Iterator[Sequence[Hashed]]:  # fmt: skip
+        """Read files in chunks, each in one thread: hashing and reading release the interpreter's lock."""
+        work = partial(_hash_all, self.root)
+        yield from in_threads(work, blocks_of(names, _CHUNK), systems.cores())
+
+
+def _leads_to_folder(link: os.DirEntry[str]) -> bool:
+    try:
+        return link.is_dir()
+    except OSError:  # it leads in a circle
+        return False
+
+
+def _is_inside(root: str, path: str) -> bool:
+    return f"{os.path.realpath(path)}/".startswith(f"{root.rstrip('/')}/")
+
+
+def _hash_all(folder: str, names: Sequence[str]) -> list[Hashed]:
+    return [_hash(name, f"{folder}/{name}") for name in names]
+
+
+def _hash(name: str, path: str) -> Hashed:
+    now = time.time_ns()
+    try:
+        file = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a pipe would block for ever
+        try:
+            looks = os.fstat(file)
+            if not stat.S_ISREG(looks.st_mode):
+                raise StateError(f"{path}: not a regular file")
+            block = os.read(file, min(looks.st_size, _BLOCK))
+            hasher, size = hashlib.sha256(block), len(block)
+            while size != looks.st_size and (block := os.read(file, _BLOCK)):
+                hasher.update(block)
+                size += len(block)
+        finally:
+            os.close(file)
+    except OSError as error:
+        raise StateError(f"{path}: cannot be read ({error.strerror}); run `dvc repro`") from error
+    mark = mark_of(looks.st_size, looks.st_mtime_ns, looks.st_ctime_ns, looks.st_ino, now)
+    return Hashed(name, hasher.hexdigest(), mark)

@@ -1,0 +1,255 @@
+"""A run is one trained head or one fine-tuned plan on one backbone: what it leaves, and where."""
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline.core import environment, stamps
+from pipeline.core.atomic import write_json
+from pipeline.core.cost import Cost
+from pipeline.core.errors import InputError, RefusedError, StateError, one_line, unknown
+from pipeline.core.params import Params
+from pipeline.core.tables import Table, write_csv
+from pipeline.evaluation.scoring import metrics, predictions
+from pipeline.evaluation.scoring.predictions import Predictions
+
+CHECKPOINTS = Path(".headswap/checkpoints")
+"""Where fine-tuning keeps what an interrupted training goes on from, a folder each."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run, read back with its bytes checked."""
+
+    backbone: str
+    name: str
+    kind: str
+    """"head" or "plan"."""
+    predictions: Predictions
+    cost: Cost
+    stamp: stamps.Stamp
+
+    @property
+    def id(self) -> str:
+        """What verdict and users call it."""
+        return f"{self.backbone}/{self.name}"
+
+
+@dataclass(frozen=True)
+class Made:
+    """What a stage has made of a head or plan."""
+
+    predictions: Predictions
+    files: Sequence[Path]
+    """Of the model."""
+    cost: Cost
+    scores: Mapping[str, Any] = field(default_factory=dict)
+    """To stand in the metrics file beside those of validation."""
+    plots: Mapping[str, Table] = field(default_factory=dict)
+    """For DVC to draw, beside those that every run has."""
+
+
+MODELS = Path("models")
+HEADINGS = {"confusion": ("true", "decided"), "calibration": ("confidence", "accuracy", "images")}
+"""Of the tables that DVC draws of every run."""
+PLOTS = ("loss", "validation")
+"""Those by epoch that DVC draws of plans."""
+Reader = Callable[[Path, stamps.Stamp], Predictions]
+"""Reads the file of predictions that a stamp speaks of."""
+
+
+def folder(backbone: str, name: str) -> Path:
+    """Return the folder of a run's model."""
+    return MODELS / backbone / name
+
+
+def stamp_path(backbone: str, name: str) -> Path:
+    """Return where a run's stamp lies."""
+    return folder(backbone, name) / "run.json"
+
+
+def metrics_path(backbone: str, name: str) -> Path:
+    """Return where a run's validation metrics lie."""
+    return Path("metrics") / backbone / f"{name}.json"
+
+
+def plots_folder(backbone: str, name: str) -> Path:
+    """Return where a run's tables for `dvc plots` lie, of validation images."""
+    return Path("plots") / backbone / name
+
+
+def record(
+    backbone: str, name: str, kind: str, made: Made, inputs: Mapping[str, str], facts: Mapping[str, Any]
+) -> dict[str, float]:
+    """Write predictions, validation metrics, plots and the stamp of a run whose model is written; return the metrics.
+
+    The metrics file holds nothing that differs between equal runs; seconds and machine stand in the stamp.
+    """
+    path, validation = predictions.path_of(backbone, name), made.predictions.of("val")
+    predictions.write(path, made.predictions)
+    found = metrics.score(validation)
+    content = {"validation": {**found, **metrics.score_by_class(validation)}, **made.scores}
+    write_json(metrics_path(backbone, name), content)
+    plots = {plots_folder(backbone, name) / f"{plot}.csv": table for plot, table in _tables(validation).items()}
+    plots |= {plots_folder(backbone, name) / f"{plot}.csv": table for plot, table in made.plots.items()}
+    for place, table in plots.items():
+        write_csv(place, table)
+    outputs = stamps.hashes([*made.files, path, metrics_path(backbone, name), *plots])
+    everything = {
+        **facts,
+        "kind": kind,
+        "cost": asdict(made.cost),
+        "bytes_on_disk": sum(path.stat().st_size for path in made.files),
+        "made_with": environment.describe(),
+    }
+    stamp = stamps.Stamp(_stage(backbone, name, kind), outputs, inputs, everything)
+    stamps.write(stamp_path(backbone, name), stamp)
+    return found
+
+
+def attempted(backbone: str, name: str, kind: str, inputs: Mapping[str, str], make: Callable[[], str]) -> str:
+    """Make a run; where its settings are refused, record that as the result, so that the others can be judged.
+
+    The stage `complete` then fails in its stead. What may go well another time - memory, disk, an interrupt - is no
+    result, and fails here.
+
+    Args:
+        backbone: its backbone.
+        name: of the head or plan.
+        kind: "head" or "plan".
+        inputs: path -> sha256 of what it would have been made from.
+        make: makes it, and returns the summary line.
+
+    """
+    try:
+        return make()
+    except RefusedError as error:
+        reason = one_line("; ".join(error.problems))
+    path, tables = predictions.path_of(backbone, name), ["confusion", "calibration"]
+    shutil.rmtree(folder(backbone, name), ignore_errors=True)  # what an earlier one left
+    predictions.write(path, Predictions([], [], [], [], np.empty((0, 0))))
+    write_json(metrics_path(backbone, name), {"failed": reason})
+    plots = [plots_folder(backbone, name) / f"{one}.csv" for one in (*tables, *(PLOTS if kind == "plan" else ()))]
+    for place in plots:
+        write_csv(place, [HEADINGS.get(place.stem, ("epoch", place.stem))])
+    outputs = stamps.hashes([path, metrics_path(backbone, name), *plots])
+    facts = {"kind": kind, "failed": reason, "made_with": environment.describe()}
+    stamps.write(stamp_path(backbone, name), stamps.Stamp(_stage(backbone, name, kind), outputs, inputs, facts))
+    return f"FAILED, recorded as such, so that the others can be judged: {reason}"
+
+
+def failed(some: Iterable[tuple[str, str]]) -> dict[tuple[str, str], str]:
+    """Return which of these runs, by backbone and name, failed, and why; StateError if one was not made at all."""
+    stamped = {run: stamps.read(stamp_path(*run)).facts for run in some}
+    return {run: str(facts["failed"]) for run, facts in stamped.items() if "failed" in facts}
+
+
+def _stage(backbone: str, name: str, kind: str) -> str:
+    return f"{'train' if kind == 'head' else 'finetune'}@{backbone}-{name}"
+
+
+def _tables(validation: Predictions) -> dict[str, Table]:
+    """Return every image's true and decided class, and accuracy by bin of confidence."""
+    decided = [validation.classes[number] for number in validation.decision()]
+    images, confidence, right = metrics.plain_calibration(validation)
+    used = [(images[bin_], confidence[bin_] / images[bin_], right[bin_] / images[bin_]) for bin_ in images.nonzero()[0]]
+    return {
+        "confusion": [HEADINGS["confusion"], *zip(validation.label, decided, strict=True)],
+        "calibration": [
+            HEADINGS["calibration"],
+            *((f"{sure:.6f}", f"{true:.6f}", int(count)) for count, sure, true in used),
+        ],
+    }
+
+
+def read(backbone: str, name: str, reader: Reader = predictions.read) -> Run:
+    """Read a run; StateError if it failed, a part is missing or has other bytes than the stamp says.
+
+    Args:
+        backbone: its backbone.
+        name: of the head or plan.
+        reader: of its predictions.
+
+    """
+    stamp = stamps.read(stamp_path(backbone, name))
+    if "failed" in stamp.facts:
+        raise StateError(f"{backbone}/{name}: failed: {stamp.facts['failed']}; mend params.yaml and run `dvc repro`")
+    found = reader(predictions.path_of(backbone, name), stamp)
+    try:
+        return Run(backbone, name, stamp.facts["kind"], found, Cost(**stamp.facts["cost"]), stamp)
+    except (KeyError, TypeError) as error:
+        raise StateError(f"{stamp_path(backbone, name)}: lacks {error}; run `dvc repro --force`") from error
+
+
+def finished() -> list[str]:
+    """Return <backbone>/<name> of every run that lies here, listed in params.yaml or not."""
+    return [path.parent.relative_to(MODELS).as_posix() for path in sorted(MODELS.glob("*/*/run.json"))]
+
+
+def find(what: str, params: Params, where: str, reader: Reader = predictions.read) -> Run:
+    """Read the run that a person means.
+
+    Args:
+        what: <backbone>/<name>, its folder, or just the name where a single backbone of `run` has a run of it, or a
+            single one at all.
+        params: whose backbones count first.
+        where: what the person was asked for, to begin a complaint with.
+        reader: of its predictions.
+
+    Raises:
+        InputError: if there is no such run, or several.
+        StateError: as `read`.
+
+    """
+    folder = Path(os.path.abspath(what))  # noqa: PTH100  # a link may lead anywhere: the words count
+    name = "/".join(folder.parts[-2:]) if folder.parent.parent == MODELS.absolute() else what
+    present = finished()
+    meant = [one for one in present if name in (one, one.partition("/")[2])]
+    listed = [one for one in meant if one.partition("/")[0] in params.run.backbones]
+    if len(listed or meant) > 1:
+        raise InputError(f"{where}: got {what!r}, which is on several backbones; expected one of: {', '.join(meant)}")
+    if not meant:
+        told = (
+            unknown(where, what, present)
+            if present
+            else f"{where}: got {what!r}, but no run is finished; run `dvc repro`"
+        )
+        raise InputError(told)
+    backbone, _, run = (listed or meant)[0].partition("/")
+    with made_again_by_dvc(params, backbone, run):
+        return read(backbone, run, reader)
+
+
+@contextmanager
+def made_again_by_dvc(params: Params, backbone: str, name: str) -> Iterator[None]:
+    """Add to a StateError about a run that `run` no longer lists what must come before the `dvc repro` it asks for."""
+    try:
+        yield
+    except StateError as error:
+        told = unlisted(params, backbone, name)
+        raise (StateError(*error.problems, told) if told and told not in error.problems else error) from error
+
+
+def unlisted(params: Params, backbone: str, name: str) -> str | None:
+    """Say of a run that DVC does not make what would let it; None if params.yaml lists the run."""
+    section = (
+        "heads" if name in params.heads else "plans" if name in params.plans else "heads or run.plans, with an entry"
+    )
+    missing = [f"{backbone!r} to run.backbones"] if backbone not in params.run.backbones else []
+    missing += [f"{name!r} to run.{section}"] if name not in (*params.run.heads, *params.run.plans) else []
+    if not missing:
+        return None
+    return f"{backbone}/{name}: params.yaml does not list it, so add {' and '.join(missing)} before you run `dvc repro`"
+
+
+def read_metrics(run: Run) -> dict[str, float]:
+    """Read a run's validation metrics, checked against its stamp."""
+    content = json.loads(stamps.check(metrics_path(run.backbone, run.name), run.stamp))
+    return {name: float(content["validation"][name]) for name in metrics.METRICS}

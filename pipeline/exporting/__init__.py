@@ -1,1 +1,0 @@
-"""A trained run as one ONNX file, from pixels to probabilities, and the card that goes with it."""

@@ -1,0 +1,163 @@
+"""The objects in DVC's local cache, by what the manifest that their stage read says of some images.
+
+A lock holds, for every stage, the md5 of the manifest it read; so even a half finished `dvc repro` is told apart. What
+no lock speaks of may hold anything.
+"""
+
+import re
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, field
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+from pipeline.core import locks, stamps
+from pipeline.core.errors import InputError, StateError
+from pipeline.core.locks import FOLDER_SUFFIX, Locked
+from pipeline.core.params import Data
+from pipeline.data import sources
+from pipeline.data.manifest import MANIFEST, columns_of
+
+
+class Standing(Enum):
+    """What is known of an output: made from a manifest that lists an image, or from one that does not, or neither."""
+
+    CARRIES = "carries"
+    FREE = "free"
+    UNKNOWN = "not known"
+
+
+@dataclass(frozen=True)
+class Output:
+    """An output of a stage, as some lock lists it, and those of its objects that are in the cache."""
+
+    where: str
+    """dvc.lock or a commit."""
+    path: str
+    objects: tuple[str, ...]
+    """md5s: its own, and of a folder those of the files in it."""
+
+
+@dataclass
+class Outputs:
+    """All outputs that any lock lists and whose objects are in the cache."""
+
+    carrying: list[Output] = field(default_factory=list)
+    unknown: list[Output] = field(default_factory=list)
+    free: set[str] = field(default_factory=set)
+    """md5s that some output free of the images has: such an object is free, whoever else has it."""
+    unreadable: list[str] = field(default_factory=list)
+    """Commits whose lock is not what DVC writes, so that what it lists is not known."""
+
+
+def outputs(images: Collection[str]) -> Outputs:
+    """Sort what the locks of the working tree and of all commits list by what it says of images, sha256s.
+
+    Every output is named once, with the first lock that lists it.
+
+    Raises:
+        StateError: if the working tree's lock is not what DVC writes.
+
+    """
+    found, standing_of, seen = Outputs(), dict[str, Standing](), set[tuple[Standing, str, str]]()
+    for where, lock in locks.history():
+        if lock is None:
+            found.unreadable.append(where)
+            continue
+        for stage in lock.values():
+            standing = _standing(stage, images, standing_of)
+            for out in stage.outs.values():
+                if (standing, out.path, out.md5) not in seen:
+                    seen.add((standing, out.path, out.md5))
+                    _sort_in(found, standing, Output(where, out.path, tuple(of(out.md5))))
+    found.carrying = list(_without(found.carrying, found.free))
+    found.unknown = list(_without(found.unknown, found.free | {md5 for one in found.carrying for md5 in one.objects}))
+    return found
+
+
+def _standing(stage: Locked, images: Collection[str], known: dict[str, Standing]) -> Standing:
+    entry = stage.outs.get(MANIFEST.as_posix()) or stage.deps.get(MANIFEST.as_posix())
+    if entry is None:
+        return Standing.UNKNOWN
+    if entry.md5 not in known:
+        known[entry.md5] = _of_manifest(entry.md5, images)
+    return known[entry.md5]
+
+
+def _of_manifest(md5: str, images: Collection[str]) -> Standing:
+    """Look the images up in a manifest; one that is gone, altered or no table says nothing."""
+    try:
+        content = locks.read_object(md5)
+        if content is None:
+            return Standing.UNKNOWN
+        (listed,) = columns_of(content, ["sha256"])
+    except StateError:
+        return Standing.UNKNOWN
+    return Standing.FREE if set(images).isdisjoint(listed) else Standing.CARRIES
+
+
+def _sort_in(found: Outputs, standing: Standing, output: Output) -> None:
+    if standing is Standing.FREE:
+        found.free.update(output.objects)
+    else:
+        (found.carrying if standing is Standing.CARRIES else found.unknown).append(output)
+
+
+def _without(listed: list[Output], free: set[str]) -> Iterator[Output]:
+    for one in listed:
+        if left := tuple(md5 for md5 in one.objects if md5 not in free):
+            yield Output(one.where, one.path, left)
+
+
+def of(md5: str) -> Iterator[str]:
+    """Yield the objects in the cache that make up a file or folder: itself, then the files that a folder lists."""
+    if locks.object_path(md5) is None:
+        return
+    yield md5
+    if md5.endswith(FOLDER_SUFFIX):
+        for file in locks.folder_files(md5).values():  # with an altered list, nothing speaks of them
+            if locks.object_path(file) is not None:
+                yield file
+
+
+def are_shared() -> bool:
+    """Return whether the objects lie outside this project, where other projects' may lie among them."""
+    root = locks.objects_of(Path.cwd())
+    return root is not None and not root.absolute().is_relative_to(Path.cwd())
+
+
+def all_of() -> Iterator[tuple[str, Path]]:
+    """Yield md5 and path of every object in the local cache, sorted."""
+    root = locks.objects_of(Path.cwd())
+    for path in sorted(root.glob("??/*")) if root else ():
+        if re.fullmatch(rf"[0-9a-f]{{32}}({re.escape(FOLDER_SUFFIX)})?", path.parent.name + path.name):
+            yield path.parent.name + path.name, path
+
+
+def of_raw_data(data: Data, images: Collection[str]) -> dict[str, bool]:
+    """Return the objects of raw data that DVC tracks itself, or a folder around it: md5 -> whether it is an image.
+
+    A raw file holds no image but itself, so that its own bytes decide, or those of an archive's members.
+    """
+    found: dict[str, bool] = {}
+    places = [place for place in (data.path, *data.path.parents) if place.name]
+    for note in (place.with_name(f"{place.name}.dvc") for place in places):
+        for out in _outs(note) if note.is_file() else ():
+            for md5 in of(str(out.get("md5"))):
+                path = locks.object_path(md5)
+                if path and md5 not in found:
+                    found[md5] = not md5.endswith(FOLDER_SUFFIX) and _carries(data, path, images)
+    return found
+
+
+def _carries(data: Data, path: Path, images: Collection[str]) -> bool:
+    if stamps.sha256_file(path) in images:
+        return True
+    try:
+        return data.is_archive and bool(sources.carried(data, path, images))
+    except InputError:  # a file beside the archive
+        return False
+
+
+def _outs(note: Path) -> list[dict[str, Any]]:
+    return [out for out in locks.load_yaml(note).get("outs", []) if isinstance(out, dict)]

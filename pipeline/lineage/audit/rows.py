@@ -1,0 +1,208 @@
+"""What the rows of the chain's tables say of each other, once their bytes are known to be the recorded ones."""
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from itertools import zip_longest
+from typing import Any
+
+import numpy as np
+
+from pipeline.core import stamps
+from pipeline.core.errors import PipelineError, StateError
+from pipeline.core.mismatches import Mismatch
+from pipeline.core.params import Params
+from pipeline.data import exclusions, manifest, sources
+from pipeline.data.manifest import Manifest, Record
+from pipeline.data.sources import Place
+from pipeline.data.splits import methods
+from pipeline.embeddings import matrix, skipped
+from pipeline.evaluation import decisions, runs
+from pipeline.evaluation.runs import Run
+from pipeline.evaluation.scoring import metrics
+from pipeline.lineage.audit import cached
+from pipeline.verdict import schema
+
+CLOSE = 1e-9
+"""Relative: numbers computed again elsewhere differ in their last bits."""
+WRONG_CONTENT = (KeyError, TypeError, ValueError, IndexError, AttributeError, RecursionError)
+"""What reading a file raises that parses but holds something else than it should."""
+
+
+def images(params: Params, table: Manifest) -> Iterator[Mismatch]:
+    """Compare the manifest with what the data and params.yaml say now; the images' files are checked apart."""
+    place = sources.place_of(params.data)
+    listed = {record.path: record for record in sources.listed(place)}
+    found = [*_stated(params), *_listed(table, listed, place)]
+    yield from found or _dealt(params, table, list(listed.values()))
+
+
+def _stated(params: Params) -> Iterator[Mismatch]:
+    """Compare what `prepare` was told with params.yaml."""
+    facts = stamps.read(manifest.STAMP).facts
+    for name, value in manifest.told(params).items():
+        if facts.get(name) != value:
+            yield Mismatch(
+                manifest.MANIFEST.as_posix(), f"{value!r}, as in params.yaml", repr(facts.get(name)), f"{name}"
+            )
+
+
+def _listed(table: Manifest, listed: Mapping[str, Record], place: Place) -> Iterator[Mismatch]:
+    """Compare the manifest's rows with the images that the data folder lists, and with the members of an archive."""
+    path = manifest.MANIFEST.as_posix()
+    rows = table.row_of()
+    if doubled := len(table) - len(rows):
+        yield Mismatch(path, "every image once", f"{doubled} rows more")
+    for name in _not_excluded(place, sorted(listed.keys() - rows.keys())):
+        yield Mismatch(place.shown(name), f"an image of {path}, or none", "one that is not in it")
+    for name in sorted(rows.keys() - listed.keys()):
+        yield Mismatch(
+            place.shown(name), f"an image that the data folder lists, as {path} does", "one that it does not list"
+        )
+    both = sorted(rows.keys() & listed.keys())
+    for name, found in sources.read_again(place, both).items() if place.data.is_archive else ():
+        if found != (expected := table.sha256[rows[name]]):
+            yield Mismatch(place.shown(name), f"sha256 {expected} ({path})", f"sha256 {found}")
+    for name in both:
+        record, row = listed[name], rows[name]
+        if (record.label, record.group) != (table.label[row], table.group[row]):
+            expected = f"label {record.label!r} and group {record.group!r}, as the data folder says"
+            yield Mismatch(path, expected, f"{table.label[row]!r} and {table.group[row]!r}", f"{name}")
+
+
+def _not_excluded(place: Place, names: Sequence[str]) -> list[str]:
+    """Return the images that are not listed though none of the excluded ones has their bytes.
+
+    A remote root is not read again: there, the number of those that are left out has to be the recorded one.
+    """
+    if place.data.remote:
+        return [] if len(names) == stamps.read(manifest.STAMP).facts.get("excluded") else list(names)
+    excluded = exclusions.read()
+    return sorted(name for name, sha256 in sources.read_again(place, names).items() if sha256 not in excluded)
+
+
+def _dealt(params: Params, table: Manifest, listed: Sequence[Record]) -> Iterator[Mismatch]:
+    """Deal the splits again, of the images that are in the manifest: the others are excluded ones."""
+    path, inside = manifest.MANIFEST.as_posix(), set(table.image_id)
+    records = [record for record in listed if record.path in inside]
+    names = [record.path for record in records]
+    if names != list(table.image_id):
+        yield from _unlike(path, names, list(table.image_id))
+        return
+    dealt = methods.assign(records, table.sha256, params.split, params.seed)
+    yield from _unlike(path, list(zip(names, dealt, strict=True)), list(zip(names, table.split, strict=True)))
+
+
+def embeddings(params: Params, table: Manifest, backbone: str) -> Iterator[Mismatch]:
+    """Compare a matrix with manifest, params.yaml and the cache."""
+    path = matrix.matrix_path(backbone).as_posix()
+    embedded = matrix.read(backbone)
+    matrix.require_recipe(embedded, backbone, params)
+    if (found := stamps.sha256_file(manifest.MANIFEST)) != embedded.manifest_sha256:
+        yield Mismatch(path, found, embedded.manifest_sha256, "manifest_sha256")
+    facts = stamps.read(matrix.stamp_path(backbone)).facts
+    if facts["recipe"] != embedded.recipe:
+        yield Mismatch(path, f"{facts['recipe']}, as in its stamp", str(embedded.recipe), "recipe")
+    further = embedded.augmented.recipe if embedded.augmented else None
+    if (stamped := facts.get("augmented_recipe")) != further or (further is None and params.embed.copies):
+        yield Mismatch(path, f"{stamped}, as in its stamp", str(further), "augmented: recipe")
+    left_out = skipped.read_for(backbone, embedded.recipe)
+    expected = [(name, sha) for name, sha in zip(table.image_id, table.sha256, strict=True) if name not in left_out]
+    found_rows = [(name, bytes(sha).hex()) for name, sha in zip(embedded.image_id, embedded.sha256, strict=True)]
+    yield from _unlike(path, expected, found_rows)
+    if len(embedded.features) != len(found_rows):
+        yield Mismatch(path, f"{len(found_rows)} rows", str(len(embedded.features)), "features")
+    else:
+        yield from cached.check(params, table, backbone, embedded)
+
+
+def _unlike(path: str, expected: list[Any], found: list[Any]) -> Iterator[Mismatch]:
+    """Yield the first row that differs, and how many do."""
+    differing = [row for row, (one, other) in enumerate(zip_longest(expected, found)) if one != other]
+    if differing:
+        row = differing[0]
+        one, other = (rows[row] if row < len(rows) else "no row" for rows in (expected, found))
+        yield Mismatch(path, f"{one}", f"{other} ({len(differing)} rows differ)", f"row {row}")
+
+
+def run(table: Manifest, backbone: str, name: str) -> Iterator[Mismatch]:
+    """Compare a run's predictions with the manifest, and its metrics with its predictions."""
+    found = runs.read(backbone, name)
+    path = runs.stamp_path(backbone, name).as_posix()
+    left_out = skipped.read(backbone)
+    judged = {
+        (table.image_id[row], table.split[row], table.label[row])
+        for row in range(len(table))
+        if table.split[row] != "train" and table.image_id[row] not in left_out
+    }
+    of = found.predictions
+    predicted = list(zip(of.image_id, of.split, of.label, strict=True))
+    if set(predicted) != judged or len(predicted) != len(judged):
+        unlike = len(judged ^ set(predicted)) or len(predicted) - len(judged)
+        yield Mismatch(path, f"{len(judged)} validation and test images", f"{unlike} others", "predictions")
+    if of.classes != table.classes:
+        yield Mismatch(path, str(table.classes), str(of.classes), "predictions: classes")
+    yield from _scores(found)
+
+
+def _scores(of: Run) -> Iterator[Mismatch]:
+    stored = runs.read_metrics(of)
+    for name, value in metrics.score(of.predictions.of("val")).items():
+        if not np.isclose(stored[name], value, rtol=CLOSE, atol=CLOSE):
+            path = runs.metrics_path(of.backbone, of.name).as_posix()
+            yield Mismatch(path, f"{value}, from the predictions", str(stored[name]), f"validation.{name}")
+
+
+def scores(params: Params) -> Iterator[Mismatch]:
+    """Compare scores.json with the verdict, and the test scores in it with the predictions they are of."""
+    content = schema.read()
+    metric, judged = content["metric"], schema.scores(content)
+    yield from checked(partial(_unlike_verdict, judged), schema.SCORES.as_posix())
+    reported = judged["test"]
+    for backbone, name in params.runs():
+        if (backbone, name) in failed(params):
+            continue
+        found = runs.read(backbone, name)
+        value = _test_score(found, params, metric)
+        if not np.isclose(reported.get(found.id, np.nan), value, rtol=CLOSE, atol=CLOSE):
+            expected = f"{value}, from the predictions"
+            yield Mismatch(schema.VERDICT.as_posix(), expected, str(reported.get(found.id)), f"test of {found.id}")
+
+
+def failed(params: Params) -> set[tuple[str, str]]:
+    """Return the runs, by backbone and name, whose stamps say that they failed."""
+    found = set[tuple[str, str]]()
+    for run in params.runs():
+        try:
+            found.update(runs.failed([run]))
+        except StateError:
+            continue  # its own promise is broken, and says so
+    return found
+
+
+def _unlike_verdict(judged: Mapping[str, Mapping[str, Any]]) -> Iterator[Mismatch]:
+    shown = json.loads(stamps.read_bytes(schema.SCORES))
+    for section, values in judged.items():
+        for name in sorted(shown[section].keys() | values.keys()):
+            said, expected = shown[section].get(name), values.get(name)
+            if said != expected:
+                where = schema.SCORES.as_posix()
+                yield Mismatch(where, f"{expected}, as in {schema.VERDICT}", str(said), f"{section}.{name}")
+
+
+def _test_score(of: Run, params: Params, metric: str) -> float:
+    test, rule = of.predictions.of("test"), decisions.rule_for(of.predictions, params)
+    return metrics.plain(rule.apply(test) if rule else test)[metric]
+
+
+def checked(check: Callable[[], Iterator[Mismatch]], where: str) -> list[Mismatch]:
+    """Return what a check finds; what it cannot even read is a finding, too."""
+    found: list[Mismatch] = []
+    try:
+        found.extend(check())
+    except PipelineError as error:
+        found += [Mismatch(where, "content that can be read and followed", problem) for problem in error.problems]
+    except WRONG_CONTENT as error:
+        what = f"content that cannot: {type(error).__name__} {error}"
+        found.append(Mismatch(where, "what the chain can be followed through", what))
+    return found

@@ -1,0 +1,1 @@
+"""Say what changed between two commits, and which results moved for what reason."""

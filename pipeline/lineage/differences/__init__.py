@@ -1,1 +1,0 @@
-"""Say what changed between two revisions, and which results moved because of it."""

@@ -1,1 +1,0 @@
-"""Write what dvc.lock says for other tools."""

@@ -1,0 +1,1 @@
+"""Show what a number, a file or an image comes from, and what came of it."""

@@ -1,0 +1,213 @@
+"""From a number, a prediction, a model, an image or any file to what it comes from, and to what came of it.
+
+Every file that is read on the way must have the bytes that its stamp, the manifest or the recorded lineage says.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pipeline.core import stamps
+from pipeline.core.errors import InputError, StateError, first_five, unknown
+from pipeline.core.params import Params
+from pipeline.data import exclusions, manifest
+from pipeline.data.manifest import Manifest
+from pipeline.evaluation import runs
+from pipeline.evaluation.runs import Run
+from pipeline.evaluation.scoring.metrics import METRICS
+from pipeline.lineage import chain
+from pipeline.lineage.trace import uses
+from pipeline.lineage.trace.branch import Branch
+from pipeline.lineage.trace.origins import Origins, hashed
+from pipeline.lineage.trace.recorded import Recorded, unaltered
+from pipeline.lineage.trace.uses import Uses
+from pipeline.verdict import schema
+
+DIGITS = 8
+"""Of a sha256, at least, to name an image."""
+
+
+def trace(params: Params, what: str) -> Branch:
+    """Return the chain through one thing, in both directions.
+
+    Args:
+        params: which runs there are.
+        what: an image (id, path, or at least 8 digits of its sha256), a run (<backbone>/<name>, or just the name), a
+            file of the recorded lineage, RUN:METRIC, or RUN:IMAGE.
+
+    Raises:
+        InputError: if there is no such thing, or several.
+        StateError: if a file on the way is missing, altered, or was made from other bytes than lie there now.
+
+    """
+    recorded = Recorded(params, chain.read().nodes if chain.LINEAGE.exists() else {})
+    return _Trace(recorded, recorded.manifest()).of(what)
+
+
+@dataclass(frozen=True)
+class _Trace:
+    recorded: Recorded
+    table: Manifest
+    origins: Origins = field(init=False)
+    uses: Uses = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "origins", Origins(self.recorded, self.table))
+        object.__setattr__(self, "uses", Uses(self.recorded, self.table))
+
+    def of(self, what: str) -> Branch:
+        name = _inside(what)
+        if rows := self._images(name):
+            return self._of_images(rows)
+        if run := self._run(name):
+            self.recorded.unaltered(Path(name))
+            return self._of_run(self.recorded.run(*run))
+        if name in self.recorded.nodes:
+            return self._of_file(name)
+        left, colon, right = what.partition(":")
+        if colon and (run := self._run(_inside(left))):
+            return self._of_part(self.recorded.run(*run), right)
+        if told := _excluded(what):
+            raise InputError(told)
+        for one in runs.finished():
+            if left.removeprefix(f"{runs.MODELS}/") in (one, one.partition("/")[2]):
+                raise InputError(f"WHAT: {runs.unlisted(self.recorded.params, *one.split('/'))}")
+        things = ["/".join(run) for run in self.recorded.params.runs()]
+        raise InputError(unknown("WHAT", what, [*things, *self.recorded.nodes, *self.table.image_id]))
+
+    def _images(self, name: str) -> list[int]:
+        """Return the rows of an image, or of those that share bytes; InputError where others are meant as well."""
+        table = self.table
+        rows = [row for row in range(len(table)) if name in (table.image_id[row], table.path[row])]
+        how = "which is the id of one image and the path of another"
+        if not rows and re.fullmatch(rf"[0-9a-fA-F]{{{DIGITS},64}}", name):
+            rows = [row for row, sha256 in enumerate(table.sha256) if sha256.startswith(name.lower())]
+            how = "with which several images' sha256 begin"
+        if len({table.sha256[row] for row in rows}) > 1:
+            listed = first_five([f"{table.sha256[row]} ({table.path[row]})" for row in rows], "images")
+            raise InputError(f"WHAT: got {name!r}, {how}; expected the sha256 of one: {', '.join(listed)}")
+        return rows
+
+    def _run(self, name: str) -> tuple[str, str] | None:
+        """Return the run of a name or path; InputError for the name of several."""
+        listed = list(self.recorded.params.runs())
+        meant = [run for run in listed if name in ("/".join(run), run[1])]
+        if len(meant) > 1:
+            several = ", ".join("/".join(run) for run in meant)
+            raise InputError(f"WHAT: got {name!r}, which is on several backbones; expected one of: {several}")
+        return meant[0] if meant else self.recorded.run_of_file(name)
+
+    def _of_images(self, rows: Sequence[int]) -> Branch:
+        branches = [Branch(f"image {self.table.image_id[row]}", self.uses.of_image(row)) for row in rows]
+        if len(rows) == 1:
+            return branches[0]
+        return Branch(f"{len(rows)} images with the same bytes", branches)
+
+    def _of_run(self, run: Run) -> Branch:
+        scores = Branch(
+            "validation", [Branch(f"{name}: {value:.4f}") for name, value in runs.read_metrics(run).items()]
+        )
+        origin = self.origins.of_run(run)
+        return Branch(origin.text, [*origin.branches, scores, self._into(run)])
+
+    def _of_file(self, name: str) -> Branch:
+        origin = self.origins.of_file(name)
+        into = uses.of_files(self.recorded, [name])
+        return Branch(origin.text, [*origin.branches, *([Branch("went into", into)] if into else [])])
+
+    def _into(self, run: Run) -> Branch:
+        nodes = self.recorded.nodes
+        if not nodes:
+            return Branch(f"went into: not known without {chain.LINEAGE}; run `dvc repro`")
+        for name, sha256 in run.stamp.outputs.items():
+            if name in nodes and nodes[name].sha256 != sha256:
+                raise StateError(
+                    f"{chain.LINEAGE}: {name}: was recorded before {run.id} was made anew; run `dvc repro`"
+                )
+        return Branch("went into", uses.of_files(self.recorded, list(run.stamp.outputs)))
+
+    def _of_part(self, run: Run, part: str) -> Branch:
+        if part in METRICS:
+            return self._of_metric(run, part)
+        rows = self._images(_inside(part))
+        if not rows:
+            raise InputError(unknown(f"WHAT: {run.id}", part, [*METRICS, *run.predictions.image_id]))
+        if len(rows) > 1:
+            same = ", ".join(self.table.image_id[row] for row in rows)
+            raise InputError(f"WHAT: {run.id}: got {part!r}, the bytes of several images; expected one of: {same}")
+        return self._of_prediction(run, rows[0])
+
+    def _of_metric(self, run: Run, metric: str) -> Branch:
+        path = runs.metrics_path(run.backbone, run.name)
+        count = len(run.predictions.of("val").label)
+        value = f"validation: {runs.read_metrics(run)[metric]:.4f} on {count} images"
+        found = [Branch(value, [Branch(hashed(path, run.stamp.outputs[path.as_posix()]))])]
+        if schema.VERDICT.exists():
+            found.append(self._tested(run, metric))
+        return Branch(f"{metric} of {run.id}", [*found, self.origins.of_run(run), self._into(run)])
+
+    def _tested(self, run: Run, metric: str) -> Branch:
+        content = self.recorded.verdict()
+        path = runs.metrics_path(run.backbone, run.name).as_posix()
+        results: list[Mapping[str, Any]] = [one for one in content["results"] if _id(one) == run.id]
+        if not results:
+            return Branch(f"test: {schema.VERDICT} does not know this run; run `dvc repro`")
+        if (then := content["inputs"].get(path)) != (now := run.stamp.outputs[path]):
+            raise StateError(f"{schema.VERDICT}: read {path} with sha256 {then}, expected {now}; run `dvc repro`")
+        if metric not in results[0]["test"]:
+            return Branch("test: not defined, for lack of images of some class")
+        value, low, high = (results[0]["test"][metric][name] for name in ("value", "low", "high"))
+        images = sum(content["test_images"].values())
+        text = f"test: {value:.4f}, 95% interval [{low:.4f}, {high:.4f}], on {images} images"
+        node = self.recorded.nodes.get(schema.VERDICT.as_posix())
+        return Branch(text, [Branch(hashed(schema.VERDICT, node.sha256 if node else "not recorded"))])
+
+    def _of_prediction(self, run: Run, row: int) -> Branch:
+        image_id = self.table.image_id[row]
+        if image_id not in run.predictions.image_id:
+            skipped = "; it was skipped" if self.table.split[row] != "train" else ""
+            got = f"an image of split {self.table.split[row]}{skipped}"
+            raise InputError(f"WHAT: {run.id}: {image_id}: got {got}, expected one of validation or test")
+        decided = self.uses.decided(run)
+        at = list(decided.image_id).index(image_id)
+        each = zip(decided.classes, decided.probability[at], strict=True)
+        rule = "the most probable class" if decided.decided is None else "the rule under `compare` in params.yaml"
+        return Branch(
+            f"prediction of {image_id} by {run.id}: {uses.outcome(decided, at)}",
+            [
+                Branch(f"label {decided.label[at]}, split {decided.split[at]}"),
+                Branch(f"probabilities: {', '.join(f'{name} {value:.4f}' for name, value in each)}"),
+                Branch(f"decided by {rule}"),
+                self.origins.of_run(run),
+                Branch(f"image {image_id}", self._of_image(run, row)),
+            ],
+        )
+
+    def _of_image(self, run: Run, row: int) -> list[Branch]:
+        sha256 = unaltered(self.table.path[row], self.table.sha256[row], f"as in {manifest.MANIFEST}")
+        place = self.uses.row_in(run.backbone, self.table.image_id[row])
+        return [Branch(hashed(self.table.path[row], sha256)), place]
+
+
+def _id(result: Mapping[str, Any]) -> str:
+    return f"{result['backbone']}/{result['name']}"
+
+
+def _excluded(what: str) -> str | None:
+    """Say why an image is left out, if it is one that is; it may be given as a file or by its sha256."""
+    path = Path(what)
+    digits = stamps.sha256_file(path) if path.is_file() else what.lower()
+    for sha256, reason in exclusions.read().items():
+        if len(digits) >= DIGITS and sha256.startswith(digits):
+            return f"{what}: left out by {exclusions.EXCLUDED}: {reason}"
+    return None
+
+
+def _inside(what: str) -> str:
+    """Return a path as the manifest and stamps write it: from the project's folder."""
+    path = Path(what)
+    if path.is_absolute() and path.is_relative_to(Path.cwd()):
+        path = path.relative_to(Path.cwd())
+    return path.as_posix()

@@ -1,1 +1,0 @@
-"""Follow the chain from one thing in both directions."""

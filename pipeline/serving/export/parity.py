@@ -1,0 +1,92 @@
+"""What an ONNX file says of training images, beside what the pipeline says of them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime  # type: ignore[import-untyped]
+
+from pipeline import heads
+from pipeline.core.errors import StateError
+from pipeline.finetuning import saving
+from pipeline.networks import frozen_pass
+from pipeline.networks.frozen_pass import Item, Pixels
+from pipeline.networks.runtime import TOLERANCE
+from pipeline.serving.export.whole import Exported
+from pipeline.serving.trained import Trained
+
+IMAGES = 16
+"""That every export is checked on."""
+LARGEST = 1e-4
+"""Difference of a probability that is let pass."""
+
+Floats = npt.NDArray[np.floating]
+
+
+@dataclass(frozen=True)
+class Parity:
+    """The largest differences of a probability between ONNX Runtime and the pipeline, on some training images."""
+
+    images: int
+    whole: float
+    """From pixels to probabilities."""
+    head: float
+    """The head alone, given the same features; of a fine-tuned network as `whole`."""
+
+    def __str__(self) -> str:
+        """Word it; a head whose probabilities jump may differ where another runtime rounds a feature another way."""
+        told = f"differs from the pipeline by at most {self.whole:.1g} on {self.images} training images"
+        if self.whole <= LARGEST:
+            return told
+        jump = "this head's probabilities jump where a feature that is rounded the other way crosses a threshold"
+        return f"{told}: {jump}; given the same features, by at most {self.head:.1g}"
+
+
+def check(content: bytes, exported: Exported, trained: Trained) -> Parity:
+    """Run a file's bytes on training images, evenly spread.
+
+    Raises:
+        StateError: if it says something else than the pipeline, or an image is gone or was changed.
+
+    """
+    rows = trained.training[np.unique(np.linspace(0, len(trained.training) - 1, IMAGES).astype(int))]
+    pixels = pixels_of(rows, exported, trained)
+    found = run(content, pixels)
+    if trained.network is not None:
+        whole = head = _largest(found, saving.predict(trained.network, pixels))
+    else:
+        features, stored = run(exported.features, pixels), trained.embedded.features[rows]
+        _require_alike(features, stored)
+        head, whole = (_largest(found, heads.predict(trained.head, some)) for some in (features, stored))
+    parity = Parity(len(rows), whole, head)
+    if not parity.head <= LARGEST:
+        raise StateError(f"the ONNX file {parity}, expected at most {LARGEST:g}; nothing was written")
+    return parity
+
+
+def pixels_of(rows: Sequence[int] | npt.NDArray[np.integer], exported: Exported, trained: Trained) -> Pixels:
+    """Return the images of some rows of the embeddings as the file takes them: (n, 3, S, S)."""
+    at = [trained.row[row] for row in rows]
+    items = [Item(Path(trained.table.path[one]), trained.table.sha256[one]) for one in at]
+    return np.stack([frozen_pass.load(item, exported.framing) for item in items])
+
+
+def run(content: bytes, pixels: Pixels) -> Floats:
+    """Return the one output of an ONNX file for images (n, 3, S, S)."""
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    return np.asarray(session.run(None, {"images": pixels})[0])
+
+
+def _largest(found: Floats, expected: Floats) -> float:
+    return float(np.abs(found.astype(np.float64) - expected).max())
+
+
+def _require_alike(features: Floats, stored: Floats) -> None:
+    """Raise StateError unless features are the stored ones, but for the last bit of half precision."""
+    error = _largest(features, stored) / max(float(np.abs(stored).max()), 1e-12)
+    if not error <= 2 * TOLERANCE:
+        raise StateError(f"the ONNX file's features differ by {error:.2g} of the largest; nothing was written")

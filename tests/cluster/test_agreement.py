@@ -1,0 +1,181 @@
+"""Workers that differ from their driver do nothing for it."""
+
+import asyncio
+import importlib.metadata
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import cloudpickle
+import pytest
+
+from pipeline.cluster import agreement
+from pipeline.cluster.agreement import Agreement, Identity
+from pipeline.cluster.remote import Elsewhere
+from pipeline.core.errors import InputError, StateError
+from tests.conftest import REPOSITORY
+
+HERE: Identity = {"python": "3.11", "weights": "a"}
+
+
+class Asked(Elsewhere):
+    """Workers that answer what a test says."""
+
+    name, package, returns, counts_on_all, spare = "ray", "json", "list", False, 0
+    where = "params.yaml: embed.engine: ray at head:1"
+    backend = lost = require_head = workers = stop = __enter__ = __exit__ = None  # type: ignore[assignment]
+
+    def __init__(self, *answers: Mapping[str, Any]) -> None:
+        self.answers, self.questions = iter(answers), list[Callable[[], Any]]()
+
+    def ask(self, question: Callable[[], Any], seconds: float) -> Mapping[str, Any]:
+        assert seconds == agreement.PATIENCE
+        self.questions.append(question)
+        return next(self.answers)
+
+
+def identify() -> Identity:
+    return HERE
+
+
+def refused(*answers: Mapping[str, Any]) -> tuple[str, ...]:
+    with pytest.raises(StateError) as caught:
+        Asked(*answers).agree(identify)
+    return caught.value.problems
+
+
+def test_workers_that_give_the_same_answers_are_taken() -> None:
+    cluster = Asked({"a": True, "b": True}, {"a": HERE, "b": dict(HERE)})
+    cluster.agree(identify)
+    assert cluster.agreement.here == HERE
+    assert cluster.questions[1] is identify
+
+
+def test_no_workers_are_no_cluster() -> None:
+    assert refused({}) == ("params.yaml: embed.engine: ray at head:1: has no workers; start some",)
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        ({"python": "3.12", "weights": "a"}, "python: got '3.12', expected '3.11' as on the driver"),
+        ({"python": "3.11"}, "weights: got None, expected 'a' as on the driver"),
+        (InputError("backbones.b: no such file"), "backbones.b: no such file"),
+        (TimeoutError(), "no answer within 60 s; is it busy with other work?"),
+        (ValueError("two\n  lines"), "ValueError: two lines"),
+        (None, "answered None"),
+        (MemoryError("m" * 999), "MemoryError: " + "m" * 300),
+    ],
+)
+def test_whatever_else_a_worker_answers_is_one_line_that_names_it(answer: object, said: str) -> None:
+    found = refused({"a": True, "w:1": True}, {"a": HERE, "w:1": answer})
+    assert found == (f"params.yaml: embed.engine: ray at head:1: worker w:1: {said}",)
+
+
+def test_a_worker_without_headswap_is_asked_nothing_that_it_cannot_import() -> None:
+    (line,) = refused({"a": True, "w:1": False})
+    assert "worker w:1: headswap is not installed there: install this very commit" in line
+
+
+def test_every_line_of_a_worker_counts_and_more_than_five_are_cut() -> None:
+    found = refused(dict.fromkeys("abcd", True), {name: {"python": "2", "weights": "b"} for name in "abcd"})
+    assert len(found) == 6
+    assert found[-1] == "... 8 differences in all"
+
+
+class TestWhoJoinsLate:
+    def test_one_that_differs_is_refused_by_name(self) -> None:
+        with pytest.raises(StateError) as caught:
+            Agreement(lambda: {**HERE, "weights": "b"}, HERE).require()
+        name = f"{platform.node()}:{os.getpid()}"
+        assert caught.value.problems == (f"worker {name}: weights: got 'b', expected 'a' as on the driver",)
+
+    def test_one_that_agrees_is_asked_once_for_each_driver(self) -> None:
+        asked = list[int]()
+        first, second = (Agreement(lambda: asked.append(1) or HERE, HERE) for _ in range(2))
+        for one in (first, first, cloudpickle.loads(cloudpickle.dumps(first)), second):
+            one.require()
+        assert len(asked) == 2
+
+    def test_one_that_was_refused_is_asked_again(self) -> None:
+        answers = iter([{}, HERE])
+        late = Agreement(lambda: next(answers), HERE)
+        with pytest.raises(StateError):
+            late.require()
+        late.require()
+
+    def test_one_that_cannot_even_answer_is_named_too(self) -> None:
+        def identify() -> Identity:
+            raise StateError("embed.cache: not shared")
+
+        with pytest.raises(StateError, match=f"^worker {agreement.worker()}: embed.cache: not shared"):
+            Agreement(identify, HERE).require()
+
+
+ELSEWHERE = """
+import sys
+import cloudpickle
+
+class Blocked:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] == "pipeline":
+            raise ModuleNotFoundError(name)
+
+if sys.argv[1:]:
+    sys.meta_path.insert(0, Blocked())
+print(cloudpickle.loads(sys.stdin.buffer.read())(), "pipeline.cluster" in sys.modules)
+"""
+
+
+@pytest.mark.parametrize(("blocked", "answer"), [(["blocked"], b"False False"), ([], b"True False")])
+def test_the_first_question_can_be_asked_where_headswap_is_not(blocked: list[str], answer: bytes) -> None:
+    asked = cloudpickle.dumps(agreement.question())
+    command = [sys.executable, "-c", ELSEWHERE, *blocked]
+    done = subprocess.run(command, cwd=REPOSITORY, input=asked, capture_output=True, check=False)
+    assert done.stdout.strip() == answer, done.stderr.decode()
+
+
+class TestSoftware:
+    def test_it_is_python_the_code_and_the_libraries(self) -> None:
+        found = agreement.software(["numpy", "no-such-library"])
+        assert found["numpy"] == importlib.metadata.version("numpy")
+        assert found["no-such-library"] == "none"
+        assert found["python"] == f"{sys.version_info.major}.{sys.version_info.minor}"
+        assert len(found["headswap's code"]) == 12
+
+    def test_another_content_or_name_of_any_file_is_other_code(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        copy = tmp_path / "pipeline"
+        shutil.copytree(REPOSITORY / "pipeline", copy, ignore=shutil.ignore_patterns("__pycache__"))
+        monkeypatch.setattr(agreement, "__file__", str(copy / "engines/agreement.py"))
+        found = [agreement._code.__wrapped__()]
+        (copy / "__pycache__").mkdir()
+        (copy / "__pycache__/cost.pyc").touch()  # Python's own, and nobody's code
+        found.append(agreement._code.__wrapped__())
+        (copy / "images.py").write_text("other")
+        found.append(agreement._code.__wrapped__())
+        (copy / "cost.py").rename(copy / "costs.py")
+        found.append(agreement._code.__wrapped__())
+        assert found[0] == found[1]
+        assert len(set(found)) == 3
+
+
+class Torn(Asked):
+    """A cluster whose head ends while its workers are asked."""
+
+    def ask(self, question: Callable[[], Any], seconds: float) -> Mapping[str, Any]:
+        raise asyncio.CancelledError
+
+    def lost(self, error: BaseException) -> StateError:
+        return StateError(f"{self.where}: the scheduler is gone")
+
+
+def test_a_head_that_ends_meanwhile_is_one_line_too() -> None:
+    with pytest.raises(StateError, match="ray at head:1: the scheduler is gone"):
+        Torn().agree(identify)

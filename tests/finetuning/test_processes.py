@@ -1,0 +1,134 @@
+"""Two processes on the CPU, started by torchrun."""
+
+import contextlib
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from pipeline.core import stamps
+from pipeline.core.errors import InputError
+from pipeline.evaluation import runs
+from pipeline.finetuning import fitting, training
+from pipeline.finetuning.examples import Live, examples_of
+from pipeline.finetuning.processes import Processes
+from pipeline.finetuning.task import Task
+from pipeline.networks import runtime
+from pipeline.stages import embed, finetune, prepare
+from tests.conftest import REPOSITORY, Project
+from tests.finetuning.examples import loaded, plan, task_of
+
+MAIN = """
+import sys
+sys.path.insert(0, {repository!r})
+from pipeline import params
+from pipeline.nn import backbones
+from pipeline.stages import finetune
+from tests.conftest import TINY
+backbones.BACKBONES["tiny"] = TINY
+print(finetune.main(params.load(), "tiny", "last"))
+"""
+
+
+def in_two_processes() -> str:
+    """Run the stage in two processes that share every batch; return what they say."""
+    Path("main.py").write_text(MAIN.format(repository=str(REPOSITORY)))
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "main.py"]
+    settings = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(torchrun, env=settings, text=True, capture_output=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"cache_frozen": True, "mixup": 0.4, "class_weight": "balanced"},
+        {"unfreeze_from": "first", "accumulate": 2, "clip": 1.0, "average": 0.5, "thaw_epochs": 1},
+    ],
+    ids=["stored", "whole"],
+)
+def test_two_processes_end_as_one_does_at_the_same_global_batch(project: Project, settings: dict[str, Any]) -> None:
+    entry = {"unfreeze_from": "second", "epochs": 3, "batch_size": 5, "learning_rate": 0.01, **settings}
+    params = project.write(plans={"last": entry})
+    prepare.main(params)
+    embed.main(params, "tiny")
+    finetune.main(params, "tiny", "last")
+    alone, losses = runs.read("tiny", "last"), stamps.read(runs.stamp_path("tiny", "last")).facts["epochs"]
+    said = in_two_processes()
+    assert "epochs" in said
+    assert "process 1 of 2: done" in said
+    both = runs.read("tiny", "last")
+    assert both.stamp.facts["processes"] == 2
+    for one, other in zip(losses, both.stamp.facts["epochs"], strict=True):
+        assert other["loss"] == pytest.approx(one["loss"], abs=1e-4)
+    np.testing.assert_allclose(both.predictions.probability, alone.predictions.probability, atol=1e-3)
+
+
+def test_alone_nothing_is_shared_or_waited_for() -> None:
+    alone = Processes()
+    rows, values = np.arange(5), torch.ones(3)
+    np.testing.assert_array_equal(alone.share(rows), rows)
+    assert alone.add(values) is values
+    assert alone.first
+
+
+def test_every_row_is_some_processes_share() -> None:
+    shares = [Processes(rank, 3).share(np.arange(7)) for rank in range(3)]
+    assert sorted(np.concatenate(shares)) == list(range(7))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"batch_norm": "trained"}, "batch_norm: got 'trained', expected 'frozen' with several processes"),
+        ({"batch_size": 2}, "torchrun: got 3 processes, expected at most batch_size, which is 2"),
+    ],
+)
+def test_what_processes_cannot_share_is_refused(
+    project: Project, task: Task, settings: dict[str, object], message: str
+) -> None:
+    chosen, backbone = plan(unfreeze_from="first", **settings), loaded(project)
+    inputs = Live(task, backbone.network, backbone.framing, chosen)
+    with pytest.raises(InputError, match=message):
+        fitting.trainer_of(task, inputs, backbone.network, chosen, "accuracy", 0, Processes(0, 3))
+
+
+@pytest.mark.parametrize("unfreeze_from", ["first", "second"])
+def test_in_every_thread_network_and_batches_go_to_the_process_s_own_device(
+    project: Project, monkeypatch: pytest.MonkeyPatch, unfreeze_from: str
+) -> None:
+    """No GPU is needed: what would be moved stays where it is, and where to is noted."""
+    moved: set[tuple[str, torch.device]] = set()
+
+    def note(thing: Any, *arguments: Any, **settings: Any) -> Any:
+        named = [one for one in (*arguments, *settings.values()) if isinstance(one, torch.device)]
+        moved.update((threading.current_thread().name, one) for one in named)
+        return thing
+
+    chosen, task, backbone = plan(unfreeze_from=unfreeze_from), task_of(project), loaded(project)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device", lambda where: contextlib.nullcontext(note(where, where)))
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: tensor)
+    monkeypatch.setattr(torch.Tensor, "to", note)
+    monkeypatch.setattr(torch.nn.Module, "to", note)
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    monkeypatch.setenv("LOCAL_RANK", "3")
+    source = examples_of(task, backbone, chosen, project.write().embed, Processes(3, 4))
+    trainer = fitting.trainer_of(task, source, backbone.network, chosen, "accuracy", 0, Processes(3, 4))
+    assert len(list(training._ahead(lambda batch: trainer.batch(task.train, 0, batch), 2))) == 2
+    assert {device for _, device in moved} == {torch.device("cuda", 3)}
+    assert len({thread for thread, _ in moved}) == 2
+
+
+def test_a_process_without_a_number_on_its_machine_is_the_first_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Job schedulers set WORLD_SIZE, too."""
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    monkeypatch.delenv("LOCAL_RANK", raising=False)
+    assert runtime.local_rank() == 0

@@ -1,0 +1,338 @@
+"""What a worker does with a unit, and how it answers whether it may; here in this process."""
+
+import os
+import pickle
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from pipeline.cluster import agreement
+from pipeline.core import cost, stamps
+from pipeline.core.errors import InputError, StateError
+from pipeline.embeddings.cache import Shard, keys_of, read_shard
+from pipeline.networks import backbones, frozen_pass, runtime, workers
+from pipeline.networks.frozen_pass import Item, TooNarrowError
+from pipeline.networks.workers import Job
+from tests.conftest import Project, tiny_network
+
+ME = agreement.worker()
+
+
+@pytest.fixture(autouse=True)
+def _fresh() -> None:
+    """Forget what earlier tests loaded, as a new process would have nothing."""
+    workers._network.cache_clear()
+    workers._remote.cache_clear()
+
+
+def job_of(project: Project, **sections: Any) -> Job:
+    params = project.write(**sections)
+    entry = params.backbone("tiny")
+    recipe = frozen_pass.recipe_of(backbones.load("tiny", entry).identity, params.embed)
+    return Job(Path.cwd(), "tiny", entry, params.embed, params.data, recipe)
+
+
+def items_of(project: Project, number: int = 6) -> list[Item]:
+    folder = project.root / "data/raw"
+    return [
+        Item(path.relative_to(project.root), stamps.sha256_file(path), name=path.relative_to(folder).as_posix())
+        for path in project.images[:number]
+    ]
+
+
+def shards(job: Job) -> list[Shard]:
+    return [read_shard(path) for path in job.cache.glob("*/*.h5")]
+
+
+class TestEmbed:
+    def test_a_unit_becomes_one_shard_that_bears_the_workers_name(self, project: Project) -> None:
+        job, items = job_of(project), items_of(project)
+        assert workers.embed(job, items) == {}
+        (shard,) = shards(job)
+        assert shard.worker == ME
+        assert shard.keys.tolist() == keys_of(item.sha256 for item in items).tolist()
+        assert shard.path.parent.name == stamps.sha256_json(job.recipe)
+        assert shard.cost.seconds > 0
+
+    def test_its_energy_is_not_stated_for_the_machine_has_other_workers(
+        self, project: Project, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        class Meter:
+            def read(self) -> float:
+                return 7.0
+
+        monkeypatch.setattr(cost, "_energy", Meter)
+        job = job_of(project)
+        workers.embed(job, items_of(project))
+        assert [shard.cost.joules for shard in shards(job)] == [None]
+
+    def test_its_rows_are_those_of_a_pass_in_one_process(self, project: Project) -> None:
+        job, items = job_of(project), items_of(project)
+        workers.embed(job, items)
+        loaded = backbones.load("tiny", job.entry)
+        forward = runtime.prepare(loaded.network, "torch", np.zeros((4, 3, 32, 32), np.uint8))
+        expected = np.concatenate([rows for _, rows in frozen_pass.rows(items, forward, loaded.framing, 4)])
+        np.testing.assert_array_equal(shards(job)[0].features, expected.astype(np.float16))
+
+    def test_a_job_and_its_items_arrive_as_they_were_sent(self, project: Project) -> None:
+        sent = job_of(project), items_of(project)
+        assert pickle.loads(pickle.dumps(sent)) == sent
+
+    def test_an_image_that_cannot_be_decoded_is_told_and_the_others_are_kept(self, project: Project) -> None:
+        project.images[2].write_bytes(b"no image")
+        job, items = job_of(project), items_of(project)
+        skipped = workers.embed(job, items)
+        assert list(skipped) == [items[2].sha256]
+        assert "not an image" in skipped[items[2].sha256]
+        assert len(shards(job)[0].keys) == 5
+
+    def test_errors_bear_the_workers_name(self, project: Project) -> None:
+        job, items = job_of(project), items_of(project)
+        project.images[1].write_bytes(b"changed")
+        with pytest.raises(StateError, match=f"^worker {ME}: {items[1].path}: changed since `prepare` hashed it"):
+            workers.embed(job, items)
+
+    def test_errors_stay_what_they_are_on_their_way(self, project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+        def narrow(*_: object, **__: object) -> dict[str, str]:
+            raise TooNarrowError("too narrow", "much")
+
+        monkeypatch.setattr(frozen_pass, "run", narrow)
+        with pytest.raises(TooNarrowError) as caught:
+            workers.embed(job_of(project), items_of(project))
+        arrived = pickle.loads(pickle.dumps(caught.value))
+        assert type(arrived) is TooNarrowError
+        assert arrived.problems == (f"worker {ME}: too narrow", f"worker {ME}: much")
+
+    def test_a_gpu_that_pytorch_does_not_find_is_missed(
+        self, project: Project, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(runtime, "device", lambda: torch.device("cpu"))
+        job = replace(job_of(project), gpu=True)
+        with pytest.raises(StateError, match=f"worker {ME}: was given a GPU by its engine, but PyTorch finds none"):
+            workers.embed(job, items_of(project))
+        assert not shards(job)
+
+    def test_the_network_is_loaded_once(self, project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+        loads, real = [], backbones.load
+        monkeypatch.setattr(backbones, "load", lambda *args: loads.append(args) or real(*args))
+        job, items = job_of(project), items_of(project)
+        loads.clear()
+        workers.embed(job, items[:3])
+        workers.embed(job, items[3:])
+        assert len(loads) == 1
+
+    def test_a_worker_that_lives_on_serves_another_batch_size(
+        self, project: Project, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def strict(network: nn.Module, example: runtime.Batch) -> runtime.Forward:
+            forward = runtime._torch(network, example)
+
+            def as_prepared(batch: runtime.Batch) -> runtime.Floats:
+                assert batch.shape == example.shape  # OpenVINO and ONNX Runtime demand it
+                return forward(batch)
+
+            return as_prepared
+
+        monkeypatch.setitem(runtime.RUNTIMES, "openvino", strict)  # type: ignore[arg-type]
+        items = items_of(project)
+        for size in (4, 2):
+            workers.embed(job_of(project, embed={"runtime": "openvino", "batch_size": size}), items[size:])
+
+    def test_it_decodes_on_few_threads_where_it_may_compute_on_few(
+        self, project: Project, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        seen, real = set[int](), frozen_pass.load
+
+        def load(*args: Any) -> frozen_pass.Pixels:
+            seen.add(threading.get_ident())
+            time.sleep(0.01)  # so that each image needs a thread that is free
+            return real(*args)
+
+        monkeypatch.setattr(frozen_pass, "load", load)
+        monkeypatch.setattr(os, "cpu_count", lambda: 64)
+        monkeypatch.setenv("OMP_NUM_THREADS", "1")
+        workers.embed(job_of(project), items_of(project, 36))
+        assert 1 < len(seen) <= 1 + 4
+
+
+@pytest.fixture(params=["file", "memory"])
+def remote(request: pytest.FixtureRequest, project: Project) -> tuple[str, Job, list[Item]]:
+    """Put the images where only a URL leads; a store that lacks them is what the items' paths are in."""
+    memory, far = fsspec.filesystem("memory"), project.root / "far"
+    root = f"file://{far}" if request.param == "file" else "memory://photos"
+    items = []
+    for item in items_of(project):
+        content = item.path.read_bytes()
+        (far / item.name).parent.mkdir(parents=True, exist_ok=True)
+        (far / item.name).write_bytes(content)
+        memory.pipe(f"/photos/{item.name}", content)
+        items.append(replace(item, path=Path(".headswap/images") / item.sha256[:2] / item.sha256))
+    return root, job_of(project, data={"source": "table", "path": "labels.csv", "remote": root}), items
+
+
+def overwrite(root: str, name: str, content: bytes) -> None:
+    with fsspec.open(f"{root}/{name}", "wb") as stream:
+        stream.write(content)
+
+
+class TestRemoteImages:
+    def test_a_worker_without_the_store_reads_them_from_their_root(self, remote: tuple[str, Job, list[Item]]) -> None:
+        _, job, items = remote
+        assert workers.embed(job, items) == {}
+        assert len(shards(job)[0].keys) == 6
+        assert not Path(".headswap/images").exists()
+
+    def test_one_that_has_changed_there_is_refused(self, remote: tuple[str, Job, list[Item]]) -> None:
+        root, job, items = remote
+        overwrite(root, items[3].name, b"other")
+        with pytest.raises(
+            StateError, match=f"^worker {ME}: {root}/{items[3].name}: changed since `prepare` hashed it"
+        ):
+            workers.embed(job, items)
+
+    def test_one_that_is_gone_is_named(self, remote: tuple[str, Job, list[Item]]) -> None:
+        root, job, items = remote
+        gone = replace(items[0], name="red/gone.png")
+        with pytest.raises(InputError, match=f"^worker {ME}: {root}/red/gone.png: (cannot be read|no such)"):
+            workers.embed(job, [gone])
+
+    def test_what_the_store_has_is_not_fetched(
+        self, remote: tuple[str, Job, list[Item]], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        _, job, items = remote
+        for item in items:
+            item.path.parent.mkdir(parents=True, exist_ok=True)
+            item.path.write_bytes(Path("far", item.name).read_bytes())
+        monkeypatch.setattr(workers, "_remote", None)
+        assert workers.embed(job, items) == {}
+
+
+class TestFolders:
+    def test_a_worker_stands_in_the_project_and_goes_back(
+        self, project: Project, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+    ) -> None:
+        job, items = job_of(project), items_of(project)
+        elsewhere = tmp_path_factory.mktemp("elsewhere")
+        monkeypatch.chdir(elsewhere)
+        workers.embed(job, items)
+        assert Path.cwd() == elsewhere
+        assert not list(elsewhere.iterdir())
+        assert len(shards(job)) == 1
+
+    def test_where_the_project_is_not_it_stands_in_a_scratch_folder(
+        self, project: Project, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+    ) -> None:
+        far = project.root / "data/raw"
+        entry = {"weights": str(project.root / "tiny.pth")}
+        entry = {"tiny": {**project.content["backbones"]["tiny"], **entry}}
+        shared = {"cache": str(project.root / "shared")}
+        data = {"source": "table", "path": "labels.csv", "remote": f"file://{far}"}
+        job = replace(job_of(project, backbones=entry, embed=shared, data=data), project=Path("/nowhere/at/all"))
+        items = [replace(item, path=Path("none")) for item in items_of(project)]
+        here = tmp_path_factory.mktemp("here")
+        monkeypatch.chdir(here)
+        workers.embed(job, items)
+        assert Path.cwd() == here
+        assert not list(here.iterdir())
+        assert len(shards(job)) == 1
+
+
+class TestIdentity:
+    def test_it_is_the_recipe_and_the_software(self, project: Project) -> None:
+        job, items = job_of(project), items_of(project)
+        with workers.agreed(job, items[0]) as identify:
+            found = pickle.loads(pickle.dumps(identify))()
+        assert found.keys() > {*job.recipe, "headswap's code", "python", "torch", "numpy"}
+        assert found["weights_sha256"] == f'"{job.recipe["weights_sha256"]}"'
+
+    def test_nothing_of_the_question_is_left(self, project: Project) -> None:
+        job, items = job_of(project), items_of(project)
+        with workers.agreed(job, items[0]) as identify:
+            assert len(list(job.cache.iterdir())) == 1
+            identify()
+            assert len(list(job.cache.iterdir())) == 1
+        assert not list(job.cache.iterdir())
+
+    @pytest.mark.parametrize("what", ["weights_sha256", "dtype", "image_size", "pooling", "scaled_jpeg"])
+    def test_whatever_decides_rows_makes_another(self, project: Project, what: str) -> None:
+        entry = project.content["backbones"]["tiny"]
+        torch.manual_seed(1)
+        torch.save(tiny_network().state_dict(), "other.pth")
+        changed: dict[str, dict[str, Any]] = {
+            "weights_sha256": {"weights": "other.pth", "sha256": stamps.sha256_file(Path("other.pth"))},
+            "image_size": {"image_size": 40},
+            "pooling": {"pooling": "max"},
+        }
+        settings = {"dtype": {"dtype": "float32"}, "scaled_jpeg": {"scaled_jpeg": True}}.get(what, {})
+        jobs = [
+            job_of(project),
+            job_of(project, backbones={"tiny": {**entry, **changed.get(what, {})}}, embed=settings),
+        ]
+        found = []
+        for job in jobs:
+            with workers.agreed(job, items_of(project)[0]) as identify:
+                found.append(identify())
+        assert {name for name in found[0] if found[0][name] != found[1][name]} - {"columns"} == {what}
+
+    def test_a_library_of_another_version_makes_another(
+        self, project: Project, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        job = job_of(project)
+        with workers.agreed(job, items_of(project)[0]) as identify:
+            here = identify()
+            monkeypatch.setattr(agreement.environment, "versions", lambda: {"torch": "0"})
+            assert next(agreement.problems(here, identify())).startswith("torch: got '0', expected")
+
+    def test_a_worker_that_cannot_read_an_image_says_so(self, project: Project) -> None:
+        job, items = job_of(project), items_of(project)
+        items[0].path.unlink()
+        with workers.agreed(job, items[0]) as identify, pytest.raises(StateError, match=str(items[0].path)):
+            identify()
+
+    def test_a_bad_image_is_no_difference(self, project: Project) -> None:
+        project.images[0].write_bytes(b"no image")
+        with workers.agreed(job_of(project), items_of(project)[0]) as identify:
+            identify()
+
+    def test_weights_that_are_not_there_are_named(self, project: Project) -> None:
+        job = job_of(project)
+        Path("tiny.pth").unlink()
+        with workers.agreed(job, items_of(project)[0]) as identify, pytest.raises(InputError, match="tiny.pth"):
+            identify()
+
+
+class TestSharedCache:
+    @pytest.mark.parametrize("fault", ["missing", "other"])
+    def test_one_that_is_not_the_drivers_is_refused(self, project: Project, fault: str) -> None:
+        job, items = job_of(project), items_of(project)
+        with workers.agreed(job, items[0]) as identify:
+            (token,) = job.cache.iterdir()
+            if fault == "missing":
+                token.unlink()
+            else:
+                token.write_text("other")
+            with pytest.raises(StateError) as caught:
+                identify()
+        (line,) = caught.value.problems
+        why = {"missing": "No such file or directory", "other": "another file is there"}[fault]
+        assert line.startswith(f"params.yaml: embed.cache: {job.cache}: {why}: not shared; expected a folder that")
+
+    def test_one_that_may_not_be_written_to_is_refused(self, project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+        job, items = job_of(project), items_of(project)
+
+        def refuse(*_: object, **__: object) -> int:
+            raise OSError(30, "Read-only file system")
+
+        with workers.agreed(job, items[0]) as identify:
+            monkeypatch.setattr(Path, "write_text", refuse)
+            with pytest.raises(StateError, match=f"embed.cache: {job.cache}: Read-only file system: not shared"):
+                identify()
+        assert not list(job.cache.iterdir())
