@@ -40,6 +40,10 @@ class SmallClone(Clone):
         )
         self.lay_out(per_stratum)
 
+    def begin_with(self, folder: Path) -> None:
+        """Take the commands in a folder instead of others of their names."""
+        self.environment["PATH"] = f"{folder}{os.pathsep}{self.environment['PATH']}"
+
     def lay_out(self, per_stratum: int, start: int = 0) -> None:
         """Put the first images of every label and cell type into the data folder, as the demo's package has them."""
         spec = find_spec("elpv_dataset")
@@ -59,8 +63,10 @@ class SmallClone(Clone):
 
 
 @pytest.fixture(scope="module")
-def clone(tmp_path_factory: pytest.TempPathFactory) -> SmallClone:
-    return SmallClone(tmp_path_factory.mktemp("clone"))
+def clone(tmp_path_factory: pytest.TempPathFactory, preloaded: Path) -> SmallClone:
+    made = SmallClone(tmp_path_factory.mktemp("clone"))
+    made.begin_with(preloaded)
+    return made
 
 
 @pytest.fixture(scope="module")
@@ -160,8 +166,11 @@ def test_the_audit_names_an_altered_image_and_passes_when_it_is_back(clone: Smal
     clone.run("headswap", "audit")
 
 
-def test_the_same_commit_and_seed_give_the_same_bytes_elsewhere(clone: SmallClone, tmp_path: Path) -> None:
+def test_the_same_commit_and_seed_give_the_same_bytes_elsewhere(
+    clone: SmallClone, tmp_path: Path, preloaded: Path
+) -> None:
     other = SmallClone(tmp_path)
+    other.begin_with(preloaded)
     other.repro(f"train@{BACKBONE}-logreg", f"train@{BACKBONE}-knn", f"finetune@{BACKBONE}-last_blocks")
     names = [
         "data/manifest.parquet",
