@@ -1,8 +1,8 @@
 """Let things go wrong: the n-th system call that changes a file, or the whole process at a random moment.
 
-As a script, it runs `headswap` in child processes that it kills or sets against each other, and prints what came
-of it as JSON. Children are forked from one process that has imported everything, so that a kill hits the work and not
-the imports.
+As a script, it runs `headswap` in child processes that it kills or sets against each other: each line that it reads
+says what to do, as a JSON list, and each that it prints what came of it. Children are forked from one process that has
+imported everything, so that a kill hits the work and not the imports.
 """
 
 import json
@@ -151,9 +151,10 @@ def copied(project: Path, folder: Path, without: Sequence[str]) -> Path:
     return folder
 
 
-def main(action: str, project: str, rounds: str, *numbers: str) -> None:
-    """Do one of the above."""
+def main() -> None:
+    """Do some of the above."""
     from pipeline.networks import backbones, frozen_pass
+    from pipeline.stages import embed, finetune  # noqa: F401  # so that children need not
     from tests.conftest import TINY
 
     backbones.BACKBONES["tiny"] = TINY  # type: ignore[index]
@@ -164,9 +165,12 @@ def main(action: str, project: str, rounds: str, *numbers: str) -> None:
         "two": two_writers,
         "second": second_beside_the_first,
     }
-    result = actions[action](Path(project), Path(rounds), *map(int, numbers))
-    sys.stdout.write(json.dumps(result))
+    while line := sys.stdin.readline():
+        action, project, rounds, *numbers = json.loads(line)
+        result = actions[action](Path(project), Path(rounds), *numbers)
+        sys.stdout.write(json.dumps(result) + "\n")
+        sys.stdout.flush()
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main()

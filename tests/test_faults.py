@@ -6,10 +6,11 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
+from subprocess import PIPE
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,8 @@ from pipeline.networks.frozen_pass import Item
 from pipeline.stages import embed, prepare
 from tests.conftest import REPOSITORY, SIZE, Project, write_image
 from tests.faults import MATRIX, METRICS, fail_the_nth
+from tests.networks import exports
+from tests.soak import soak
 
 EMBED = ["embed", "--backbone", "tiny"]
 ROOT = Path(".headswap/embeddings")
@@ -57,14 +60,30 @@ def leftovers() -> list[Path]:
     return list(Path().rglob("*.tmp"))
 
 
-def in_children(action: str, *numbers: int) -> dict[str, Any]:
-    """Run tests/faults.py on the current project; its copies lie in `rounds` beside it."""
-    project = Path.cwd()
-    command = [sys.executable, "-m", "tests.faults", action, str(project), str(project.parent / "rounds")]
-    done = subprocess.run([*command, *map(str, numbers)], cwd=REPOSITORY, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    result: dict[str, Any] = json.loads(done.stdout)
-    return result
+Parent = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture(scope="module")
+def in_children() -> Iterator[Parent]:
+    """Run tests/faults.py, and let it act on the current project; its copies lie in `rounds` beside it."""
+    command = [sys.executable, "-m", "tests.faults"]
+    with subprocess.Popen(command, cwd=REPOSITORY, stdin=PIPE, stdout=PIPE, stderr=PIPE, text=True) as parent:
+        assert parent.stdin
+        assert parent.stdout
+        assert parent.stderr
+
+        def act(action: str, *numbers: int) -> dict[str, Any]:
+            project = Path.cwd()
+            line = json.dumps([action, str(project), str(project.parent / "rounds"), *numbers])
+            parent.stdin.write(f"{line}\n")
+            parent.stdin.flush()
+            said = parent.stdout.readline()
+            assert said, parent.stderr.read()
+            result: dict[str, Any] = json.loads(said)
+            return result
+
+        yield act
+        parent.stdin.close()
 
 
 @pytest.fixture
@@ -82,8 +101,10 @@ def many_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, project: Projec
     return tmp_path / "rounds"
 
 
-@pytest.mark.parametrize("kills", [5, pytest.param(60, marks=pytest.mark.soak)])
-def test_after_any_number_of_kills_one_clean_run_gives_the_same_bytes(many_images: Path, kills: int) -> None:
+@pytest.mark.parametrize("kills", [2, *soak([60])])
+def test_after_any_number_of_kills_one_clean_run_gives_the_same_bytes(
+    many_images: Path, in_children: Parent, kills: int
+) -> None:
     result = in_children("kill_embed", kills, 0)
     sys.stdout.write(json.dumps(result))  # `pytest -s` shows how many landed
     assert result["kills"] >= kills
@@ -98,9 +119,9 @@ def test_after_any_number_of_kills_one_clean_run_gives_the_same_bytes(many_image
         assert len(keys) == len(set(keys.tolist())) == 176
 
 
-@pytest.mark.parametrize("kills", [4, pytest.param(40, marks=pytest.mark.soak)])
+@pytest.mark.parametrize("kills", [2, *soak([40])])
 def test_a_training_that_was_killed_any_number_of_times_ends_as_one_that_was_not(
-    many_images: Path, project: Project, kills: int
+    many_images: Path, project: Project, in_children: Parent, kills: int
 ) -> None:
     plan = {**project.content["plans"]["last"], "epochs": 10, "patience": 10, "batch_size": 32}
     params = project.write(plans={"last": plan})
@@ -115,7 +136,7 @@ def test_a_training_that_was_killed_any_number_of_times_ends_as_one_that_was_not
 
 
 def test_two_writers_at_once_with_different_batch_sizes_share_what_they_made(
-    many_images: Path, monkeypatch: pytest.MonkeyPatch
+    many_images: Path, in_children: Parent, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert in_children("two") == {"statuses": [0, 0]}
     matrices = []
@@ -130,7 +151,7 @@ def test_two_writers_at_once_with_different_batch_sizes_share_what_they_made(
 
 
 def test_a_second_embed_in_the_same_folder_stops_with_one_line_and_a_killed_first_one_is_no_obstacle(
-    many_images: Path,
+    many_images: Path, in_children: Parent
 ) -> None:
     result = in_children("second")
     assert result["amid"]
@@ -141,13 +162,13 @@ def test_a_second_embed_in_the_same_folder_stops_with_one_line_and_a_killed_firs
     assert f"wait for it, or kill {result['first']} (what it has finished is kept)" in line
 
 
-@pytest.mark.parametrize("error", [5, 28])
+@pytest.mark.parametrize(("error", "step"), [(28, 3), *soak([(5, 1), (28, 1)])])
 def test_whichever_write_fails_it_is_one_line_and_nothing_is_left_half_written(
-    prepared: Project, capsys: pytest.CaptureFixture[str], error: int
+    prepared: Project, capsys: pytest.CaptureFixture[str], error: int, step: int
 ) -> None:
     expected = whole()
     seen = []
-    for number in range(1, 100):
+    for number in range(step, 100, step):
         with pytest.MonkeyPatch.context() as patch:
             failed = fail_the_nth(number, patch, error)
             status = main(EMBED)
@@ -299,7 +320,10 @@ def test_with_another_batch_size_or_runtime_the_rows_in_the_cache_win(
 
 
 @pytest.mark.parametrize("engine", runtime.AUTO)
-def test_every_batch_size_and_runtime_agrees_within_the_stated_tolerance(prepared: Project, engine: str) -> None:
+def test_every_batch_size_and_runtime_agrees_within_the_stated_tolerance(
+    prepared: Project, engine: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exports.remember(monkeypatch)
     network = backbones.load("tiny", prepared.write().backbone("tiny")).network
     images = np.random.default_rng(0).integers(0, 256, (24, 3, SIZE, SIZE), dtype=np.uint8)
     reference = runtime.prepare(network, "torch", images)(images)

@@ -10,6 +10,7 @@ import pytest
 
 from pipeline.core.processes import EMBED_LOCK
 from tests.kills import Killer, TinyClone
+from tests.soak import soak
 
 OFTEN = {"compare": 4, "head": 3, "images": 2, "seed": 1}
 """The cheaper, the more often."""
@@ -26,12 +27,11 @@ def commit(clone: TinyClone) -> None:
     clone.run("git", "-c", "user.name=a", "-c", "user.email=a@b", "commit", "--quiet", "-m", "results")
 
 
-@pytest.mark.parametrize("kills", [5, pytest.param(50, marks=pytest.mark.soak)])
+@pytest.mark.parametrize("kills", [1, *soak([50])])
 def test_after_every_kill_the_doctor_makes_the_next_run_end_well(killer: Killer, kills: int) -> None:
     # the very first run, amid its frozen pass: the lock is there as soon as that begins
     done = [killer.kill("nothing", begun=(killer.clone.root / EMBED_LOCK).exists, within=0.6)]
     commit(killer.clone)
-    kinds = ["compare"] if kills < 10 else killer.generator.choices(list(OFTEN), list(OFTEN.values()), k=kills)
-    while len(done) < kills:
-        done.append(killer.kill(kinds[len(done) % len(kinds)]))
+    kinds = killer.generator.choices(list(OFTEN), list(OFTEN.values()), k=kills - 1)
+    done += [killer.kill(kind) for kind in kinds]
     sys.stdout.write("".join(f"{json.dumps(asdict(one))}\n" for one in done))  # `pytest -s` shows it

@@ -28,6 +28,7 @@ from pipeline.serving.export import parity, prepare, requirements
 from pipeline.stages import train
 from tests import faults
 from tests.conftest import CLASSES, REPOSITORY, SIZE, Project, lay_out
+from tests.networks import exports
 from tests.stages.spine import run, standing_in
 
 HEADS: dict[str, Any] = {"logreg": {"C": 1.0, "calibrate": "sigmoid"}, "knn": {"n_neighbors": 3}}
@@ -44,7 +45,9 @@ def spine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @pytest.fixture
-def project(spine: Path, project: Project) -> Project:
+def project(spine: Path, project: Project, monkeypatch: pytest.MonkeyPatch) -> Project:
+    """Put what was trained into the test's own folder; what is exported again is not computed again."""
+    exports.remember(monkeypatch)
     shutil.copytree(spine, project.root, dirs_exist_ok=True)
     project.write(heads=HEADS, run={"heads": list(HEADS)})
     return project
@@ -116,6 +119,7 @@ def test_the_rule_of_decision_is_in_the_file(project: Project) -> None:
 def test_the_same_model_gives_the_same_bytes(project: Project, name: str) -> None:
     export.main(project.write(), name, "out.onnx")
     before = Path("out.onnx").read_bytes(), Path("out.md").read_bytes()
+    exports.forget()
     export.main(project.write(), name, "out.onnx")
     assert (Path("out.onnx").read_bytes(), Path("out.md").read_bytes()) == before
 

@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.core import stamps
 from pipeline.core.errors import InputError
 from pipeline.evaluation import runs
 from pipeline.finetuning import fitting, training
@@ -26,49 +25,51 @@ from tests.finetuning.examples import loaded, plan, task_of
 
 MAIN = """
 import sys
+from contextlib import nullcontext
 sys.path.insert(0, {repository!r})
-from pipeline import params
-from pipeline.nn import backbones
+from pipeline.core import params
+from pipeline.finetuning import processes
+from pipeline.networks import backbones
 from pipeline.stages import finetune
 from tests.conftest import TINY
 backbones.BACKBONES["tiny"] = TINY
-print(finetune.main(params.load(), "tiny", "last"))
+with processes.started() as together:
+    processes.started = lambda: nullcontext(together)
+    for plan in sys.argv[1:]:
+        print(finetune.main(params.load(), "tiny", plan))
 """
+PLANS: dict[str, dict[str, Any]] = {
+    "stored": {"cache_frozen": True, "mixup": 0.4, "class_weight": "balanced"},
+    "whole": {"unfreeze_from": "first", "accumulate": 2, "clip": 1.0, "average": 0.5, "thaw_epochs": 1},
+}
 
 
 def in_two_processes() -> str:
-    """Run the stage in two processes that share every batch; return what they say."""
+    """Run the stage for every plan in two processes that share every batch; return what they say."""
     Path("main.py").write_text(MAIN.format(repository=str(REPOSITORY)))
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "main.py"]
     settings = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(torchrun, env=settings, text=True, capture_output=True, timeout=300, check=False)
+    done = subprocess.run([*torchrun, *PLANS], env=settings, text=True, capture_output=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
 
-@pytest.mark.parametrize(
-    "settings",
-    [
-        {"cache_frozen": True, "mixup": 0.4, "class_weight": "balanced"},
-        {"unfreeze_from": "first", "accumulate": 2, "clip": 1.0, "average": 0.5, "thaw_epochs": 1},
-    ],
-    ids=["stored", "whole"],
-)
-def test_two_processes_end_as_one_does_at_the_same_global_batch(project: Project, settings: dict[str, Any]) -> None:
-    entry = {"unfreeze_from": "second", "epochs": 3, "batch_size": 5, "learning_rate": 0.01, **settings}
-    params = project.write(plans={"last": entry})
+def test_two_processes_end_as_one_does_at_the_same_global_batch(project: Project) -> None:
+    common = {"unfreeze_from": "second", "epochs": 3, "batch_size": 5, "learning_rate": 0.01}
+    params = project.write(plans={name: {**common, **settings} for name, settings in PLANS.items()})
     prepare.main(params)
     embed.main(params, "tiny")
-    finetune.main(params, "tiny", "last")
-    alone, losses = runs.read("tiny", "last"), stamps.read(runs.stamp_path("tiny", "last")).facts["epochs"]
+    for name in PLANS:
+        finetune.main(params, "tiny", name)
+    alone = {name: runs.read("tiny", name) for name in PLANS}
     said = in_two_processes()
-    assert "epochs" in said
-    assert "process 1 of 2: done" in said
-    both = runs.read("tiny", "last")
-    assert both.stamp.facts["processes"] == 2
-    for one, other in zip(losses, both.stamp.facts["epochs"], strict=True):
-        assert other["loss"] == pytest.approx(one["loss"], abs=1e-4)
-    np.testing.assert_allclose(both.predictions.probability, alone.predictions.probability, atol=1e-3)
+    assert said.count("epochs") == said.count("process 1 of 2: done") == len(PLANS)
+    for name, before in alone.items():
+        both = runs.read("tiny", name)
+        assert both.stamp.facts["processes"] == 2
+        for one, other in zip(before.stamp.facts["epochs"], both.stamp.facts["epochs"], strict=True):
+            assert other["loss"] == pytest.approx(one["loss"], abs=1e-4), name
+        np.testing.assert_allclose(both.predictions.probability, before.predictions.probability, atol=1e-3)
 
 
 def test_alone_nothing_is_shared_or_waited_for() -> None:

@@ -15,6 +15,8 @@ QUICK: dict[str, dict[str, Any]] = {
     "gradient_boosting": {"max_iter": 10, "min_samples_leaf": 2},
     "nystroem_svm": {"landmarks": 8},
     "mlp": {"hidden": 16, "learning_rate": 0.01, "epochs": 30},
+    "streaming_linear": {"learning_rate": 0.01},
+    "streaming_mlp": {"learning_rate": 0.01},
     "stacking": {"folds": 2},
 }
 NEEDS_FOLDS = [name for name in HEADS if hasattr(HEADS[name](), "cv") or name == "stacking"]

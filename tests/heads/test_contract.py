@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -17,11 +18,20 @@ from pipeline.core.errors import InputError
 from pipeline.heads import HEADS, Rows, catalogue, search, simplicity
 from pipeline.networks import streaming
 from tests.conftest import REPOSITORY
+from tests.heads.across import NAMES, predicted_by_saved_heads
 from tests.heads.examples import NEEDS_FOLDS, QUICK, data, fitted, selection
 from tests.processors import PROCESSORS
+from tests.soak import soak
 
-ACROSS = ("logreg", "nystroem_svm", "knn", "mlp")
 every_head = pytest.mark.parametrize("name", list(HEADS))
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _quick() -> Iterator[None]:
+    """Let heads that stream pass over these few rows less often."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(streaming, "STEPS", 60)
+        yield
 
 
 @every_head
@@ -58,20 +68,13 @@ def test_a_head_predicts_the_same_after_save_and_load(name: str, tmp_path: Path)
 
 def test_another_processor_predicts_the_same(tmp_path: Path) -> None:
     X, y = data(width=160)
-    for name in ACROSS:
+    for name in NAMES:
         heads.save(tmp_path / name, fitted(name, X, y).model)
-    code = "from tests.heads import test_contract as t; print([x.tolist() for x in t.predicted_by_saved_heads()])"
+    code = "from tests.heads import across; print([x.tolist() for x in across.predicted_by_saved_heads()])"
     environment = {**os.environ, **PROCESSORS[0].environment(), "PYTHONPATH": str(REPOSITORY)}
     said = subprocess.check_output([sys.executable, "-c", code], cwd=tmp_path, env=environment)
     for one, other in zip(predicted_by_saved_heads(tmp_path), json.loads(said), strict=True):
         np.testing.assert_allclose(one, other, rtol=0, atol=heads.SAME)
-
-
-def predicted_by_saved_heads(folder: Path = Path()) -> list[np.ndarray]:
-    X, _ = data(n=300, width=160, seed=1)
-    files = {name: list((folder / name).iterdir()) for name in ACROSS}
-    stamped = {name: stamps.Stamp("train", stamps.hashes(paths), {}) for name, paths in files.items()}
-    return [heads.predict(heads.load(folder / name, stamp), X) for name, stamp in stamped.items()]
 
 
 @every_head
@@ -163,15 +166,14 @@ def two_of(name: str) -> dict[str, object]:
 
 
 @every_head
-@pytest.mark.parametrize("classes", [2, 3])
-@pytest.mark.parametrize("search_and_calibrate", [("grid", "none"), ("validation", "none"), ("grid", "sigmoid")])
-def test_what_is_scored_is_what_would_be_shipped(
-    name: str, classes: int, search_and_calibrate: tuple[str, str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(streaming, "STEPS", 20)
+@pytest.mark.parametrize(
+    ("how", "method", "classes"),
+    [("grid", "none", 2), ("validation", "none", 3), ("grid", "sigmoid", 3),
+     *soak([("grid", "none", 3), ("validation", "none", 2), ("grid", "sigmoid", 2)])],
+)  # fmt: skip
+def test_what_is_scored_is_what_would_be_shipped(name: str, how: str, method: str, classes: int) -> None:
     X, y = data(classes, n=80, seed=2)
     X[::2] = np.random.default_rng(3).normal(size=(40, 6))  # so that heads differ
-    how, method = search_and_calibrate
     train, validation, choice = Rows.of(X[:60], y[:60]), Rows.of(X[60:], y[60:]), selection(folds=2)
     chosen = heads.fit(name, {**two_of(name), "search": how, "calibrate": method}, train, validation, choice, 0)
     winner = next(one for one in chosen.candidates if one.params is chosen.params)

@@ -14,14 +14,16 @@ from pipeline.cluster import Here
 from pipeline.core.errors import StateError
 from pipeline.heads import Rows
 from pipeline.heads.rows import packed, unpacked
+from pipeline.networks import streaming
 from tests.heads.elsewhere import Processes, Wire, matrix_file, rows_of_file
 from tests.heads.examples import data, selection
+from tests.soak import soak
 
-SEARCHED: list[tuple[str, dict[str, Any], bool]] = [
+SEARCHED: list[Any] = [
     ("logreg", {"C": [1e-3, 1.0], "scale": ["none", "l2"]}, False),
     ("random_forest", {"n_estimators": [3, 5], "search": "halving"}, False),
     ("logreg", {"C": [1e-3, 1.0], "search": "validation"}, False),
-    ("streaming_linear", {"epochs": 1}, True),  # repeated k-fold alone, for each fit takes a second
+    *soak([("streaming_linear", {"epochs": 1}, True)]),  # repeated k-fold alone, for each fit takes a second
 ]
 
 
@@ -78,7 +80,8 @@ def test_a_task_is_no_larger_for_a_wider_matrix_and_far_smaller_than_any(tmp_pat
     np.testing.assert_allclose(narrow, wide, atol=100)
 
 
-def test_a_streaming_heads_task_holds_no_features_either(tmp_path: Path) -> None:
+def test_a_streaming_heads_task_holds_no_features_either(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(streaming, "STEPS", 20)
     found = sizes(tmp_path / "streams", 256, "streaming_linear", {"epochs": 1}, True)
     assert max(found) < 5_000
 
@@ -106,7 +109,7 @@ def test_fits_that_do_not_converge_are_counted_wherever_they_run(tmp_path: Path)
     assert counts[0] == counts[1] > 1
 
 
-@pytest.mark.parametrize("damage", ["altered", "missing"])
+@pytest.mark.parametrize("damage", ["altered", *soak(["missing"])])
 def test_a_worker_that_finds_another_file_says_which(tmp_path: Path, damage: str) -> None:
     rows = rows_of_file(tmp_path)
     path = tmp_path / "made.h5"

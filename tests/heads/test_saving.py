@@ -4,6 +4,7 @@ import pickle
 import subprocess
 import sys
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,19 @@ from pipeline import heads
 from pipeline.core import stamps
 from pipeline.core.errors import StateError
 from pipeline.heads import HEADS
+from pipeline.networks import streaming
 from tests.conftest import REPOSITORY
 from tests.heads.examples import data, fit, fitted
 
 NETWORKS = ["mlp", "streaming_linear", "streaming_mlp"]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _quick() -> Iterator[None]:
+    """Let heads that stream pass over these few rows less often."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(streaming, "STEPS", 20)
+        yield
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -104,7 +114,7 @@ from pathlib import Path
 import numpy as np
 import pipeline.cli, pipeline.stages.train
 from pipeline import heads
-from pipeline.params import Selection
+from pipeline.core.params import Selection
 rows = heads.Rows.of(np.random.default_rng(0).normal(size=(40, 3)), np.array(["a", "b"] * 20))
 for name in {[name for name in HEADS if name not in NETWORKS]!r}:
     chosen = heads.fit(name, {{"calibrate": "temperature"}}, rows, rows, Selection(metric="accuracy"), 0)

@@ -1,4 +1,4 @@
-"""A tiny project that DVC has recorded, made once per file of tests."""
+"""A tiny project that DVC has recorded, made once and copied for each file of tests."""
 
 import shutil
 from collections.abc import Iterator
@@ -29,8 +29,19 @@ def make(root: Path, **sections: Any) -> Project:
     return project
 
 
+@pytest.fixture(scope="session")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """Make such a project, which nobody may change."""
+    with standing_in(tmp_path_factory.mktemp("made")) as root:
+        return make(root)
+
+
 @pytest.fixture(scope="module")
-def recorded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
-    """Stand in such a project; every test leaves it as it was."""
-    with standing_in(tmp_path_factory.mktemp("recorded")) as root:
-        yield make(root)
+def recorded(made: Project, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
+    """Stand in a copy of it; every test leaves it as it was."""
+    root = tmp_path_factory.mktemp("recorded")
+    shutil.copytree(made.root, root, dirs_exist_ok=True)
+    with standing_in(root):
+        copy = Project(root)
+        copy.content = made.content
+        yield copy

@@ -13,6 +13,7 @@ from pipeline.networks import backbones, onnx_export, runtime
 from pipeline.networks.network import Backbone
 from pipeline.networks.runtime import RUNTIMES
 from tests.conftest import REPOSITORY, SIZE, Project
+from tests.networks import exports
 
 # Of the runtimes PyTorch alone can be told to take another processor's kernels.
 marks = {"torch": [pytest.mark.processors]}
@@ -20,7 +21,9 @@ every_runtime = pytest.mark.parametrize("name", [pytest.param(name, marks=marks.
 
 
 @pytest.fixture
-def network(project: Project) -> Backbone:
+def network(project: Project, monkeypatch: pytest.MonkeyPatch) -> Backbone:
+    """Load the tiny network; what is exported again is not computed again."""
+    exports.remember(monkeypatch)
     return backbones.load("tiny", project.write().backbone("tiny")).network
 
 
@@ -76,9 +79,9 @@ def test_openvino_runs_without_its_telemetry() -> None:
     script = """
 import socket, sys
 import numpy as np
-from pipeline.nn import runtime
+from pipeline.networks import runtime
 from torch import nn
-from pipeline.nn.network import Backbone
+from pipeline.networks.network import Backbone
 
 def refuse(*_):
     raise AssertionError("a socket was opened")
