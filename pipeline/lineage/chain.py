@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pipeline.core import environment, stamps
+from pipeline.core import artifacts, environment, stamps
 from pipeline.core.atomic import write_json
 from pipeline.core.errors import StateError
 from pipeline.core.mismatches import Mismatch
@@ -18,7 +18,7 @@ from pipeline.evaluation import curves, runs, surveys
 from pipeline.quality import files
 from pipeline.verdict import schema
 
-LINEAGE = Path("reports/lineage.json")
+LINEAGE = artifacts.LINEAGE.at()
 
 # Roles of files that may be made from a backbone's weights, the one thing in the chain that no stage wrote.
 WITH_WEIGHTS = ("embeddings", "run")
