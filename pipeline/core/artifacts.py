@@ -44,12 +44,12 @@ class Artifact:
         names = named(path)
         return len(names) == self.path.count("{") and path == self.at(*names).as_posix()
 
-    def here(self) -> list[Path]:
-        """Return those that lie here, sorted, of names in params.yaml or not."""
+    def here(self) -> dict[Path, tuple[str, ...]]:
+        """Return those that lie here, sorted, each with its names, which params.yaml need not list."""
         return _present(self.path)
 
-    def stamps_here(self) -> list[Path]:
-        """Return the stamps that lie here, sorted, of names in params.yaml or not."""
+    def stamps_here(self) -> dict[Path, tuple[str, ...]]:
+        """Return the stamps that lie here, sorted, each with its names, which params.yaml need not list."""
         return _present(self.stamp)
 
     def names_in(self, params: Params) -> Iterable[tuple[str, ...]]:
@@ -63,8 +63,10 @@ def _filled(pattern: str, names: tuple[str, ...]) -> Path:
     return Path(pattern.format(**dict(zip(_NAMES, names, strict=False))))
 
 
-def _present(pattern: str) -> list[Path]:
-    return sorted(Path().glob(re.sub(r"\{\w+\}", "*", pattern)))
+def _present(pattern: str) -> dict[Path, tuple[str, ...]]:
+    names = re.compile(re.sub(r"\\{\w+\\}", "([^/]+)", re.escape(pattern)))
+    found = {path: names.fullmatch(path.as_posix()) for path in sorted(Path().glob(re.sub(r"\{\w+\}", "*", pattern)))}
+    return {path: match.groups() for path, match in found.items() if match}
 
 
 def _of_runs(path: str, *, plans_only: bool = False, in_git: bool = False, carries: str = "") -> Artifact:

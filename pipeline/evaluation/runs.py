@@ -60,7 +60,6 @@ HEADINGS = {"confusion": ("true", "decided"), "calibration": ("confidence", "acc
 """Of the tables that DVC draws of every run."""
 PLOTS = tuple(artifacts.PLAN_PLOTS)
 """Those by epoch that DVC draws of plans."""
-_PLOTS = {**artifacts.RUN_PLOTS, **artifacts.PLAN_PLOTS}
 Reader = Callable[[Path, stamps.Stamp], Predictions]
 """Reads the file of predictions that a stamp speaks of."""
 
@@ -139,7 +138,8 @@ def failed(some: Iterable[tuple[str, str]], *, missing_ok: bool = False) -> dict
 
 def _write_plots(backbone: str, name: str, tables: Mapping[str, Table]) -> list[Path]:
     """Write a run's tables for DVC to draw; return the files."""
-    placed = {_PLOTS[plot].at(backbone, name): table for plot, table in tables.items()}
+    known = {**artifacts.RUN_PLOTS, **artifacts.PLAN_PLOTS}
+    placed = {known[plot].at(backbone, name): table for plot, table in tables.items()}
     for path, table in placed.items():
         write_csv(path, table)
     return list(placed)
@@ -182,7 +182,7 @@ def read(backbone: str, name: str, reader: Reader = predictions.read) -> Run:
 
 def finished() -> list[str]:
     """Return <backbone>/<name> of every run that lies here, listed in params.yaml or not."""
-    return ["/".join(path.parts[-3:-1]) for path in artifacts.MODEL.stamps_here()]
+    return list(map("/".join, artifacts.MODEL.stamps_here().values()))
 
 
 def called(what: str, some: Iterable[str], where: str) -> str | None:
