@@ -7,6 +7,7 @@ DVC needs, says the same in its own words: tests/core/test_artifacts.py holds th
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from pipeline.core.params import Params
@@ -69,19 +70,17 @@ def _present(pattern: str) -> dict[Path, tuple[str, ...]]:
     return {path: match.groups() for path, match in found.items() if match}
 
 
-def _of_runs(path: str, *, plans_only: bool = False, in_git: bool = False, carries: str = "") -> Artifact:
-    stages = ("finetune",) if plans_only else ("train", "finetune")
-    return Artifact(path, stages, "run", "models/{backbone}/{run}/run.json", in_git, carries)
-
-
-def _of_verdict(path: str, role: str, *, in_git: bool = False, carries: str = "") -> Artifact:
-    return Artifact(path, ("compare",), role, "reports/compare.json", in_git, carries)
-
+_of_runs = partial(Artifact, stages=("train", "finetune"), role="run", stamp="models/{backbone}/{run}/run.json")
+_of_verdict = partial(Artifact, stages=("compare",), stamp="reports/compare.json")
+_picture = partial(
+    Artifact, stages=("thumbnails",), role="thumbnails", stamp="data/thumbnails.json", carries="a small picture of it"
+)
+_found = partial(
+    Artifact, stages=("quality",), role="quality", stamp="reports/quality-stamp.json", carries="made of it among others"
+)
 
 MANIFEST = Artifact("data/manifest.parquet", ("prepare",), "manifest", "data/manifest.json", carries="its row")
-_PICTURE = ("thumbnails",), "thumbnails", "data/thumbnails.json", False, "a small picture of it"
-THUMBNAILS = Artifact("data/thumbnails.parquet", *_PICTURE)
-SPRITE = Artifact("data/thumbnails.webp", *_PICTURE)
+THUMBNAILS, SPRITE = _picture("data/thumbnails.parquet"), _picture("data/thumbnails.webp")
 EMBEDDINGS = Artifact(
     "data/embeddings/{backbone}.h5", ("embed",), "embeddings", "data/embeddings/{backbone}.json", carries="its rows"
 )
@@ -91,10 +90,9 @@ COST = Artifact("data/embeddings/{backbone}.cost.json", ("embed",), "cost")
 MODEL = _of_runs("models/{backbone}/{run}", carries="a model trained on it")
 PREDICTIONS = _of_runs("predictions/{backbone}/{run}.parquet", carries="a prediction of it")
 METRICS = _of_runs("metrics/{backbone}/{run}.json", in_git=True)
-RUN_PLOTS = {name: _of_runs(f"plots/{{backbone}}/{{run}}/{name}.csv") for name in ("confusion", "calibration")}
-PLAN_PLOTS = {
-    name: _of_runs(f"plots/{{backbone}}/{{run}}/{name}.csv", plans_only=True) for name in ("loss", "validation")
-}
+_PLOT = "plots/{{backbone}}/{{run}}/{}.csv"
+RUN_PLOTS = {name: _of_runs(_PLOT.format(name)) for name in ("confusion", "calibration")}
+PLAN_PLOTS = {name: _of_runs(_PLOT.format(name), stages=("finetune",)) for name in ("loss", "validation")}
 CURVE = Artifact(
     "curves/{backbone}.parquet", ("curve",), "curve", "curves/{backbone}.json",
     carries="models trained on it, or decisions on it",
@@ -102,14 +100,12 @@ CURVE = Artifact(
 SURVEY = Artifact(
     "survey/{backbone}.parquet", ("survey",), "survey", "survey/{backbone}.json", carries="its place on the map"
 )
-_FINDING = ("quality",), "quality", "reports/quality-stamp.json", False, "made of it among others"
-FINDINGS = Artifact("reports/quality.json", *_FINDING)
-FINDINGS_LIST = Artifact("reports/quality.csv", *_FINDING)
-VERDICT = _of_verdict("reports/verdict.json", "verdict", carries="made of it among others")
-SCORES = _of_verdict("reports/scores.json", "plot", in_git=True)
-PAGE = _of_verdict("reports/index.html", "report", carries="made of it among others")
+FINDINGS, FINDINGS_LIST = _found("reports/quality.json"), _found("reports/quality.csv")
+VERDICT = _of_verdict("reports/verdict.json", role="verdict", carries="made of it among others")
+SCORES = _of_verdict("reports/scores.json", role="plot", in_git=True)
+PAGE = _of_verdict("reports/index.html", role="report", carries="made of it among others")
 REPORT_PLOTS = {
-    name: _of_verdict(f"reports/plots/{name}.csv", "plot")
+    name: _of_verdict(f"reports/plots/{name}.csv", role="plot")
     for name in ("scores", "differences", "cost", "label_efficiency")
 }
 LINEAGE = Artifact("reports/lineage.json", ("audit",), "lineage")

@@ -62,8 +62,6 @@ PLOTS = tuple(artifacts.PLAN_PLOTS)
 """Those by epoch that DVC draws of plans."""
 Reader = Callable[[Path, stamps.Stamp], Predictions]
 """Reads the file of predictions that a stamp speaks of."""
-
-
 folder, stamp_path, metrics_path = artifacts.MODEL.at, artifacts.MODEL.stamp_at, artifacts.METRICS.at
 """Of a backbone's head or plan: its model, its stamp, and its validation metrics."""
 
@@ -75,23 +73,31 @@ def record(
 
     The metrics file holds nothing that differs between equal runs; seconds and machine stand in the stamp.
     """
-    path, validation = predictions.path_of(backbone, name), made.predictions.of("val")
-    predictions.write(path, made.predictions)
+    validation = made.predictions.of("val")
     found = metrics.score(validation)
     content = {"validation": {**found, **metrics.score_by_class(validation)}, **made.scores}
-    write_json(metrics_path(backbone, name), content)
-    plots = _write_plots(backbone, name, {**_tables(validation), **made.plots})
-    outputs = stamps.hashes([*made.files, path, metrics_path(backbone, name), *plots])
-    everything = {
-        **facts,
-        "kind": kind,
-        "cost": asdict(made.cost),
-        "bytes_on_disk": sum(path.stat().st_size for path in made.files),
-        "made_with": environment.describe(),
-    }
-    stamp = stamps.Stamp(_stage(backbone, name, kind), outputs, inputs, everything)
-    stamps.write(stamp_path(backbone, name), stamp)
+    tables = {**_tables(validation), **made.plots}
+    size = sum(path.stat().st_size for path in made.files)
+    everything = {**facts, "cost": asdict(made.cost), "bytes_on_disk": size}
+    _write((backbone, name), kind, made.predictions, content, tables, inputs, everything, made.files)
     return found
+
+
+def _write(
+    run: tuple[str, str], kind: str, predicted: Predictions, scores: Mapping[str, Any], tables: Mapping[str, Table],
+    inputs: Mapping[str, str], facts: Mapping[str, Any], model: Sequence[Path] = (),
+) -> None:  # fmt: skip
+    """Write all that a run leaves but its model, the stamp last."""
+    path, known = predictions.path_of(*run), {**artifacts.RUN_PLOTS, **artifacts.PLAN_PLOTS}
+    predictions.write(path, predicted)
+    write_json(metrics_path(*run), scores)
+    plots = {known[plot].at(*run): table for plot, table in tables.items()}
+    for place, table in plots.items():
+        write_csv(place, table)
+    outputs = stamps.hashes([*model, path, metrics_path(*run), *plots])
+    stage = f"{'train' if kind == 'head' else 'finetune'}@{'-'.join(run)}"
+    everything = {**facts, "kind": kind, "made_with": environment.describe()}
+    stamps.write(stamp_path(*run), stamps.Stamp(stage, outputs, inputs, everything))
 
 
 def attempted(backbone: str, name: str, kind: str, inputs: Mapping[str, str], make: Callable[[], str]) -> str:
@@ -112,14 +118,11 @@ def attempted(backbone: str, name: str, kind: str, inputs: Mapping[str, str], ma
         return make()
     except RefusedError as error:
         reason = one_line("; ".join(error.problems))
-    path, tables = predictions.path_of(backbone, name), (*artifacts.RUN_PLOTS, *(PLOTS if kind == "plan" else ()))
     shutil.rmtree(folder(backbone, name), ignore_errors=True)  # what an earlier one left
-    predictions.write(path, Predictions([], [], [], [], np.empty((0, 0))))
-    write_json(metrics_path(backbone, name), {"failed": reason})
-    plots = _write_plots(backbone, name, {plot: [HEADINGS.get(plot, ("epoch", plot))] for plot in tables})
-    outputs = stamps.hashes([path, metrics_path(backbone, name), *plots])
-    facts = {"kind": kind, "failed": reason, "made_with": environment.describe()}
-    stamps.write(stamp_path(backbone, name), stamps.Stamp(_stage(backbone, name, kind), outputs, inputs, facts))
+    nothing, failure = Predictions([], [], [], [], np.empty((0, 0))), {"failed": reason}
+    plots = (*artifacts.RUN_PLOTS, *(PLOTS if kind == "plan" else ()))
+    tables = {plot: [HEADINGS.get(plot, ("epoch", plot))] for plot in plots}
+    _write((backbone, name), kind, nothing, failure, tables, inputs, failure)
     return f"FAILED, recorded as such, so that the others can be judged: {reason}"
 
 
@@ -134,19 +137,6 @@ def failed(some: Iterable[tuple[str, str]], *, missing_ok: bool = False) -> dict
             if (reason := stamps.read(stamp_path(*run)).facts.get("failed")) is not None:
                 found[run] = str(reason)
     return found
-
-
-def _write_plots(backbone: str, name: str, tables: Mapping[str, Table]) -> list[Path]:
-    """Write a run's tables for DVC to draw; return the files."""
-    known = {**artifacts.RUN_PLOTS, **artifacts.PLAN_PLOTS}
-    placed = {known[plot].at(backbone, name): table for plot, table in tables.items()}
-    for path, table in placed.items():
-        write_csv(path, table)
-    return list(placed)
-
-
-def _stage(backbone: str, name: str, kind: str) -> str:
-    return f"{'train' if kind == 'head' else 'finetune'}@{backbone}-{name}"
 
 
 def _tables(validation: Predictions) -> dict[str, Table]:

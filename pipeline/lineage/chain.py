@@ -68,13 +68,10 @@ class _Chain:
 
     def add_artifact(self, one: Artifact, names: tuple[str, ...]) -> None:
         """Add all that has the stamp of an artifact, which must be the bytes that this promises, and the stamp."""
-        if not one.stamp:
-            self.add(one.role, one.at(*names), {})
+        if one.stamp in ("", one.path):
+            self.add(one.role, one.at(*names), stamps.read(one.at(*names)).inputs if one.stamp else {})
             return
         stamp = stamps.read(one.stamp_at(*names))
-        if one.stamp == one.path:
-            self.add(one.role, one.at(*names), stamp.inputs)
-            return
         for name in stamp.outputs:
             self.add(one.role, Path(name), stamp.inputs)
         self._add_stamp(one.stamp_at(*names), stamp.outputs)

@@ -116,59 +116,43 @@ def made() -> Iterator[Made]:
 # --- For a person to read -----------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class _Images:
-    """What the manifest says of the images."""
-
-    ids: frozenset[str]
-    splits: frozenset[str]
-    manifest_sha256: str | None
-    """None without a manifest."""
-
-
 def find(params: Params, table: Manifest | None, gone: Sequence[str]) -> Iterator[Carrier]:
     """Yield what carries the images, by sha256: raw files, then what was made of them, then DVC's objects."""
     where = ", in an archive" if params.data.is_archive else ""
     for file, _ in raw_files(params.data, set(gone), {}):
         yield file, f"the image itself{where}: yours to delete"
-    images = _images(table, set(gone))
-    for image_id in sorted(images.ids) if params.data.remote else ():
+    rows = zip(table.image_id, table.split, table.sha256, strict=True) if table is not None else ()
+    split_of = {image_id: split for image_id, split, sha256 in rows if sha256 in gone}
+    for image_id in sorted(split_of) if params.data.remote else ():
         yield f"{params.data.remote}/{image_id}", "the image itself: yours to delete"
-    if images.ids:
+    if split_of:
         yield str(MANIFEST), artifacts.MANIFEST.carries
+    manifest_sha256 = stamps.sha256_file(MANIFEST) if table is not None else None
     for one in made():
-        held, path = _held(one, images), one.artifact.at(*one.names)
-        if path.exists() and (held is None or images.ids.intersection(held)):
-            yield str(path), OLDER if held is None else _how(one.artifact, images)
+        held, path = _held(one, split_of, manifest_sha256), one.artifact.at(*one.names)
+        if path.exists() and (held is None or not split_of.keys().isdisjoint(held)):
+            yield str(path), OLDER if held is None else _how(one.artifact, split_of)
     yield from _objects(params.data, gone)
 
 
-def _images(table: Manifest | None, gone: set[str]) -> _Images:
-    if table is None:
-        return _Images(frozenset(), frozenset(), None)
-    rows = [row for row, sha256 in enumerate(table.sha256) if sha256 in gone]
-    ids, splits = (frozenset(column[row] for row in rows) for column in (table.image_id, table.split))
-    return _Images(ids, splits, stamps.sha256_file(MANIFEST))
-
-
-def _held(one: Made, images: _Images) -> Iterable[str] | None:
+def _held(one: Made, split_of: Mapping[str, str], manifest_sha256: str | None) -> Iterable[str] | None:
     """Return the images in what was made from today's manifest; None for what was not, or cannot be read."""
     if isinstance(one.stamp, StateError):
         return None
     if one.artifact.role == "run" and "failed" in one.stamp.facts:
         return ()
-    if one.stamp.inputs.get(MANIFEST.as_posix()) != images.manifest_sha256:
+    if one.stamp.inputs.get(MANIFEST.as_posix()) != manifest_sha256:
         return None
     if one.artifact is artifacts.MODEL:
-        return images.ids if images.splits & {"train", "val"} else ()
+        return [image_id for image_id, split in split_of.items() if split != "test"]
     try:
-        return _LISTED[one.artifact](*one.names) if one.artifact in _LISTED else images.ids
+        return _LISTED[one.artifact](*one.names) if one.artifact in _LISTED else split_of
     except StateError:
         return None
 
 
-def _how(artifact: Artifact, images: _Images) -> str:
-    chosen = artifact is artifacts.MODEL and "train" not in images.splits
+def _how(artifact: Artifact, split_of: Mapping[str, str]) -> str:
+    chosen = artifact is artifacts.MODEL and "train" not in split_of.values()
     return "a model chosen by what it decided on it" if chosen else artifact.carries
 
 
