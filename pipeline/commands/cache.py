@@ -18,7 +18,7 @@ from pipeline.embeddings import history, upkeep
 from pipeline.embeddings.cache import SCHEMA_VERSION, keys_of, read_shard, sha256_of
 from pipeline.embeddings.upkeep import Change, Stored
 from pipeline.evaluation import runs
-from pipeline.lineage.audit.forgotten import checkpoints
+from pipeline.lineage.audit.carriers import checkpoints
 
 OLD = timedelta(days=7)
 """After which a checkpoint is pruned, for nobody will go on with it."""

@@ -12,13 +12,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipeline.core import stamps
+from pipeline.core import artifacts, stamps
 from pipeline.core.atomic import replacing
 from pipeline.core.errors import StateError, one_line
 from pipeline.core.params import STORE, Columns, Params
 
-MANIFEST = Path("data/manifest.parquet")
-STAMP = Path("data/manifest.json")
+MANIFEST, STAMP = artifacts.MANIFEST.at(), artifacts.MANIFEST.stamp_at()
 SPLITS = ("train", "val", "test")
 COLUMNS = ("image_id", "path", "sha256", "label", "group", "split")
 _SCHEMA = pa.schema([(name, pa.string()) for name in COLUMNS])

@@ -14,6 +14,7 @@ import psutil
 from filelock import FileLock, Timeout
 
 from pipeline.core import git, locks, processes
+from pipeline.core.artifacts import FOLDERS
 from pipeline.core.atomic import STALE_SECONDS, replacing, still_there
 from pipeline.core.errors import StateError, first_five, one_line
 from pipeline.core.locks import LOCK
@@ -22,7 +23,7 @@ from pipeline.core.processes import Running
 
 DVC = Path(".dvc")
 RWLOCK, REPO_LOCK = DVC / "tmp/rwlock", DVC / "tmp/lock"
-WRITTEN = ("data", "models", "predictions", "metrics", "reports", "curves", "survey", "plots", ".headswap")
+WRITTEN = (*FOLDERS, ".headswap")
 OURS, DVCS = re.compile(r"\..+\.[0-9a-f]{32}\.tmp"), re.compile(r".*\.[0-9A-Za-z_-]{22}\.tmp")
 """What `atomic.replacing` and, in its own cache, dvc_objects' `tmp_fname` call a file that is not yet whole."""
 CONFLICT = re.compile(rb"^<<<<<<< ", re.MULTILINE)

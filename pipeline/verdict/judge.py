@@ -265,9 +265,8 @@ def _result(scored: Scored, number: int, background: Background) -> Result:
 
 
 def _fact(run: Run, name: str) -> Any:  # noqa: ANN401  # whatever JSON can hold
-    if name not in run.stamp.facts:
-        raise StateError(f"{runs.stamp_path(run.backbone, run.name)}: lacks {name!r}; run `dvc repro --force`")
-    return run.stamp.facts[name]
+    with stamps.requiring_facts(runs.stamp_path(run.backbone, run.name)):
+        return run.stamp.facts[name]
 
 
 def _bytes_on_disk(run: Run) -> int:

@@ -17,7 +17,7 @@ from pipeline.data import exclusions, manifest
 from pipeline.embeddings import matrix, upkeep
 from pipeline.embeddings.cache import EmbeddingCache, keys_of
 from pipeline.evaluation import runs
-from pipeline.lineage.audit import forgotten
+from pipeline.lineage.audit import carriers, forgotten
 from pipeline.networks import backbones
 from pipeline.stages import prepare
 from tests.conftest import TINY, Project, lay_out
@@ -197,7 +197,7 @@ def test_rows_of_the_image_go_and_all_others_stay_bit_for_bit(
     cache = EmbeddingCache(CACHE, after.recipe)
     assert cache.missing(keys_of(kept)).size == 0
     assert cache.missing(keys_of([gone])).tolist() == [0]
-    assert not any(upkeep.held(path, forgotten.hashes([gone])).any() for path in CACHE.rglob("*.h5"))
+    assert not any(upkeep.held(path, carriers.hashes([gone])).any() for path in CACHE.rglob("*.h5"))
     assert not any(runs.CHECKPOINTS.iterdir())
     assert PATH.exists()
     assert exclusions.read() == {gone: "forgotten"}
@@ -412,7 +412,7 @@ def test_the_next_steps_name_a_remote_and_another_user(project: Project, capsys:
     said = forget(capsys, IMAGE, "--yes")
     assert "dvc gc --workspace --cloud" in said
     assert any(line.startswith("the cache is shared: ") and "/away on far" in line for line in said)
-    assert not any(upkeep.held(path, forgotten.hashes([sha256()])).any() for path in CACHE.rglob("*.h5"))
+    assert not any(upkeep.held(path, carriers.hashes([sha256()])).any() for path in CACHE.rglob("*.h5"))
 
 
 def test_files_that_were_hashed_already_are_not_read_again(
@@ -422,7 +422,7 @@ def test_files_that_were_hashed_already_are_not_read_again(
     exclusions.add([gone], "forgotten")
     known = {path.relative_to(Path.cwd()).as_posix(): "f" * 64 for path in project.images}
     known[str(PATH)] = gone
-    monkeypatch.setattr(forgotten, "_hash", None)
+    monkeypatch.setattr(carriers, "_hash", None)
     assert str(PATH) in [finding.path for finding in forgotten.find(params.load(), known)]
 
 

@@ -222,10 +222,8 @@ def _structure(params: Params, table: Manifest | None, done: Audit) -> list[Mism
     for backbone in params.run.backbones:
         files = [matrix.matrix_path(backbone), matrix.stamp_path(backbone), skipped.path_of(backbone)]
         checks.append((files, partial(rows.embeddings, params, table, backbone)))
-    failed = rows.failed(params)
-    for backbone, name in params.runs():
-        if (backbone, name) in failed:
-            continue
+    failed = runs.failed(params.runs(), missing_ok=True)
+    for backbone, name in (run for run in params.runs() if run not in failed):
         files = [
             runs.stamp_path(backbone, name),
             skipped.path_of(backbone),
