@@ -90,7 +90,7 @@ def test_the_first_run_runs_every_stage(clone: SmallClone, first: list[str]) -> 
     before = ["prepare", "thumbnails", f"embed@{BACKBONE}", f"survey@{BACKBONE}", f"curve@{BACKBONE}", "quality"]
     assert first[0] == "prepare"
     assert sorted(first[:-3]) == sorted([*before, *trained])
-    assert first[-3:] == ["compare", "audit", "complete"]
+    assert first[-3:] == ["compare", "lineage", "complete"]
     assert (clone.root / "reports/index.html").stat().st_size < 6_000_000
 
 
@@ -107,7 +107,7 @@ def test_with_nothing_changed_nothing_runs(clone: SmallClone) -> None:
 def test_an_edited_head_reruns_itself_and_no_image_goes_through_the_cnn(clone: SmallClone) -> None:
     shards = clone.cached_shards()
     clone.set(**{"heads.logreg.C": [0.02, 0.2]})
-    assert clone.repro()[0] == [f"train@{BACKBONE}-logreg", "compare", "audit", "complete"]
+    assert clone.repro()[0] == [f"train@{BACKBONE}-logreg", "compare", "lineage", "complete"]
     assert clone.cached_shards() == shards
 
 
@@ -125,19 +125,19 @@ def test_a_value_that_was_used_before_comes_back_without_running(clone: SmallClo
 
 def test_a_head_that_leaves_the_list_leaves_the_verdict(clone: SmallClone) -> None:
     clone.set(**{"run.heads": ["logreg"]})
-    assert clone.repro()[0] == ["compare", "audit", "complete"]
+    assert clone.repro()[0] == ["compare", "lineage", "complete"]
     assert f"{BACKBONE}/knn" not in (clone.root / "reports/verdict.json").read_text()
 
 
 def test_a_head_that_joins_the_list_runs_alone(clone: SmallClone) -> None:
     clone.set(**{"run.heads": ["logreg", "knn", "linear_svm"]})
-    assert clone.repro()[0] == [f"train@{BACKBONE}-linear_svm", "compare", "audit", "complete"]
+    assert clone.repro()[0] == [f"train@{BACKBONE}-linear_svm", "compare", "lineage", "complete"]
 
 
 def test_a_head_that_fails_leaves_the_others_their_verdict_and_still_repro_fails(clone: SmallClone) -> None:
     clone.set(**{"heads.knn": {"n_neighbors": 5000}})
     said = clone.run("dvc", "repro", status=255)
-    assert re.findall(r"Running stage '(.+)'", said) == [f"train@{BACKBONE}-knn", "compare", "audit", "complete"]
+    assert re.findall(r"Running stage '(.+)'", said) == [f"train@{BACKBONE}-knn", "compare", "lineage", "complete"]
     assert f"headswap complete: {BACKBONE}/knn failed: params.yaml: heads.knn: " in said
     judged = json.loads((clone.root / "reports/verdict.json").read_text())
     assert [one["name"] for one in judged["results"]] == ["logreg", "last_blocks"]
@@ -278,8 +278,8 @@ def test_the_lineage_can_be_followed_checked_compared_and_exported(clone: SmallC
     assert third in clone.run("headswap", "trace", "logreg:images/cell0003.png", status=status)
     assert "Images" in clone.run("headswap", "diff", "HEAD")
     assert "would be removed; nothing was: add --yes" in clone.run("headswap", "forget", "images/cell0002.png")
-    clone.run("headswap", "lineage", "prov", "lineage.prov.json")
-    clone.run("headswap", "lineage", "openlineage", "lineage.openlineage.json")
+    clone.run("headswap", "provenance", "prov", "lineage.prov.json")
+    clone.run("headswap", "provenance", "openlineage", "lineage.openlineage.json")
     assert "in order" in clone.run("headswap", "doctor", "--fix")
 
 

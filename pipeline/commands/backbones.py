@@ -9,6 +9,7 @@ from pipeline.core.params import BackboneEntry, Params
 from pipeline.core.tables import aligned
 
 HEADER = ("name", "width", "parameters", "input", "weights", "here")
+HELP = "list every frozen CNN: width, input size, weights, and if they are here"
 
 
 def main(params: Params) -> str:

@@ -2,6 +2,7 @@
 
 import shutil
 import sys
+from argparse import ArgumentParser
 from collections.abc import Iterator, Sequence
 from functools import partial
 from importlib import metadata
@@ -14,6 +15,13 @@ from pipeline.core.errors import InputError, PipelineError
 from pipeline.core.params import Params
 
 PACKAGE = "headswap"
+HELP = "check params.yaml, data, weights and versions before anything expensive runs, and what a killed run left"
+
+
+def arguments(parser: ArgumentParser) -> None:
+    """Offer to mend."""
+    fix = "mend what a killed run left; no cached row is lost"
+    parser.add_argument("--fix", action="store_true", help=fix)
 
 
 def main(params: Params, *, fix: bool = False) -> str:

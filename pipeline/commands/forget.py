@@ -6,6 +6,7 @@ list of excluded images comes first: from then on `prepare` leaves the images ou
 
 import re
 import shutil
+from argparse import ArgumentParser
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext
@@ -28,6 +29,13 @@ from pipeline.lineage.audit.carriers import caches, checkpoints, hashes
 
 Names = dict[str, set[str]]
 """An image's id, path or sha256 -> the sha256s it may mean."""
+HELP = "take images out of cache and embeddings for good, and list all that still carries them"
+
+
+def arguments(parser: ArgumentParser) -> None:
+    """Ask for images; offer to do it."""
+    parser.add_argument("image", nargs="+", metavar="IMAGE", help="its path, id or sha256")
+    parser.add_argument("--yes", action="store_true", help="do it; without this, only say what would be done")
 
 
 def main(params: Params, image: list[str], *, yes: bool = False) -> str:

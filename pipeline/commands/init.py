@@ -1,6 +1,7 @@
 """init: look at somebody's images, say what is in them, and write the sections of params.yaml that are about them."""
 
 import sys
+from argparse import ArgumentParser
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,6 +17,17 @@ from pipeline.networks.frozen_pass import Item
 
 TIMED = 32
 """Images that are pushed through the CNN to say what all of them will take."""
+HELP = "look at your images, say what is in them, and write the data, split and run sections of params.yaml"
+
+
+def arguments(parser: ArgumentParser) -> None:
+    """Ask where the images are; offer not to ask again."""
+    parser.add_argument("--yes", action="store_true", help="write without asking")
+    where = (
+        "a folder of class folders or of train, val and test; a CSV or Parquet of paths and labels; a zip or tar of "
+        "these; a URL; or torchvision:<data set>"
+    )
+    parser.add_argument("--data", required=True, metavar="PATH", help=where)
 
 
 def main(params: Params, *, data: str, yes: bool = False) -> str:

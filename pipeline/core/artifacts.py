@@ -108,7 +108,7 @@ REPORT_PLOTS = {
     name: _of_verdict(f"reports/plots/{name}.csv", role="plot")
     for name in ("scores", "differences", "cost", "label_efficiency")
 }
-LINEAGE = Artifact("reports/lineage.json", ("audit",), "lineage")
+LINEAGE = Artifact("reports/lineage.json", ("lineage",), "lineage")
 
 ALL = (
     MANIFEST, THUMBNAILS, SPRITE, EMBEDDINGS, SKIPPED, COST, MODEL, PREDICTIONS, METRICS, *RUN_PLOTS.values(),

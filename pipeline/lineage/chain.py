@@ -25,7 +25,7 @@ WITH_WEIGHTS = ("embeddings", "run")
 SHOWN = (manifest.MANIFEST, thumbnails.PATH, thumbnails.SPRITE, files.FINDINGS)
 """What the page shows besides the verdict."""
 
-# To change the layout of lineage.json: raise this number; `read` then asks for a rerun of the audit stage.
+# To change the layout of lineage.json: raise this number; `read` then asks for a rerun of the stage `lineage`.
 SCHEMA_VERSION = 1
 
 
@@ -130,7 +130,7 @@ def read() -> Lineage:
         content["nodes"] = {name: Node(**node) for name, node in content["nodes"].items()}
         lineage = Lineage(**content)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise StateError(f"{LINEAGE}: is not a lineage; run `dvc repro --force -s audit`") from error
+        raise StateError(f"{LINEAGE}: is not a lineage; run `dvc repro --force -s lineage`") from error
     if lineage.schema_version != SCHEMA_VERSION:
         got = lineage.schema_version
         raise StateError(f"{LINEAGE}: schema_version: got {got}, expected {SCHEMA_VERSION}; run `dvc repro`")

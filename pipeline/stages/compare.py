@@ -3,11 +3,12 @@
 With two runs named it compares just these, in the terminal, and writes nothing.
 """
 
+from argparse import ArgumentParser
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
-from pipeline.core import stamps
+from pipeline.core import options, stamps
 from pipeline.core.errors import InputError, StateError
 from pipeline.core.params import Params
 from pipeline.data import manifest
@@ -21,6 +22,16 @@ from pipeline.report.evidence import Evidence
 from pipeline.verdict import concerns, judge, schema
 from pipeline.verdict.judge import Background
 from pipeline.verdict.schema import Verdict
+
+HELP = (
+    "stage: score every run on the test split, write the verdict and the report; with two runs named: compare "
+    "these here and now, write nothing"
+)
+
+
+def arguments(parser: ArgumentParser) -> None:
+    """Offer to compare two runs."""
+    parser.add_argument("run", nargs="*", metavar="RUN", help=options.MODEL)
 
 
 def main(params: Params, run: Sequence[str] = ()) -> str:

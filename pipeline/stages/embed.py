@@ -1,5 +1,6 @@
 """embed: manifest -> data/embeddings/<backbone>.*, running the CNN over images the cache does not know."""
 
+from argparse import ArgumentParser
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property, partial
@@ -8,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.cluster import joined
-from pipeline.core import processes, stamps
+from pipeline.core import options, processes, stamps
 from pipeline.core.atomic import write_json
 from pipeline.core.errors import InputError, first_five
 from pipeline.core.params import BackboneEntry, Embed, Params
@@ -22,6 +23,15 @@ from pipeline.networks import backbones, frozen_pass, runtime, units, workers
 from pipeline.networks.backbones import Loaded
 from pipeline.networks.frozen_pass import Item
 from pipeline.networks.workers import Job
+
+HELP = "stage: push images the cache does not know through a frozen CNN"
+
+
+def arguments(parser: ArgumentParser) -> None:
+    """Ask for a backbone; offer to compute nothing."""
+    options.entries(parser, "backbone")
+    dry_run = "say how many images that would be and how long it would take; compute nothing"
+    parser.add_argument("--dry-run", action="store_true", help=dry_run)
 
 
 def main(params: Params, backbone: str, *, dry_run: bool = False) -> str:

@@ -18,7 +18,7 @@ import pytest
 sys.path.insert(0, {str(REPOSITORY)!r})
 assert not hasattr(os, "sched_getaffinity")
 from pipeline.cli import main
-from pipeline.nn import backbones
+from pipeline.networks import backbones
 from tests.conftest import TINY
 from tests.stages.spine import undrawn
 undrawn(pytest.MonkeyPatch())
@@ -36,7 +36,7 @@ train --backbone tiny --head logreg
 finetune --backbone tiny --plan last
 quality
 compare
-audit --record
+lineage
 audit
 report
 predict logreg data/raw/red

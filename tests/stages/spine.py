@@ -12,7 +12,7 @@ from markupsafe import Markup
 
 from pipeline.networks import backbones
 from pipeline.report import charts, embedding_map
-from pipeline.stages import audit, compare, curve, embed, finetune, prepare, quality, survey, thumbnails, train
+from pipeline.stages import compare, curve, embed, finetune, lineage, prepare, quality, survey, thumbnails, train
 from pipeline.verdict import schema
 from tests.conftest import TINY, Project
 
@@ -51,5 +51,5 @@ def run(project: Project, **sections: Any) -> dict[str, Any]:
             finetune.main(params, backbone, plan)
     quality.main(params)
     compare.main(params)
-    audit.main(params, record=True)
+    lineage.main(params)
     return json.loads(schema.VERDICT.read_text())  # type: ignore[no-any-return]
