@@ -30,8 +30,9 @@ from pipeline.core.params import BackboneEntry
 from pipeline.data.images import decoding
 from pipeline.data.images.decoding import Framing
 from pipeline.embeddings import matrix
-from pipeline.embeddings.cache import EmbeddingCache, sha256_of
+from pipeline.embeddings.cache import EmbeddingCache
 from pipeline.embeddings.matrix import Rows
+from pipeline.embeddings.shards import sha256_of
 from pipeline.networks import backbones, frozen_pass, runtime
 from pipeline.networks.frozen_pass import Item
 from pipeline.networks.network import Backbone

@@ -26,7 +26,7 @@ from pipeline.core.params import Augment, Embed
 from pipeline.data import manifest
 from pipeline.data.images.decoding import BadImageError, Framing
 from pipeline.embeddings import matrix
-from pipeline.embeddings.cache import SCHEMA_VERSION, Keys, keys_of
+from pipeline.embeddings.shards import SCHEMA_VERSION, Keys, keys_of
 from pipeline.networks import views
 from pipeline.networks.backbones import Loaded
 from pipeline.networks.runtime import Forward, threads

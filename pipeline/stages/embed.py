@@ -17,8 +17,9 @@ from pipeline.data import manifest
 from pipeline.data.manifest import Manifest
 from pipeline.data.splits import methods
 from pipeline.embeddings import matrix, skipped, upkeep
-from pipeline.embeddings.cache import EmbeddingCache, Keys, Recipe, keys_of, sha256_of
+from pipeline.embeddings.cache import EmbeddingCache
 from pipeline.embeddings.matrix import Rows
+from pipeline.embeddings.shards import Keys, Recipe, keys_of, sha256_of
 from pipeline.networks import backbones, frozen_pass, runtime, units, workers
 from pipeline.networks.backbones import Loaded
 from pipeline.networks.frozen_pass import Item

@@ -17,7 +17,7 @@ from pipeline.data import exclusions, manifest
 from pipeline.data.manifest import MANIFEST
 from pipeline.data.sources import memo, store
 from pipeline.embeddings import indexes, matrix, upkeep
-from pipeline.embeddings.cache import sha256_of
+from pipeline.embeddings.shards import sha256_of
 from pipeline.lineage.audit import carriers, objects
 
 NOTHING = "nothing of a forgotten image"
