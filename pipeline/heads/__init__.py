@@ -2,7 +2,8 @@
 
 from pipeline.heads.catalogue import HEADS
 from pipeline.heads.entries import check, streams
-from pipeline.heads.fitting import SAME, fit, predict
+from pipeline.heads.fitting import fit
+from pipeline.heads.predicting import SAME, predict
 from pipeline.heads.rows import Rows
 from pipeline.heads.saving import load, save
 
