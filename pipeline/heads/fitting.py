@@ -14,7 +14,7 @@ from pipeline.core.errors import InputError
 from pipeline.core.params import HeadEntry, Selection
 from pipeline.data.splits.folds import Fold
 from pipeline.evaluation.scoring import metrics
-from pipeline.heads import calibration, catalogue, entries, search, simplicity
+from pipeline.heads import calibration, entries, registry, search, simplicity
 from pipeline.heads.calibration import Calibrated
 from pipeline.heads.predicting import predict
 from pipeline.heads.refusals import require_finite, require_known_classes, unconverged_and_others, worded
@@ -166,7 +166,7 @@ def _as_shipped(method: str, validation: Rows | None, seed: int, model: Classifi
 def _to_judge(models: Sequence[Built], entry: HeadEntry, folds: int, seed: int) -> list[Built]:
     """Return what a search fits: heads that have scores only go without their temperature, which decides nothing."""
     if _method(entry) in KEEP_DECISIONS:
-        return [(settings, catalogue.bare(model)) for settings, model in models]
+        return [(settings, registry.bare(model)) for settings, model in models]
     return [(settings, _unfitted(model, folds, seed)) for settings, model in models]
 
 
@@ -188,7 +188,7 @@ def _unfitted(model: Classifier, folds: int, seed: int) -> Classifier:
     from sklearn.model_selection import StratifiedKFold  # noqa: PLC0415
 
     copy = clone(model)
-    if catalogue.bare(model) is not model:
+    if registry.bare(model) is not model:
         copy.set_params(cv=StratifiedKFold(folds, shuffle=True, random_state=seed))
     return copy
 
