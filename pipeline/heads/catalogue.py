@@ -7,7 +7,7 @@ params.yaml. Factories import what they need themselves, so that a head pays for
 import inspect
 from collections.abc import Mapping
 
-from pipeline.core.params import Scalar
+from pipeline.core.sections import Scalar
 from pipeline.heads.registry import HEADS, LESS, MORE, build, head
 from pipeline.heads.scikit_learn import GAUSSIAN, classifier_class, require_no_split_by_rows
 from pipeline.heads.types import Classifier

@@ -9,7 +9,8 @@ import numpy as np
 from pipeline.cluster import Cluster
 from pipeline.core.cost import Cost
 from pipeline.core.errors import InputError, RefusedError, one_line
-from pipeline.core.params import HeadEntry, Params, Selection
+from pipeline.core.params import Params
+from pipeline.core.sections import HeadEntry, Selection
 from pipeline.data.splits.subsets import Subset
 from pipeline.evaluation.curves import Point
 from pipeline.heads import entries, fitting, predicting

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from pipeline.core.errors import RefusedError, unknown
-from pipeline.core.params import HeadEntry
+from pipeline.core.sections import HeadEntry
 from pipeline.heads import registry
 from pipeline.heads.registry import HEADS
 from pipeline.heads.types import Classifier

@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from pipeline.cluster import Cluster, Here
 from pipeline.core.errors import InputError
-from pipeline.core.params import HeadEntry, Selection
+from pipeline.core.sections import HeadEntry, Selection
 from pipeline.data.splits.folds import Fold
 from pipeline.evaluation.scoring import metrics
 from pipeline.heads import calibration, entries, registry, search, simplicity

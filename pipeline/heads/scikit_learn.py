@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pipeline.core.errors import unknown
-from pipeline.core.params import Scalar
+from pipeline.core.sections import Scalar
 
 GAUSSIAN = "sklearn.naive_bayes.GaussianNB"
 
