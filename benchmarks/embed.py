@@ -26,7 +26,7 @@ from benchmarks.figures import Figure, at_least, at_most, seconds
 from pipeline.commands import demo
 from pipeline.core import stamps
 from pipeline.core.cost import Cost
-from pipeline.core.params import BackboneEntry
+from pipeline.core.sections import BackboneEntry
 from pipeline.data.images import decoding
 from pipeline.data.images.decoding import Framing
 from pipeline.embeddings import matrix

@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from pipeline.core.cost import Cost
 from pipeline.core.errors import InputError, RefusedError, StateError
-from pipeline.core.params import Embed, Plan
+from pipeline.core.sections import Embed, Plan
 from pipeline.data.images.decoding import Framing
 from pipeline.embeddings import upkeep
 from pipeline.embeddings.cache import EmbeddingCache

@@ -25,7 +25,7 @@ from torchvision import models
 from pipeline.core import stamps
 from pipeline.core.atomic import replacing
 from pipeline.core.errors import InputError, unknown
-from pipeline.core.params import BackboneEntry, Embed
+from pipeline.core.sections import BackboneEntry, Embed
 from pipeline.data.images.decoding import Framing
 from pipeline.networks.network import Backbone, Blocks, cut
 

@@ -14,7 +14,7 @@ from pipeline.core import stamps
 from pipeline.core.atomic import remove_if_stale
 from pipeline.core.cost import Cost
 from pipeline.core.errors import PipelineError, StateError
-from pipeline.core.params import Augment, BackboneEntry, Data, Embed
+from pipeline.core.sections import Augment, BackboneEntry, Data, Embed
 from pipeline.data.images.decoding import BadImageError, Framing
 from pipeline.data.sources.remotes import Remote
 from pipeline.embeddings import shards

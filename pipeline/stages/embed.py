@@ -12,7 +12,8 @@ from pipeline.cluster import joined
 from pipeline.core import options, processes, stamps
 from pipeline.core.atomic import write_json
 from pipeline.core.errors import InputError, first_five
-from pipeline.core.params import BackboneEntry, Embed, Params
+from pipeline.core.params import Params
+from pipeline.core.sections import BackboneEntry, Embed
 from pipeline.data import manifest
 from pipeline.data.manifest import Manifest
 from pipeline.data.splits import methods

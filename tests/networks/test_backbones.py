@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from pipeline.core import stamps
 from pipeline.core.errors import InputError
-from pipeline.core.params import BackboneEntry
+from pipeline.core.sections import BackboneEntry
 from pipeline.networks import backbones, network, runtime
 from pipeline.networks.backbones import BACKBONES
 from pipeline.networks.network import Backbone
