@@ -1,4 +1,4 @@
-"""Files where only the pipeline writes, that nothing in the chain speaks of."""
+"""Files where only the pipeline writes, of which no record in the chain speaks."""
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 from pipeline.core import artifacts
 from pipeline.core.mismatches import Mismatch
 from pipeline.core.params import Params
-from pipeline.repair.leftovers import OURS
+from pipeline.repair.killed_runs import OURS
 
 CODE = Path("pipeline")
 FOLDERS = {Path(f"{one.path.partition('{')[0]}x").parent for one in artifacts.ALL} - {artifacts.MANIFEST.at().parent}
