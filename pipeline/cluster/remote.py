@@ -21,16 +21,16 @@ class RemoteCluster(Connection):
     def map(self, function: Callable[[Task], Result], tasks: Sequence[Task]) -> Iterator[Result]:
         """Yield the function's results in the tasks' order, doing again what lost workers had; errors as `each`."""
         done: dict[int, Result] = {}
-        told = 0
+        yielded = 0
 
         def left() -> list[tuple[int, Task]]:
-            return [(number, task) for number, task in enumerate(tasks) if number >= told and number not in done]
+            return [(number, task) for number, task in enumerate(tasks) if number >= yielded and number not in done]
 
         for answer in self.rounds(partial(_numbered, function), left):
             done |= [answer] if answer is not None else []
-            while told in done:
-                yield done.pop(told)
-                told += 1
+            while yielded in done:
+                yield done.pop(yielded)
+                yielded += 1
 
     def rounds(
         self, function: Callable[[Task], Result], left: Callable[[], Sequence[Task]], *, gpu: bool = False
