@@ -35,26 +35,26 @@ def main(params: Params, *, fix: bool = False) -> str:
     wrong, missing = _versions()
     if missing:  # the other checks import them
         raise InputError(*wrong, *missing)
-    from pipeline.repair import killed_runs  # noqa: PLC0415  # their own imports have just been checked
+    from pipeline.repair import leftovers  # noqa: PLC0415  # their own imports have just been checked
 
     mended = _mended(params) if fix else []
     remedy = "; to mend it: headswap doctor --fix"
-    found = [f"{damage.problem}{remedy if damage.mend else ''}" for damage in killed_runs.find(params)]
+    found = [f"{leftover.problem}{remedy if leftover.mend else ''}" for leftover in leftovers.find(params)]
     agreeing, differing = _engine(params)
     problems = [*wrong, *_tools(), *found, *_settings(params), *_data(params), *differing]
     if problems:
         raise InputError(*mended, *problems)
-    running = [f"at work: {one}" for one in killed_runs.at_work()]
+    running = [f"at work: {one}" for one in leftovers.at_work()]
     runs = list(params.runs())
     summary = f"params.yaml, {params.data.path} and weights are in order; {len(runs)} runs to compare"
     return "\n".join([*mended, *running, *agreeing, summary])
 
 
 def _mended(params: Params) -> list[str]:
-    from pipeline.repair import killed_runs  # noqa: PLC0415
+    from pipeline.repair import leftovers  # noqa: PLC0415
 
-    with killed_runs.undisturbed():
-        return [f"mended: {damage.mend()}" for damage in killed_runs.find(params) if damage.mend]
+    with leftovers.undisturbed():
+        return [f"mended: {leftover.mend()}" for leftover in leftovers.find(params) if leftover.mend]
 
 
 def _versions() -> tuple[list[str], list[str]]:

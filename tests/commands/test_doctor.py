@@ -14,7 +14,7 @@ import pytest
 from pipeline.cli import main
 from pipeline.commands import doctor
 from pipeline.core import processes
-from pipeline.repair import killed_runs
+from pipeline.repair import leftovers
 from pipeline.stages import embed, prepare
 from tests.conftest import Project
 
@@ -97,7 +97,7 @@ def test_an_engine_that_nobody_runs_is_a_line(project: Project, capsys: Said) ->
 def test_without_its_tools_and_repositories_it_says_what_to_run(
     project: Project, monkeypatch: pytest.MonkeyPatch, capsys: Said
 ) -> None:
-    killed_runs.DVC.rename("moved")
+    leftovers.DVC.rename("moved")
     monkeypatch.setenv("PATH", "/nowhere")
     assert main(["doctor"]) == 2
     error = capsys.readouterr().err
@@ -388,5 +388,5 @@ def test_a_temporary_file_that_its_writer_renames_meanwhile_is_no_finding(
             yield found
 
     monkeypatch.setattr(os, "walk", walk)
-    assert list(killed_runs._temporaries(project.write())) == []
-    assert "0.0 MB: removed" in killed_runs._remove_all([half])
+    assert list(leftovers._temporaries(project.write())) == []
+    assert "0.0 MB: removed" in leftovers._remove_all([half])

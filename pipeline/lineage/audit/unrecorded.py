@@ -6,7 +6,7 @@ from pathlib import Path
 from pipeline.core import artifacts
 from pipeline.core.mismatches import Mismatch
 from pipeline.core.params import Params
-from pipeline.repair.killed_runs import OURS
+from pipeline.repair.leftovers import OURS
 
 CODE = Path("pipeline")
 FOLDERS = {Path(f"{one.path.partition('{')[0]}x").parent for one in artifacts.ALL} - {artifacts.MANIFEST.at().parent}

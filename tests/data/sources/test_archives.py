@@ -17,7 +17,7 @@ from pipeline.core.params import STORE, Data
 from pipeline.data import manifest, sources
 from pipeline.data.sources import archives, memo, store
 from pipeline.data.sources.place import Place
-from pipeline.repair.killed_runs import OURS
+from pipeline.repair.leftovers import OURS
 from tests.data.sources.conftest import CATS_AND_DOGS, pack, records_of
 from tests.faults import fail_the_nth, finish, kill
 
