@@ -18,7 +18,7 @@ from pipeline.core import params
 from pipeline.core.params import Params
 from pipeline.core.stamps import sha256_file
 from pipeline.networks import backbones
-from pipeline.networks.backbones import Architecture
+from pipeline.networks.architectures import Architecture
 from tests.preloaded import commands
 
 # How long an example takes says something of the machine, not of the code.

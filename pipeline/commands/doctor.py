@@ -39,7 +39,7 @@ def main(params: Params, *, fix: bool = False) -> str:
 
     mended = _mended(params) if fix else []
     remedy = "; to mend it: headswap doctor --fix"
-    found = [f"{wedge.problem}{remedy if wedge.mend else ''}" for wedge in leftovers.find(params)]
+    found = [f"{leftover.problem}{remedy if leftover.mend else ''}" for leftover in leftovers.find(params)]
     agreeing, differing = _engine(params)
     problems = [*wrong, *_tools(), *found, *_settings(params), *_data(params), *differing]
     if problems:
@@ -54,7 +54,7 @@ def _mended(params: Params) -> list[str]:
     from pipeline.repair import leftovers  # noqa: PLC0415
 
     with leftovers.undisturbed():
-        return [f"mended: {wedge.mend()}" for wedge in leftovers.find(params) if wedge.mend]
+        return [f"mended: {leftover.mend()}" for leftover in leftovers.find(params) if leftover.mend]
 
 
 def _versions() -> tuple[list[str], list[str]]:

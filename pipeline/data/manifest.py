@@ -128,7 +128,7 @@ def read() -> Manifest:
         found = Manifest(**{name: table[name].to_pylist() for name in COLUMNS})
     except (pa.ArrowException, OSError, KeyError, ValueError) as error:
         raise StateError(f"{MANIFEST}: not a manifest; run `dvc repro --force`") from error
-    for row in _doubtful(found, table):
+    for row in _suspect_rows(found, table):
         if problem := _problem(found, row):
             raise StateError(f"{MANIFEST}: row {row}: {problem}; run `dvc repro --force`")
     return found
@@ -156,7 +156,7 @@ def columns_of(content: bytes, names: Sequence[str]) -> list[list[str]]:
     return found
 
 
-def _doubtful(found: Manifest, table: Any) -> list[int]:  # noqa: ANN401  # pyarrow has no types
+def _suspect_rows(found: Manifest, table: Any) -> list[int]:  # noqa: ANN401  # pyarrow has no types
     """Return the rows that are to be looked at one by one: a million of them take a second together, and ten singly."""
     if not len(found):
         return []

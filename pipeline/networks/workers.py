@@ -58,7 +58,7 @@ def embed(job: Job, items: Sequence[Item]) -> Mapping[str, str]:
         PipelineError: as `embedding.run`, with this worker's name.
 
     """
-    with _standing_in(job.project), _named():
+    with _working_in(job.project), _named():
         if job.gpu and runtime.device().type != "cuda":
             raise StateError("was given a GPU by its engine, but PyTorch finds none")
         loaded, forward = _network(job.backbone, job.entry, job.settings.runtime, job.settings.batch_size)
@@ -106,8 +106,8 @@ class _Shards:
 
 
 @contextlib.contextmanager
-def _standing_in(project: Path) -> Iterator[None]:
-    """Stand where relative paths lead from; in a scratch folder, if the project is not here."""
+def _working_in(project: Path) -> Iterator[None]:
+    """Work where relative paths lead from; in a scratch folder, if the project is not here."""
     with contextlib.chdir(project if project.is_dir() else _scratch().name):
         yield
 
@@ -156,7 +156,7 @@ def _identity(job: Job, first: Item, token: Path) -> dict[str, str]:
         InputError: if the backbone cannot be loaded.
 
     """
-    with _standing_in(job.project):
+    with _working_in(job.project):
         _require_shared(job.cache, token)
         with contextlib.suppress(BadImageError):
             _load(job.data, first, Framing(32, 1))

@@ -97,7 +97,7 @@ def test_an_engine_that_nobody_runs_is_a_line(project: Project, capsys: Said) ->
 def test_without_its_tools_and_repositories_it_says_what_to_run(
     project: Project, monkeypatch: pytest.MonkeyPatch, capsys: Said
 ) -> None:
-    leftovers.DVC.rename("elsewhere")
+    leftovers.DVC.rename("moved")
     monkeypatch.setenv("PATH", "/nowhere")
     assert main(["doctor"]) == 2
     error = capsys.readouterr().err

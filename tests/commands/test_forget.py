@@ -23,7 +23,7 @@ from pipeline.networks import backbones
 from pipeline.stages import prepare
 from tests.conftest import TINY, Project, lay_out
 from tests.faults import fail_the_nth
-from tests.stages.spine import run, standing_in, undrawn
+from tests.stages.spine import run, undrawn, working_in
 
 IMAGE, PATH = "blue/01.png", Path("data/raw/blue/01.png")
 OBJECTS = Path("objects")
@@ -38,7 +38,7 @@ STAGES = {
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Make a project of 24 images that has run, once."""
-    with standing_in(tmp_path_factory.mktemp("made")) as root:
+    with working_in(tmp_path_factory.mktemp("made")) as root:
         run(lay_out(root, 8), embed={"copies": 1})
         yield root
 

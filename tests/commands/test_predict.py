@@ -23,7 +23,7 @@ from pipeline.evaluation.scoring.predictions import Predictions
 from tests import faults
 from tests.conftest import CLASSES, Project, lay_out, write_image
 from tests.heads.examples import QUICK, fit
-from tests.stages.spine import run, standing_in
+from tests.stages.spine import run, working_in
 
 TOLERANCE = 2e-3
 """Between a plan's stored predictions, whose frozen part was kept in half precision, and the whole network's."""
@@ -32,7 +32,7 @@ TOLERANCE = 2e-3
 @pytest.fixture(scope="module")
 def spine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Make a project in which a head and a plan are trained; tests work in copies."""
-    with standing_in(tmp_path_factory.mktemp("spine")) as root:
+    with working_in(tmp_path_factory.mktemp("spine")) as root:
         project = lay_out(root, 12)
         entries = {"logreg": {"C": 1.0, "calibrate": "temperature"}, "knn": {"n_neighbors": 3}}
         run(project, heads=entries, run={"heads": ["logreg", "knn"]})

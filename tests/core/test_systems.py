@@ -50,7 +50,7 @@ init --data data/raw --yes
 def test_every_verb_runs_without_what_linux_alone_has(project: Project) -> None:
     done = subprocess.run(
         [sys.executable, "-c", MAIN], input=VERBS, capture_output=True, text=True, check=False,
-        env={**os.environ, "PYTHONPATH": str(REPOSITORY / "tests/elsewhere"), "OMP_NUM_THREADS": "1"},
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY / "tests/without_linux"), "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     said = [line for line in done.stdout.splitlines() if " -> " in line]
     assert said == [f"{line} -> 0" for line in VERBS.splitlines()], done.stderr

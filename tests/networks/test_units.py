@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.cluster.remote import ROUNDS, Elsewhere, WorkersLostError
+from pipeline.cluster.connection import WorkersLostError
+from pipeline.cluster.remote import ROUNDS, RemoteCluster
 from pipeline.core.errors import StateError
 from pipeline.core.stamps import sha256_bytes, sha256_file
 from pipeline.data import manifest
@@ -27,7 +28,7 @@ from tests.conftest import Project
 class Here:
     """Does each unit when it is asked for, until the script says that its worker is lost."""
 
-    rounds = Elsewhere.rounds
+    rounds = RemoteCluster.rounds
 
     def __init__(self, *lost_after: int, gpus: int = 0) -> None:
         self.lost_after, self.gpus = iter(lost_after), gpus

@@ -220,11 +220,11 @@ class TestFolders:
         self, project: Project, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
     ) -> None:
         job, items = job_of(project), items_of(project)
-        elsewhere = tmp_path_factory.mktemp("elsewhere")
-        monkeypatch.chdir(elsewhere)
+        other = tmp_path_factory.mktemp("other")
+        monkeypatch.chdir(other)
         workers.embed(job, items)
-        assert Path.cwd() == elsewhere
-        assert not list(elsewhere.iterdir())
+        assert Path.cwd() == other
+        assert not list(other.iterdir())
         assert len(shards(job)) == 1
 
     def test_where_the_project_is_not_it_stands_in_a_scratch_folder(

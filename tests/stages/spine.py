@@ -24,8 +24,8 @@ def undrawn(patch: pytest.MonkeyPatch) -> None:
 
 
 @contextmanager
-def standing_in(root: Path) -> Iterator[Path]:
-    """Stand in a folder, for a whole file of tests, with the tiny backbone in the catalogue and no chart drawn."""
+def working_in(root: Path) -> Iterator[Path]:
+    """Work in a folder, for a whole file of tests, with the tiny backbone in the catalogue and no chart drawn."""
     before = Path.cwd()
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(backbones.BACKBONES, "tiny", TINY)  # type: ignore[arg-type]

@@ -19,7 +19,7 @@ from pipeline.embeddings import matrix, skipped
 from pipeline.evaluation import runs
 from pipeline.evaluation.scoring import predictions
 from pipeline.lineage import chain
-from pipeline.lineage.audit import cached, contents, forgotten, locked, repository, rows, strays, vouching
+from pipeline.lineage.audit import cached, contents, forgotten, locked, repository, rows, unrecorded, vouching
 from pipeline.lineage.audit.contents import MISSING, Contents, Promise
 from pipeline.lineage.audit.recompute import Recomputed, recompute
 from pipeline.lineage.audit.repository import Repository
@@ -256,8 +256,8 @@ def _recompute(params: Params, number: int, done: Audit) -> None:
 
 
 def _extra_files(params: Params, known: Iterable[str], done: Audit) -> None:
-    done.found(strays.shadowing())
-    findings, left = strays.find(params, {*known, LINEAGE.as_posix()})
+    done.found(unrecorded.shadowing())
+    findings, left = unrecorded.find(params, {*known, LINEAGE.as_posix()})
     done.found(findings)
     if left:
         done.notes.append(f"{len(left)} files of runs no longer listed, such as {left[0]}")

@@ -1,4 +1,4 @@
-"""Files where only the pipeline writes, that nothing in the chain speaks of."""
+"""Files where only the pipeline writes, of which no record in the chain speaks."""
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
