@@ -46,7 +46,7 @@ def fill(shards: list[list[int]]) -> None:
 
 
 @given(st.lists(st.lists(st.integers(0, 9), min_size=1, unique=True), min_size=1, max_size=6), st.integers(2, 12))
-@settings(max_examples=40)
+@settings(max_examples=20)
 def test_merging_changes_no_row_no_cost_and_nothing_that_is_missing(shards: list[list[int]], small: int) -> None:
     for path in ROOT.rglob("*.h5"):
         path.unlink()
