@@ -27,7 +27,8 @@ from pipeline.cluster import Cluster, Here, RemoteCluster, joined
 from pipeline.core import params
 from pipeline.core.params import Params
 from pipeline.data import manifest
-from pipeline.embeddings.cache import EmbeddingCache, Shard, read_shard
+from pipeline.embeddings.cache import EmbeddingCache
+from pipeline.embeddings.shards import Shard, read_shard
 from pipeline.heads import inputs
 from pipeline.networks import backbones, frozen_pass, units, workers
 from pipeline.networks.frozen_pass import Item

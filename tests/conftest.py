@@ -1,6 +1,7 @@
 """Tiny projects to run the pipeline on."""
 
 import os
+import shutil
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -136,6 +137,23 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
     made = lay_out(tmp_path, 12)
     made.write()
     return made
+
+
+@pytest.fixture(scope="session")
+def through(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Make such a project and run all stages, once; return its folder, which nobody may change."""
+    from tests.stages.spine import run, working_in
+
+    with working_in(tmp_path_factory.mktemp("through")) as root:
+        run(lay_out(root, 12))
+    return root
+
+
+@pytest.fixture
+def finished(project: Project, through: Path) -> Project:
+    """Make a project as above in which all stages have run."""
+    shutil.copytree(through, project.root, dirs_exist_ok=True)
+    return project
 
 
 @pytest.fixture

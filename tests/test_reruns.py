@@ -77,6 +77,7 @@ class Pipeline:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_text(path.as_posix())
             repository.commit(force=True)
+            self.stages = list(repository.index.stages)
 
     def write(self, **changes: Any) -> None:
         content = copy.deepcopy(self.content)
@@ -88,19 +89,21 @@ class Pipeline:
     def reruns(self, name: str, value: Any) -> set[str]:
         """Return the stages that `dvc repro --dry` would run after an edit, and those that then read other bytes."""
         self.write(**{name: value})
-        found, stages = self.would_run()
+        found = self.would_run()
         same = set() if name.endswith(RESEEN) or "prepare" in found else {LISTED.absolute()}
         while True:
-            outs = {Path(out.fs_path) for stage in stages if stage.addressing in found for out in stage.outs} - same
-            more = {stage.addressing for stage in stages if reads(stage.deps, outs)} - found
+            outs = {
+                Path(out.fs_path) for stage in self.stages if stage.addressing in found for out in stage.outs
+            } - same
+            more = {stage.addressing for stage in self.stages if reads(stage.deps, outs)} - found
             if not more:
                 return found
             found |= more
 
-    def would_run(self) -> tuple[set[str], list[Any]]:
-        """Return the stages that `dvc repro --dry` would run, and all stages."""
+    def would_run(self) -> set[str]:
+        """Return the stages that `dvc repro --dry` would run."""
         with Repo() as repository:
-            return {stage.addressing for stage in repository.reproduce(dry=True)}, list(repository.index.stages)
+            return {stage.addressing for stage in repository.reproduce(dry=True)}
 
 
 def reads(deps: Iterable[Any], outs: set[Path]) -> bool:
@@ -157,7 +160,7 @@ def test_an_edit_of_a_room_reruns_the_stages_that_it_decides(pipeline: Pipeline,
     path = Path("pipeline", room, "" if room.endswith(".py") else "__init__.py")
     before = path.read_text()
     path.write_text(f"{before}# edited\n")
-    found, _ = pipeline.would_run()
+    found = pipeline.would_run()
     path.write_text(before)
     assert found == ROOMS[room]
 

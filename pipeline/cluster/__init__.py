@@ -1,6 +1,6 @@
 """Where work runs: in this process, or on the workers of a cluster, through joblib's backends.
 
-To add an engine: a class beside the two others, one line in ENGINES, and its name in `params.Engine`.
+To add an engine: a class beside the two others, one line in ENGINES, and its name in `sections.Engine`.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,7 +14,7 @@ from pipeline.cluster.on_dask import Dask
 from pipeline.cluster.on_ray import Ray
 from pipeline.cluster.protocol import Cluster, Here, Result, Task
 from pipeline.cluster.remote import RemoteCluster
-from pipeline.core.params import Engine
+from pipeline.core.sections import Engine
 
 __all__ = ["ENGINES", "Cluster", "Here", "RemoteCluster", "joined", "when_needed"]
 

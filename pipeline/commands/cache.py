@@ -16,7 +16,7 @@ from pipeline.core.errors import CheckFailed, InputError, StateError, first_five
 from pipeline.core.params import Params
 from pipeline.core.tables import aligned
 from pipeline.embeddings import history, upkeep
-from pipeline.embeddings.cache import SCHEMA_VERSION, keys_of, read_shard, sha256_of
+from pipeline.embeddings.shards import SCHEMA_VERSION, keys_of, read_shard, sha256_of
 from pipeline.embeddings.upkeep import Change, Stored
 from pipeline.evaluation import runs
 from pipeline.lineage.audit.carriers import checkpoints

@@ -6,7 +6,8 @@ from pathlib import Path
 from pipeline.core import options, stamps
 from pipeline.core.atomic import replacing, write_text
 from pipeline.core.errors import InputError
-from pipeline.core.params import Data, Params
+from pipeline.core.params import Params
+from pipeline.core.sections import Data
 from pipeline.serving import places, trained
 
 HELP = "write backbone, head and calibration as one ONNX file, and a model card beside it"

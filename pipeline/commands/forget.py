@@ -14,8 +14,9 @@ from pathlib import Path
 
 from pipeline.core import artifacts, locks, processes
 from pipeline.core.errors import InputError, StateError
-from pipeline.core.params import STORE, Params
+from pipeline.core.params import Params
 from pipeline.core.processes import EMBED_LOCK
+from pipeline.core.sections import STORE
 from pipeline.core.tables import aligned
 from pipeline.data import exclusions, manifest
 from pipeline.data.exclusions import EXCLUDED, FORGOTTEN

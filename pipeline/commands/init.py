@@ -7,8 +7,9 @@ from pathlib import Path
 
 from pipeline.core.cost import duration
 from pipeline.core.errors import InputError
-from pipeline.core.params import PARAMS, Data, Params
+from pipeline.core.params import PARAMS, Params
 from pipeline.core.printable import printable
+from pipeline.core.sections import Data
 from pipeline.data import exclusions, sources
 from pipeline.data.init import arrival, choices, glance, writing
 from pipeline.data.manifest import stored_path

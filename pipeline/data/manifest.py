@@ -15,7 +15,8 @@ import pyarrow.parquet as pq
 from pipeline.core import artifacts, stamps
 from pipeline.core.atomic import replacing
 from pipeline.core.errors import StateError, one_line
-from pipeline.core.params import STORE, Columns, Params
+from pipeline.core.params import Params
+from pipeline.core.sections import STORE, Columns
 
 MANIFEST, STAMP = artifacts.MANIFEST.at(), artifacts.MANIFEST.stamp_at()
 SPLITS = ("train", "val", "test")

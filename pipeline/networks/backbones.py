@@ -11,7 +11,7 @@ import torch
 
 from pipeline.core import stamps
 from pipeline.core.errors import InputError, unknown
-from pipeline.core.params import BackboneEntry, Embed
+from pipeline.core.sections import BackboneEntry, Embed
 from pipeline.data.images.decoding import Framing
 from pipeline.networks import weights
 from pipeline.networks.architectures import Architecture, of_lite, of_timm, of_torchvision, torchvision_cnns

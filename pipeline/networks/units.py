@@ -21,7 +21,8 @@ from pipeline.cluster.remote import RemoteCluster
 from pipeline.core.cost import Cost
 from pipeline.core.errors import StateError
 from pipeline.core.interrupts import deferred
-from pipeline.embeddings.cache import EmbeddingCache, keys_of
+from pipeline.embeddings.cache import EmbeddingCache
+from pipeline.embeddings.shards import keys_of
 from pipeline.networks import workers
 from pipeline.networks.frozen_pass import Item
 from pipeline.networks.workers import Job

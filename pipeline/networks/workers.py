@@ -14,12 +14,12 @@ from pipeline.core import stamps
 from pipeline.core.atomic import remove_if_stale
 from pipeline.core.cost import Cost
 from pipeline.core.errors import PipelineError, StateError
-from pipeline.core.params import Augment, BackboneEntry, Data, Embed
+from pipeline.core.sections import Augment, BackboneEntry, Data, Embed
 from pipeline.data.images.decoding import BadImageError, Framing
 from pipeline.data.sources.remotes import Remote
-from pipeline.embeddings import cache
-from pipeline.embeddings.cache import Keys, Recipe
+from pipeline.embeddings import shards
 from pipeline.embeddings.hdf5 import Floats
+from pipeline.embeddings.shards import Keys, Recipe
 from pipeline.networks import backbones, frozen_pass, runtime, views
 from pipeline.networks.backbones import Loaded
 from pipeline.networks.frozen_pass import Item, Pixels
@@ -102,7 +102,7 @@ class _Shards:
 
     def append(self, keys: Keys, features: Floats, cost: Cost) -> None:
         """Add rows; their energy is unknown, for it is measured of a machine that workers share."""
-        cache.add(self.job.cache, self.job.recipe, keys, features, replace(cost, joules=None), agreement.worker())
+        shards.add(self.job.cache, self.job.recipe, keys, features, replace(cost, joules=None), agreement.worker())
 
 
 @contextlib.contextmanager

@@ -4,7 +4,8 @@ from pathlib import Path
 
 from pipeline.core.artifacts import FOLDERS
 from pipeline.core.errors import InputError
-from pipeline.core.params import PARAMS, Data
+from pipeline.core.params import PARAMS
+from pipeline.core.sections import Data
 
 OURS = (".dvc", ".git", ".headswap", "pipeline", "dvc.lock", "dvc.yaml", str(PARAMS), *FOLDERS)
 

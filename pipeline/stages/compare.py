@@ -22,6 +22,7 @@ from pipeline.report.evidence import Evidence
 from pipeline.verdict import concerns, judge, schema
 from pipeline.verdict.judge import Background
 from pipeline.verdict.schema import Verdict
+from pipeline.verdict.scored import score
 
 HELP = (
     "stage: score every run on the test split, write the verdict and the report; with two runs named: compare "
@@ -53,7 +54,7 @@ def main(params: Params, run: Sequence[str] = ()) -> str:
         surveys={backbone: surveys.read(backbone) for backbone in backbones},
     )
     table, found = manifest.read(), files.read()
-    scored = judge.score(finished, params, table.group_of())
+    scored = score(finished, params, table.group_of())
     judged = _with(failed, judge.judge(scored, background, params))
     judged = concerns.beside(judged, scored.test[0].image_id, table, found)
     evidence = Evidence(judged, finished, scored.decided, table, background.surveys, embedded, thumbnails.read(), found)
@@ -89,4 +90,4 @@ def _two(params: Params, named: Sequence[str]) -> str:
         runs.made_again_by_dvc(params, second.backbone, second.name),
     ):
         frozen = matrix.read_cost(first.backbone), matrix.read_cost(second.backbone)
-        return terminal.compared(judge.score([first, second], params, manifest.read().group_of()), frozen)
+        return terminal.compared(score([first, second], params, manifest.read().group_of()), frozen)

@@ -12,13 +12,15 @@ from pipeline.cluster import joined
 from pipeline.core import options, processes, stamps
 from pipeline.core.atomic import write_json
 from pipeline.core.errors import InputError, first_five
-from pipeline.core.params import BackboneEntry, Embed, Params
+from pipeline.core.params import Params
+from pipeline.core.sections import BackboneEntry, Embed
 from pipeline.data import manifest
 from pipeline.data.manifest import Manifest
 from pipeline.data.splits import methods
 from pipeline.embeddings import matrix, skipped, upkeep
-from pipeline.embeddings.cache import EmbeddingCache, Keys, Recipe, keys_of, sha256_of
+from pipeline.embeddings.cache import EmbeddingCache
 from pipeline.embeddings.matrix import Rows
+from pipeline.embeddings.shards import Keys, Recipe, keys_of, sha256_of
 from pipeline.networks import backbones, frozen_pass, runtime, units, workers
 from pipeline.networks.backbones import Loaded
 from pipeline.networks.frozen_pass import Item

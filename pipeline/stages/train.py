@@ -11,7 +11,8 @@ from pipeline import heads
 from pipeline.core import options, stamps
 from pipeline.core.cost import measured, typical_seconds
 from pipeline.core.errors import RefusedError
-from pipeline.core.params import HeadEntry, Params
+from pipeline.core.params import Params
+from pipeline.core.sections import HeadEntry
 from pipeline.data import manifest
 from pipeline.embeddings import matrix
 from pipeline.evaluation import runs

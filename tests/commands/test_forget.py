@@ -15,7 +15,8 @@ from pipeline.cli import main
 from pipeline.core import locks, params, processes
 from pipeline.data import exclusions, manifest
 from pipeline.embeddings import matrix, upkeep
-from pipeline.embeddings.cache import EmbeddingCache, keys_of
+from pipeline.embeddings.cache import EmbeddingCache
+from pipeline.embeddings.shards import keys_of
 from pipeline.evaluation import runs
 from pipeline.lineage.audit import carriers, forgotten
 from pipeline.networks import backbones

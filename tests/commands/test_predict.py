@@ -371,7 +371,7 @@ def test_no_heads_word_on_a_row_depends_on_the_others(name: str) -> None:
     y = np.array(["a", "b", "c"])[np.arange(90) % 3]
     X = generator.normal(size=(90, 160)).astype(np.float32) + (y == "a")[:, None]
     model = fit(name, {**QUICK.get(name, {}), "calibrate": "temperature"}, X, y).model
-    rows = generator.normal(size=(heads.fitting.BLOCK + 45, 160)).astype(np.float16).astype(np.float32)
+    rows = generator.normal(size=(heads.predicting.BLOCK + 45, 160)).astype(np.float16).astype(np.float32)
     together = heads.predict(model, rows)
     order = generator.permutation(len(rows))
     same(heads.predict(model, rows[order]), together[order])

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from pipeline.core import stamps
 from pipeline.core.cost import Cost
 from pipeline.embeddings import indexes, upkeep
-from pipeline.embeddings.cache import SCHEMA_VERSION, EmbeddingCache, keys_of, sha256_of, write_shard
+from pipeline.embeddings.cache import EmbeddingCache
+from pipeline.embeddings.shards import SCHEMA_VERSION, keys_of, sha256_of, write_shard
 from pipeline.embeddings.upkeep import Change, Stored
 from tests.embeddings.test_cache import KEYS, ROWS, gathered
 from tests.faults import fail_the_nth
@@ -45,7 +46,7 @@ def fill(shards: list[list[int]]) -> None:
 
 
 @given(st.lists(st.lists(st.integers(0, 9), min_size=1, unique=True), min_size=1, max_size=6), st.integers(2, 12))
-@settings(max_examples=40)
+@settings(max_examples=20)
 def test_merging_changes_no_row_no_cost_and_nothing_that_is_missing(shards: list[list[int]], small: int) -> None:
     for path in ROOT.rglob("*.h5"):
         path.unlink()

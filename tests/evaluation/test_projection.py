@@ -7,7 +7,6 @@ import pytest
 from pipeline.embeddings.stored import Stored
 from pipeline.evaluation import projection
 from pipeline.evaluation.projection import project
-from tests.processors import on_threads
 
 
 def clusters(each: int, width: int = 12, number: int = 3) -> tuple[Any, Any]:
@@ -79,14 +78,3 @@ def test_stored_and_mapped_rows_are_placed_as_those_in_memory(tmp_path: Path, mo
     expected = project(X, 0)
     np.testing.assert_array_equal(project(mapped, 0), expected)
     np.testing.assert_array_equal(project(Stored([np.asarray(mapped)], np.arange(len(X))), 0), expected)
-
-
-@pytest.mark.processors
-def test_the_same_seed_gives_the_same_bytes_on_any_number_of_threads() -> None:
-    code = """
-import hashlib, numpy as np
-from pipeline.evaluation.projection import project
-X = np.random.default_rng(0).normal(size=(150, 300))
-print(hashlib.sha256(project(X, 0).tobytes()).hexdigest())
-"""
-    assert [len(said) for said in on_threads(code)] == [65]

@@ -13,7 +13,6 @@ from sklearn.neighbors import KNeighborsClassifier
 
 from pipeline.evaluation import transferability
 from pipeline.evaluation.transferability import h_score, knn_accuracy, logme, score
-from tests.processors import on_threads
 
 
 def labelled(n: int, width: int, classes: int = 3, shift: float = 1.5, seed: int = 0) -> tuple[Any, Any]:
@@ -125,17 +124,6 @@ def test_one_class_and_two_rows_are_enough() -> None:
     found = score(np.array([[1.0, 2.0], [2.0, 1.0]]), np.array([0, 0]), 7)
     assert (found.images, found.training_images, found.neighbours) == (2, 7, 1)
     assert (found.knn_accuracy, found.largest_class, found.h_score) == (1, 1, 0)
-
-
-@pytest.mark.processors
-def test_one_and_two_threads_give_the_same_scores() -> None:
-    code = """
-import numpy as np
-from pipeline.evaluation import transferability
-transferability._DECIMALS = 17
-print(transferability.score(np.random.default_rng(0).normal(size=(900, 300)), np.arange(900) % 3, 900))
-"""
-    assert len(on_threads(code)) == 1
 
 
 def test_what_the_scores_are_can_be_imported_without_scikit_learn() -> None:

@@ -18,11 +18,13 @@ from torch import Tensor, nn
 
 from pipeline.core import stamps
 from pipeline.core.errors import InputError
-from pipeline.core.params import BackboneEntry
+from pipeline.core.sections import BackboneEntry
 from pipeline.networks import architectures, backbones, network, runtime
 from pipeline.networks.backbones import BACKBONES
 from pipeline.networks.network import Backbone
 from tests.conftest import SIZE, Project, tiny_network
+from tests.networks import exports
+from tests.soak import soak
 
 every_backbone = pytest.mark.parametrize("name", sorted(BACKBONES))
 # One small member of each of the libraries' families.
@@ -81,7 +83,7 @@ def test_every_backbone_is_cut_into_blocks_that_leave_only_the_head_out(name: st
     assert left <= set(network.HEADS)
 
 
-@every_backbone
+@pytest.mark.parametrize("name", [*FAMILIES, *soak(sorted(set(BACKBONES) - set(FAMILIES)))])
 def test_every_backbone_can_be_described_without_its_weights(name: str) -> None:
     found = backbones.describe(name, BackboneEntry())
     assert 32 <= found.size <= 1024
@@ -149,7 +151,10 @@ class TestLayersAndPooling:
             backbones.load(name, own_weights.model_copy(update={"layers": ["layr4"]}))
 
     @pytest.mark.parametrize("engine", ["openvino", "onnxruntime"])
-    def test_every_runtime_can_run_them(self, name: str, own_weights: BackboneEntry, engine: str) -> None:
+    def test_every_runtime_can_run_them(
+        self, name: str, own_weights: BackboneEntry, engine: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        exports.remember(monkeypatch)
         loaded = backbones.load(name, own_weights.model_copy(update=self.LAYERS))
         example = np.random.default_rng(0).integers(0, 256, (2, 3, 64, 64), dtype=np.uint8)
         assert runtime.prepare(loaded.network, engine, example)(example).shape == (2, 1920)

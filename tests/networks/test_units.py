@@ -16,7 +16,8 @@ from pipeline.core.errors import StateError
 from pipeline.core.stamps import sha256_bytes, sha256_file
 from pipeline.data import manifest
 from pipeline.embeddings import cache, upkeep
-from pipeline.embeddings.cache import EmbeddingCache, keys_of, read_shard
+from pipeline.embeddings.cache import EmbeddingCache
+from pipeline.embeddings.shards import keys_of, read_shard
 from pipeline.networks import backbones, frozen_pass, units, workers
 from pipeline.networks.frozen_pass import Item
 from pipeline.networks.workers import Job

@@ -17,7 +17,7 @@ from torch import nn
 from pipeline.cluster import agreement
 from pipeline.core import cost, stamps
 from pipeline.core.errors import InputError, StateError
-from pipeline.embeddings.cache import Shard, keys_of, read_shard
+from pipeline.embeddings.shards import Shard, keys_of, read_shard
 from pipeline.networks import backbones, frozen_pass, runtime, workers
 from pipeline.networks.frozen_pass import Item, TooNarrowError
 from pipeline.networks.workers import Job

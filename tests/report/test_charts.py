@@ -18,14 +18,13 @@ from pipeline.report import charts, page
 from pipeline.report.evidence import Evidence
 from tests.conftest import REPOSITORY
 from tests.report.examples import evidence
+from tests.soak import soak
 
-DRAWINGS = 20
-"""Half of them in a fresh process."""
-FRESH = f"""
-import hashlib
+FRESH = """
+import hashlib, sys
 from pipeline.report import page
 from tests.report.examples import evidence
-for _ in range({DRAWINGS // 2}):
+for _ in range(int(sys.argv[1])):
     print(hashlib.sha256(page.page(evidence()).encode()).hexdigest())
 """
 
@@ -113,11 +112,13 @@ def test_every_chart_has_its_axes_a_mark_for_every_row_and_no_scale_without_valu
 
 
 @pytest.mark.usefixtures("often")
-def test_the_page_is_the_same_bytes_whenever_it_is_drawn() -> None:
-    with subprocess.Popen([sys.executable, "-c", FRESH], cwd=REPOSITORY, stdout=subprocess.PIPE, text=True) as fresh:
-        here = [hashlib.sha256(page.page(evidence()).encode()).hexdigest() for _ in range(DRAWINGS // 2)]
+@pytest.mark.parametrize("drawings", [2, *soak([10])])
+def test_the_page_is_the_same_bytes_whenever_it_is_drawn_here_and_in_a_fresh_process(drawings: int) -> None:
+    command = [sys.executable, "-c", FRESH, str(drawings)]
+    with subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True) as fresh:
+        here = [hashlib.sha256(page.page(evidence()).encode()).hexdigest() for _ in range(drawings)]
         there, _ = fresh.communicate()
-    assert Counter([*here, *there.split()]) == {here[0]: DRAWINGS}
+    assert Counter([*here, *there.split()]) == {here[0]: 2 * drawings}
 
 
 def test_charts_are_built_in_one_thread(monkeypatch: pytest.MonkeyPatch) -> None:

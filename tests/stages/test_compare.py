@@ -38,8 +38,11 @@ def test_the_best_head_is_the_one_with_the_best_validation_score_whatever_the_te
     assert judged["results"][1]["test"]["accuracy"]["value"] == 1.0
 
 
-def test_the_verdict_has_every_run_with_intervals_differences_and_cost(project: Project) -> None:
-    judged = run(project, run={"heads": ["logreg", "knn"]})
+def test_the_verdict_has_every_run_with_intervals_differences_and_cost(finished: Project) -> None:
+    params = finished.write(run={"heads": ["logreg", "knn"]})
+    train.main(params, "tiny", "knn")
+    compare.main(params)
+    judged = json.loads(schema.VERDICT.read_text())
     assert [result["name"] for result in judged["results"]] == ["logreg", "knn", "last"]
     for result in judged["results"]:
         assert set(result["test"]) == set(metrics.METRICS)
@@ -55,9 +58,13 @@ def test_the_verdict_has_every_run_with_intervals_differences_and_cost(project: 
     assert all(0 <= pair["p"] <= pair["holm_p"] <= 1 for pair in judged["pairs"])
 
 
-def test_a_run_that_is_no_longer_listed_leaves_the_verdict(project: Project) -> None:
-    run(project, run={"heads": ["logreg", "knn"]})
-    judged = run(project, run={"heads": ["logreg"]})
+def test_a_run_that_is_no_longer_listed_leaves_the_verdict(finished: Project) -> None:
+    params = finished.write(run={"heads": ["logreg", "knn"]})
+    train.main(params, "tiny", "knn")
+    compare.main(params)
+    assert "tiny/knn" in schema.VERDICT.read_text()
+    compare.main(finished.write(run={"heads": ["logreg"]}))
+    judged = json.loads(schema.VERDICT.read_text())
     assert [result["name"] for result in judged["results"]] == ["logreg", "last"]
 
 
@@ -77,10 +84,10 @@ def test_a_single_run_is_reported_with_nothing_to_compare(project: Project) -> N
     assert "cannot tell" in schema.PAGE.read_text()
 
 
-def test_two_runs_are_compared_in_the_terminal_and_nothing_is_written(project: Project) -> None:
-    judged = run(project)
+def test_two_runs_are_compared_in_the_terminal_and_nothing_is_written(finished: Project) -> None:
+    judged = json.loads(schema.VERDICT.read_text())
     before = {path: path.stat().st_mtime_ns for path in Path("reports").rglob("*")}
-    table = compare.main(project.write(), ["logreg", "tiny/last"])
+    table = compare.main(finished.write(), ["logreg", "tiny/last"])
     assert {path: path.stat().st_mtime_ns for path in Path("reports").rglob("*")} == before
     (pair,) = judged["pairs"]
     lines = {line.split("  ")[0]: line for line in table.splitlines()}
@@ -130,27 +137,26 @@ def test_the_verdict_is_repeated_with_what_became_of_its_runs_since(project: Pro
     ],
 )
 def test_runs_to_compare_that_do_not_exist_or_are_not_two_are_named(
-    project: Project, named: list[str], words: str
+    finished: Project, named: list[str], words: str
 ) -> None:
-    run(project)
     with pytest.raises(InputError, match=re.escape(words)):
-        compare.main(project.write(), named)
+        compare.main(finished.write(), named)
 
 
-def test_scores_for_dvc_are_the_verdicts_and_repeat(project: Project) -> None:
-    judged = run(project)
+def test_scores_for_dvc_are_the_verdicts_and_repeat(finished: Project) -> None:
+    judged = json.loads(schema.VERDICT.read_text())
     scores = schema.SCORES.read_bytes()
     content = json.loads(scores)
     for result in judged["results"]:
         assert content["test"][f"tiny/{result['name']}"] == result["test"]["accuracy"]["value"]
     assert content["to_best_head"] == {"tiny/last": -judged["pairs"][0]["difference"]["value"]}
     assert content["transferability"]["tiny"]["knn_accuracy"] == judged["transferability"]["tiny"]["knn_accuracy"]
-    run(project)
+    run(finished)
     assert schema.SCORES.read_bytes() == scores
 
 
-def test_tables_for_dvc_hold_the_verdicts_numbers(project: Project) -> None:
-    judged = run(project)
+def test_tables_for_dvc_hold_the_verdicts_numbers(finished: Project) -> None:
+    judged = json.loads(schema.VERDICT.read_text())
     with REPORT_PLOTS["scores"].at().open() as stream:
         rows = list(csv.DictReader(stream))
     expected = [{"run": f"tiny/{one['name']}", **one["test"]["accuracy"]} for one in judged["results"]]
@@ -220,16 +226,14 @@ def test_the_report_says_where_the_page_is_and_shows_it_if_asked(
         report.main(project.write(), open=True)
 
 
-def test_a_verdict_of_another_version_is_refused(project: Project) -> None:
-    run(project)
+def test_a_verdict_of_another_version_is_refused(finished: Project) -> None:
     schema.VERDICT.write_text('{"schema_version": 3}')
     with pytest.raises(StateError, match="schema_version: got 3, expected 5"):
         schema.read()
 
 
-def test_costs_of_decisions_reach_the_verdict_and_rerun_no_head(project: Project) -> None:
-    run(project, run={"plans": []})
-    params = project.write(compare={"costs": {"blue": {"red": 0}, "green": {"red": 0}}})
+def test_costs_of_decisions_reach_the_verdict_and_rerun_no_head(finished: Project) -> None:
+    params = finished.write(run={"plans": []}, compare={"costs": {"blue": {"red": 0}, "green": {"red": 0}}})
     compare.main(params)
     (result,) = json.loads(schema.VERDICT.read_text())["results"]
     assert {cell["decided"] for cell in result["detail"]["confusion"]} == {"red"}  # which costs nothing

@@ -2,6 +2,9 @@
 
 import json
 import re
+import shutil
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,17 +17,32 @@ from pipeline.heads import fitting
 from pipeline.lineage.audit.audit import audit
 from pipeline.stages import compare, complete, train
 from pipeline.verdict import schema
-from tests.conftest import Project
-from tests.stages.spine import run
+from tests.conftest import Project, lay_out
+from tests.stages.spine import run, working_in
 
 TOO_MANY = {"logreg": {"C": 1.0}, "knn": {"n_neighbors": 5000}}
 
 
+SETTINGS: dict[str, Any] = {
+    "heads": TOO_MANY,
+    "run": {"heads": ["logreg", "knn"], "plans": []},
+    "curve": {"heads": {}},
+}
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Run a project in which one head of two is refused, once."""
+    with working_in(tmp_path_factory.mktemp("made")) as root:
+        run(lay_out(root, 12), **SETTINGS)
+    return root
+
+
 @pytest.fixture
-def params(project: Project) -> Params:
-    """Run a project in which one head of two is refused."""
-    run(project, heads=TOO_MANY, run={"heads": ["logreg", "knn"], "plans": []}, curve={"heads": {}})
-    return project.write()
+def params(project: Project, made: Path) -> Params:
+    """Stand in a copy of it."""
+    shutil.copytree(made, project.root, dirs_exist_ok=True)
+    return project.write(**SETTINGS)
 
 
 def test_the_verdict_is_over_the_runs_that_are_there_and_names_the_other_with_its_reason(params: Params) -> None:
@@ -70,9 +88,8 @@ def test_a_mended_head_is_judged_again(params: Params, project: Project) -> None
     assert complete.main(mended) == "all 2 runs were made and judged"
 
 
-def test_a_failure_leaves_nothing_of_an_earlier_model(project: Project) -> None:
-    run(project, run={"plans": []})
-    train.main(project.write(heads={"logreg": {"C": -1.0}}), "tiny", "logreg")
+def test_a_failure_leaves_nothing_of_an_earlier_model(finished: Project) -> None:
+    train.main(finished.write(heads={"logreg": {"C": -1.0}}), "tiny", "logreg")
     assert [path.name for path in runs.folder("tiny", "logreg").iterdir()] == ["run.json"]
     assert json.loads(runs.metrics_path("tiny", "logreg").read_text())["failed"].startswith("params.yaml: heads.logreg")
 
@@ -102,9 +119,8 @@ def test_without_any_head_the_reasons_are_the_answer(project: Project) -> None:
 
 @pytest.mark.parametrize("error", [MemoryError("no room"), OSError(28, "No space left"), KeyboardInterrupt()])
 def test_what_may_go_well_another_time_is_no_result(
-    project: Project, monkeypatch: pytest.MonkeyPatch, error: BaseException
+    finished: Project, monkeypatch: pytest.MonkeyPatch, error: BaseException
 ) -> None:
-    run(project, run={"plans": []})
     before = runs.stamp_path("tiny", "logreg").read_bytes()
 
     def fail(*_: object, **__: object) -> None:
@@ -112,6 +128,6 @@ def test_what_may_go_well_another_time_is_no_result(
 
     monkeypatch.setattr(fitting, "_searched", fail)
     with pytest.raises((InputError, OSError, KeyboardInterrupt)) as raised:
-        train.main(project.write(), "tiny", "logreg")
+        train.main(finished.write(), "tiny", "logreg")
     assert not isinstance(raised.value, RefusedError)
     assert runs.stamp_path("tiny", "logreg").read_bytes() == before

@@ -2,7 +2,6 @@
 
 import re
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,8 +21,6 @@ from pipeline.finetuning import fitting
 from pipeline.finetuning.training import Trainer
 from pipeline.stages import curve, embed, finetune, prepare, train
 from tests.conftest import Project
-
-MAIN = "from pipeline import params; from pipeline.stages import curve; print(curve.main(params.load(), 'tiny'))"
 
 
 def prepared(project: Project, **settings: Any) -> Params:
@@ -219,13 +216,6 @@ def test_a_plan_that_is_refused_is_left_out_and_named(project: Project) -> None:
 
 def test_nothing_to_draw_is_an_empty_curve(project: Project) -> None:
     assert drawn(project, heads={}, plans=[]).points == []
-
-
-def test_heads_alone_load_no_torch(project: Project) -> None:
-    prepared(project)
-    code = f"import sys; {MAIN}; assert 'torch' not in sys.modules"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize(

@@ -21,8 +21,7 @@ from tests.conftest import Project
 from tests.stages.spine import run
 
 
-def test_every_artifact_is_where_others_expect_it(project: Project) -> None:
-    run(project)
+def test_every_artifact_is_where_others_expect_it(finished: Project) -> None:
     for path in (
         "data/manifest.parquet",
         "data/embeddings/tiny.h5",
@@ -51,8 +50,7 @@ def test_every_artifact_is_where_others_expect_it(project: Project) -> None:
 
 
 @pytest.mark.parametrize("name", ["logreg", "last"])
-def test_predictions_cover_validation_and_test_with_a_column_per_class(project: Project, name: str) -> None:
-    run(project)
+def test_predictions_cover_validation_and_test_with_a_column_per_class(finished: Project, name: str) -> None:
     table = pq.read_table(f"predictions/tiny/{name}.parquet")
     assert table.column_names == ["image_id", "split", "label", "p_blue", "p_green", "p_red"]
     dealt = manifest.read()
@@ -61,24 +59,21 @@ def test_predictions_cover_validation_and_test_with_a_column_per_class(project: 
     assert set(table["image_id"].to_pylist()) == expected
 
 
-def test_the_same_seed_gives_the_same_predictions_metrics_and_manifest(project: Project) -> None:
+def test_the_same_seed_gives_the_same_predictions_metrics_and_manifest(finished: Project) -> None:
     names = ["data/manifest.parquet", "data/embeddings/tiny.h5", "predictions/tiny/logreg.parquet",
              "predictions/tiny/last.parquet", "metrics/tiny/logreg.json", "metrics/tiny/last.json",
              "models/tiny/last/model.safetensors"]  # fmt: skip
-    run(project)
     first = [Path(name).read_bytes() for name in names]
-    run(project)
+    run(finished)
     assert [Path(name).read_bytes() for name in names] == first
 
 
-def test_train_and_finetune_score_validation_only(project: Project) -> None:
-    run(project)
+def test_train_and_finetune_score_validation_only(finished: Project) -> None:
     for name in ("logreg", "last"):
         assert list(json.loads(Path(f"metrics/tiny/{name}.json").read_text())) == ["validation"]
 
 
-def test_no_label_of_validation_or_test_reaches_a_heads_fit(project: Project) -> None:
-    run(project, run={"plans": []})
+def test_no_label_of_validation_or_test_reaches_a_heads_fit(finished: Project) -> None:
     before = pq.read_table("predictions/tiny/logreg.parquet")
     table = manifest.read()
     turned = dict(zip(table.classes, [*table.classes[1:], table.classes[0]], strict=True))
@@ -86,7 +81,7 @@ def test_no_label_of_validation_or_test_reaches_a_heads_fit(project: Project) ->
         turned[label] if split != "train" else label for label, split in zip(table.label, table.split, strict=True)
     ]
     manifest.write(dataclasses.replace(table, label=labels), {})
-    params = project.write()
+    params = finished.write()
     embed.main(params, "tiny")
     train.main(params, "tiny", "logreg")
     after = pq.read_table("predictions/tiny/logreg.parquet")
@@ -94,8 +89,7 @@ def test_no_label_of_validation_or_test_reaches_a_heads_fit(project: Project) ->
     assert all(after[column] == before[column] for column in ("p_blue", "p_green", "p_red"))
 
 
-def test_seconds_stand_in_run_json_and_not_in_metrics(project: Project) -> None:
-    run(project)
+def test_seconds_stand_in_run_json_and_not_in_metrics(finished: Project) -> None:
     facts = json.loads(Path("models/tiny/logreg/run.json").read_text())["facts"]
     assert facts["cost"]["seconds"] > 0
     assert "seconds" not in Path("metrics/tiny/logreg.json").read_text()
@@ -114,11 +108,10 @@ def test_a_misspelt_head_is_named_before_anything_is_read(project: Project) -> N
         train.main(project.write(), "tiny", "logrge")
 
 
-def test_embeddings_of_another_manifest_are_refused(project: Project) -> None:
-    run(project)
-    prepare.main(project.write(seed=3))
+def test_embeddings_of_another_manifest_are_refused(finished: Project) -> None:
+    prepare.main(finished.write(seed=3))
     with pytest.raises(StateError, match="made for another manifest"):
-        train.main(project.write(), "tiny", "logreg")
+        train.main(finished.write(), "tiny", "logreg")
 
 
 def test_adding_a_head_computes_no_forward_pass(project: Project, forwards: Callable[[], int]) -> None:
@@ -128,11 +121,11 @@ def test_adding_a_head_computes_no_forward_pass(project: Project, forwards: Call
     assert (before, forwards()) == (36, 36)
 
 
-def test_heads_train_on_further_views_and_judge_the_images_as_they_are(project: Project) -> None:
-    run(project)
+def test_heads_train_on_further_views_and_judge_the_images_as_they_are(finished: Project) -> None:
     plain = runs.read("tiny", "logreg").predictions
-    project.write(embed={"copies": 3, "augment": {"flips": "both", "crop": 0.6}})
-    run(project)
+    params = finished.write(embed={"copies": 3, "augment": {"flips": "both", "crop": 0.6}})
+    embed.main(params, "tiny")
+    train.main(params, "tiny", "logreg")
     trained = runs.read("tiny", "logreg").predictions
     assert trained.image_id == plain.image_id
     assert (trained.probability != plain.probability).any()
@@ -150,8 +143,7 @@ def test_every_way_to_train_ends_in_the_same_artifacts(project: Project, head: s
     np.testing.assert_allclose(predictions.probability, expected, atol=1e-6)
 
 
-def test_a_run_leaves_the_tables_that_dvc_plots(project: Project) -> None:
-    run(project)
+def test_a_run_leaves_the_tables_that_dvc_plots(finished: Project) -> None:
     for name in ("logreg", "last"):
         validation = runs.read("tiny", name).predictions.of("val")
         decided = [validation.classes[number] for number in validation.decision()]
@@ -170,10 +162,9 @@ def test_metrics_hold_calibration_and_repeated_folds_where_they_were_asked_for(p
     assert set(content["validation"]["recall"]) == {"blue", "green", "red"}
 
 
-def test_embeddings_made_by_other_settings_are_refused(project: Project) -> None:
-    run(project, run={"plans": []})
-    content = {"tiny": {**project.content["backbones"]["tiny"], "image_size": 64, "pooling": "max"}}
-    params = project.write(backbones=content, embed={"dtype": "float32"})
+def test_embeddings_made_by_other_settings_are_refused(finished: Project) -> None:
+    content = {"tiny": {**finished.content["backbones"]["tiny"], "image_size": 64, "pooling": "max"}}
+    params = finished.write(backbones=content, embed={"dtype": "float32"})
     with pytest.raises(StateError) as caught:
         train.main(params, "tiny", "logreg")
     assert caught.value.problems == (
@@ -183,8 +174,7 @@ def test_embeddings_made_by_other_settings_are_refused(project: Project) -> None
     )
 
 
-def test_a_feature_that_is_not_a_number_is_named(project: Project) -> None:
-    run(project, run={"plans": []})
+def test_a_feature_that_is_not_a_number_is_named(finished: Project) -> None:
     embedded = matrix.read("tiny")
     features = np.array(embedded.features)
     row = next(row for row, split in enumerate(manifest.read().split) if split == "train")
@@ -194,4 +184,4 @@ def test_a_feature_that_is_not_a_number_is_named(project: Project) -> None:
     matrix.write(path, embedded.sha256, embedded.image_id, embedded.manifest_sha256, rows)
     stamps.write(matrix.stamp_path("tiny"), dataclasses.replace(stamp, outputs=stamps.hashes([path])))
     with pytest.raises(InputError, match="heads.logreg: features: row 0: got NaN or infinity"):
-        train.main(project.write(), "tiny", "logreg")
+        train.main(finished.write(), "tiny", "logreg")

@@ -16,7 +16,8 @@ from pipeline.core import artifacts, locks, stamps
 from pipeline.core.artifacts import Artifact
 from pipeline.core.errors import StateError
 from pipeline.core.locks import Lock
-from pipeline.core.params import PARAMS, Data, Embed, Params
+from pipeline.core.params import PARAMS, Params
+from pipeline.core.sections import Data, Embed
 from pipeline.core.stamps import Stamp
 from pipeline.data import sources
 from pipeline.data.images import thumbnails

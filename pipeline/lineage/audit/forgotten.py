@@ -12,12 +12,13 @@ from pipeline.core.atomic import still_there
 from pipeline.core.errors import StateError
 from pipeline.core.locks import shown
 from pipeline.core.mismatches import Mismatch
-from pipeline.core.params import STORE, Data, Params
+from pipeline.core.params import Params
+from pipeline.core.sections import STORE, Data
 from pipeline.data import exclusions, manifest
 from pipeline.data.manifest import MANIFEST
 from pipeline.data.sources import memo, store
 from pipeline.embeddings import indexes, matrix, upkeep
-from pipeline.embeddings.cache import sha256_of
+from pipeline.embeddings.shards import sha256_of
 from pipeline.lineage.audit import carriers, objects
 
 NOTHING = "nothing of a forgotten image"

@@ -14,7 +14,7 @@ from typing import Any
 from pipeline.core import locks, stamps
 from pipeline.core.errors import InputError, StateError
 from pipeline.core.locks import FOLDER_SUFFIX, Locked
-from pipeline.core.params import Data
+from pipeline.core.sections import Data
 from pipeline.data import sources
 from pipeline.data.manifest import MANIFEST, columns_of
 

@@ -6,7 +6,8 @@ from typing import Any
 from pipeline.core import artifacts, environment, git, stamps
 from pipeline.core.errors import StateError
 from pipeline.core.locks import LOCK
-from pipeline.core.params import STORE, Params
+from pipeline.core.params import Params
+from pipeline.core.sections import STORE
 from pipeline.embeddings import matrix
 from pipeline.evaluation import runs
 

@@ -12,7 +12,8 @@ import pytest
 from pipeline.cli import main
 from pipeline.core import locks
 from pipeline.core.errors import StateError
-from pipeline.core.params import STORE, Params, load
+from pipeline.core.params import Params, load
+from pipeline.core.sections import STORE
 from pipeline.data import exclusions, manifest
 from pipeline.data.sources import memo, store
 from pipeline.lineage.audit.audit import audit
