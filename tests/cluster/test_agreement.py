@@ -153,14 +153,14 @@ class TestSoftware:
     ) -> None:
         copy = tmp_path / "pipeline"
         shutil.copytree(REPOSITORY / "pipeline", copy, ignore=shutil.ignore_patterns("__pycache__"))
-        monkeypatch.setattr(agreement, "__file__", str(copy / "engines/agreement.py"))
+        monkeypatch.setattr(agreement, "__file__", str(copy / "cluster/agreement.py"))
         found = [agreement._code.__wrapped__()]
         (copy / "__pycache__").mkdir()
         (copy / "__pycache__/cost.pyc").touch()  # Python's own, and nobody's code
         found.append(agreement._code.__wrapped__())
         (copy / "images.py").write_text("other")
         found.append(agreement._code.__wrapped__())
-        (copy / "cost.py").rename(copy / "costs.py")
+        (copy / "core/cost.py").rename(copy / "core/costs.py")
         found.append(agreement._code.__wrapped__())
         assert found[0] == found[1]
         assert len(set(found)) == 3
