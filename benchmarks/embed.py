@@ -26,12 +26,13 @@ from benchmarks.figures import Figure, at_least, at_most, seconds
 from pipeline.commands import demo
 from pipeline.core import stamps
 from pipeline.core.cost import Cost
-from pipeline.core.params import BackboneEntry
+from pipeline.core.sections import BackboneEntry
 from pipeline.data.images import decoding
 from pipeline.data.images.decoding import Framing
 from pipeline.embeddings import matrix
-from pipeline.embeddings.cache import EmbeddingCache, sha256_of
+from pipeline.embeddings.cache import EmbeddingCache
 from pipeline.embeddings.matrix import Rows
+from pipeline.embeddings.shards import sha256_of
 from pipeline.networks import backbones, frozen_pass, runtime
 from pipeline.networks.frozen_pass import Item
 from pipeline.networks.network import Backbone

@@ -23,11 +23,12 @@ from typing import Any
 from benchmarks.clone import Clone
 from benchmarks.figures import Figure, at_least, at_most, seconds
 from pipeline import heads
-from pipeline.cluster import Cluster, Elsewhere, Here, joined
+from pipeline.cluster import Cluster, Here, RemoteCluster, joined
 from pipeline.core import params
 from pipeline.core.params import Params
 from pipeline.data import manifest
-from pipeline.embeddings.cache import EmbeddingCache, Shard, read_shard
+from pipeline.embeddings.cache import EmbeddingCache
+from pipeline.embeddings.shards import Shard, read_shard
 from pipeline.heads import inputs
 from pipeline.networks import backbones, frozen_pass, units, workers
 from pipeline.networks.frozen_pass import Item
@@ -207,7 +208,7 @@ def _items() -> list[Item]:
 
 
 @contextmanager
-def _joined(stated: Params, first: Item) -> Iterator[tuple[Job, Elsewhere]]:
+def _joined(stated: Params, first: Item) -> Iterator[tuple[Job, RemoteCluster]]:
     """Join as `embed` does."""
     entry = stated.backbone(BACKBONE)
     recipe = frozen_pass.recipe_of(backbones.load(BACKBONE, entry).identity, stated.embed)
@@ -216,7 +217,7 @@ def _joined(stated: Params, first: Item) -> Iterator[tuple[Job, Elsewhere]]:
         yield job, cluster
 
 
-def _seconds_an_image(cluster: Elsewhere, job: Job, dealt: Sequence[Sequence[Item]]) -> float:
+def _seconds_an_image(cluster: RemoteCluster, job: Job, dealt: Sequence[Sequence[Item]]) -> float:
     """Return the seconds of a worker for an image, from its first batch to its last shard."""
     for _ in cluster.each(partial(workers.embed, job), dealt):
         pass
@@ -227,7 +228,7 @@ def _seconds_an_image(cluster: Elsewhere, job: Job, dealt: Sequence[Sequence[Ite
     return taken / 1e9 / sum(map(_running_images, by_worker))
 
 
-def _milliseconds_of_nothing(cluster: Elsewhere, number: int = 200) -> float:
+def _milliseconds_of_nothing(cluster: RemoteCluster, number: int = 200) -> float:
     """Return the time from one task to the next, from the first one's on, before which processes may start."""
 
     def now(_: int) -> int:  # inside a function, so that it travels as code

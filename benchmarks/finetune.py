@@ -15,7 +15,7 @@ from benchmarks.clone import REPOSITORY
 from benchmarks.figures import Figure, at_least, at_most, seconds
 from pipeline.commands import demo
 from pipeline.core import stamps
-from pipeline.core.params import BackboneEntry, Embed, Plan
+from pipeline.core.sections import BackboneEntry, Embed, Plan
 from pipeline.finetuning import fitting, optimisation
 from pipeline.finetuning.examples import examples_of
 from pipeline.finetuning.processes import Processes

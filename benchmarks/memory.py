@@ -16,8 +16,9 @@ from pipeline import cli, heads
 from pipeline.data import manifest
 from pipeline.data.manifest import Manifest
 from pipeline.embeddings import matrix
-from pipeline.embeddings.cache import EmbeddingCache, Keys, sha256_of
+from pipeline.embeddings.cache import EmbeddingCache
 from pipeline.embeddings.matrix import Rows
+from pipeline.embeddings.shards import Keys, sha256_of
 from pipeline.embeddings.stored import Stored
 from pipeline.quality import signatures
 from pipeline.quality.checks import CHECKS

@@ -15,7 +15,8 @@ from benchmarks import engines, memory
 from benchmarks.clone import REPOSITORY
 from benchmarks.figures import Figure, at_least, at_most
 from pipeline.core.cost import Cost
-from pipeline.embeddings.cache import EmbeddingCache, Keys, write_shard
+from pipeline.embeddings.cache import EmbeddingCache
+from pipeline.embeddings.shards import Keys, write_shard
 from pipeline.networks.frozen_pass import SHARD_ROWS
 
 WIDTH = 1280

@@ -1,5 +1,6 @@
 """Tiny projects to run the pipeline on."""
 
+import os
 import shutil
 import signal
 from collections.abc import Callable, Iterator
@@ -18,7 +19,8 @@ from pipeline.core import params
 from pipeline.core.params import Params
 from pipeline.core.stamps import sha256_file
 from pipeline.networks import backbones
-from pipeline.networks.backbones import Architecture
+from pipeline.networks.architectures import Architecture
+from tests.preloaded import commands
 
 # How long an example takes says something of the machine, not of the code.
 settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -39,6 +41,16 @@ def _as_in_a_terminal() -> Iterator[None]:
 
 
 REPOSITORY = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="session")
+def preloaded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Return a folder with commands that begin with their libraries loaded."""
+    folder = tmp_path_factory.mktemp("preloaded")
+    with commands(folder, {**os.environ, "PYTHONPATH": str(REPOSITORY / "tests/offline")}):
+        yield folder
+
+
 CLASSES = ("blue", "green", "red")
 SIZE = 32
 

@@ -1,6 +1,7 @@
 """What a user sees: help, one clear line for bad input, exit status."""
 
 import fcntl
+import importlib
 import os
 import pty
 import struct
@@ -15,8 +16,8 @@ import pytest
 from pipeline.cli import main
 from pipeline.commands import demo
 from pipeline.core.errors import CheckFailed
+from pipeline.core.verbs import VERBS, file_of
 from pipeline.data.sources.memo import MEMO
-from pipeline.verbs import VERBS
 from tests.conftest import REPOSITORY, Project
 
 
@@ -25,15 +26,29 @@ def test_every_sub_command_has_help(verb: str, capsys: pytest.CaptureFixture[str
     with pytest.raises(SystemExit) as caught:
         main([verb, "--help"])
     assert caught.value.code == 0
-    assert VERBS[verb].help[:30] in " ".join(capsys.readouterr().out.split())
+    described = importlib.import_module(f"pipeline.{file_of(verb).parent.name}.{verb}").HELP
+    assert " ".join(described.split()) in " ".join(capsys.readouterr().out.split())
 
 
-def test_help_needs_neither_torch_nor_scikit_learn() -> None:
-    script = (
-        "import sys, pipeline.cli; sys.exit(','.join({'torch', 'sklearn', 'pyarrow', 'h5py'} & set(sys.modules)) or 0)"
-    )
+@pytest.mark.parametrize("given", ["--help", "trian"])
+def test_help_and_the_answer_to_a_typo_load_nothing_that_takes_long(given: str) -> None:
+    script = f"""
+import sys, pipeline.cli
+try:
+    pipeline.cli.main([{given!r}])
+finally:
+    heavy = {{"torch", "sklearn", "pandas", "pyarrow", "h5py", "dvc", "numpy", "pydantic"}} & set(sys.modules)
+    print("loaded:", *sorted(heavy))
+"""
     done = subprocess.run([sys.executable, "-c", script], cwd=REPOSITORY, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "loaded:", done.stdout + done.stderr
+
+
+def test_a_typo_is_one_line_with_the_nearest_verb(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["trian", "--backbone", "tiny"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("headswap: command: got 'trian', expected one of: ")
+    assert line.endswith("; did you mean 'train'?")
 
 
 def test_a_stage_ends_with_one_summary_line(project: Project, capsys: pytest.CaptureFixture[str]) -> None:
@@ -222,7 +237,7 @@ def test_a_finding_of_the_audit_is_status_1(project: Project, capsys: pytest.Cap
         ["train", *on, "--head", "logreg"],
         ["finetune", *on, "--plan", "last"],
     ]
-    for stage in [*stages, ["curve", *on], ["quality"], ["compare"], ["audit", "--record"]]:
+    for stage in [*stages, ["curve", *on], ["quality"], ["compare"], ["lineage"]]:
         assert main(stage) == 0
     assert main(["audit"]) == 0
     Path("predictions/tiny/logreg.parquet").write_bytes(b"x")
@@ -272,4 +287,4 @@ def test_the_module_is_the_command() -> None:
     )
     assert done.returncode == 0
     assert done.stdout.startswith("usage: headswap")
-    assert VERBS.keys() <= set(done.stdout.split())
+    assert set(VERBS) <= set(done.stdout.split())

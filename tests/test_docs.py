@@ -50,7 +50,7 @@ def unknown_to(parser: argparse.ArgumentParser, words: list[str]) -> list[str]:
 
 @pytest.mark.parametrize("program", ["headswap", "dvc"])
 def test_every_command_that_is_mentioned_anywhere_has_these_options(program: str) -> None:
-    parser = {"headswap": cli._parser, "dvc": get_main_parser}[program]()
+    parser = {"headswap": cli.parser, "dvc": get_main_parser}[program]()
     told = mentioned(program)
     assert len(told) > 20
     assert {one: unknown for one in told if (unknown := unknown_to(parser, one.split()))} == {}

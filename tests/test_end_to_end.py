@@ -40,6 +40,10 @@ class SmallClone(Clone):
         )
         self.lay_out(per_stratum)
 
+    def begin_with(self, folder: Path) -> None:
+        """Take the commands in a folder instead of others of their names."""
+        self.environment["PATH"] = f"{folder}{os.pathsep}{self.environment['PATH']}"
+
     def lay_out(self, per_stratum: int, start: int = 0) -> None:
         """Put the first images of every label and cell type into the data folder, as the demo's package has them."""
         spec = find_spec("elpv_dataset")
@@ -59,8 +63,10 @@ class SmallClone(Clone):
 
 
 @pytest.fixture(scope="module")
-def clone(tmp_path_factory: pytest.TempPathFactory) -> SmallClone:
-    return SmallClone(tmp_path_factory.mktemp("clone"))
+def clone(tmp_path_factory: pytest.TempPathFactory, preloaded: Path) -> SmallClone:
+    made = SmallClone(tmp_path_factory.mktemp("clone"))
+    made.begin_with(preloaded)
+    return made
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +90,7 @@ def test_the_first_run_runs_every_stage(clone: SmallClone, first: list[str]) -> 
     before = ["prepare", "thumbnails", f"embed@{BACKBONE}", f"survey@{BACKBONE}", f"curve@{BACKBONE}", "quality"]
     assert first[0] == "prepare"
     assert sorted(first[:-3]) == sorted([*before, *trained])
-    assert first[-3:] == ["compare", "audit", "complete"]
+    assert first[-3:] == ["compare", "lineage", "complete"]
     assert (clone.root / "reports/index.html").stat().st_size < 6_000_000
 
 
@@ -101,7 +107,7 @@ def test_with_nothing_changed_nothing_runs(clone: SmallClone) -> None:
 def test_an_edited_head_reruns_itself_and_no_image_goes_through_the_cnn(clone: SmallClone) -> None:
     shards = clone.cached_shards()
     clone.set(**{"heads.logreg.C": [0.02, 0.2]})
-    assert clone.repro()[0] == [f"train@{BACKBONE}-logreg", "compare", "audit", "complete"]
+    assert clone.repro()[0] == [f"train@{BACKBONE}-logreg", "compare", "lineage", "complete"]
     assert clone.cached_shards() == shards
 
 
@@ -119,19 +125,19 @@ def test_a_value_that_was_used_before_comes_back_without_running(clone: SmallClo
 
 def test_a_head_that_leaves_the_list_leaves_the_verdict(clone: SmallClone) -> None:
     clone.set(**{"run.heads": ["logreg"]})
-    assert clone.repro()[0] == ["compare", "audit", "complete"]
+    assert clone.repro()[0] == ["compare", "lineage", "complete"]
     assert f"{BACKBONE}/knn" not in (clone.root / "reports/verdict.json").read_text()
 
 
 def test_a_head_that_joins_the_list_runs_alone(clone: SmallClone) -> None:
     clone.set(**{"run.heads": ["logreg", "knn", "linear_svm"]})
-    assert clone.repro()[0] == [f"train@{BACKBONE}-linear_svm", "compare", "audit", "complete"]
+    assert clone.repro()[0] == [f"train@{BACKBONE}-linear_svm", "compare", "lineage", "complete"]
 
 
 def test_a_head_that_fails_leaves_the_others_their_verdict_and_still_repro_fails(clone: SmallClone) -> None:
     clone.set(**{"heads.knn": {"n_neighbors": 5000}})
     said = clone.run("dvc", "repro", status=255)
-    assert re.findall(r"Running stage '(.+)'", said) == [f"train@{BACKBONE}-knn", "compare", "audit", "complete"]
+    assert re.findall(r"Running stage '(.+)'", said) == [f"train@{BACKBONE}-knn", "compare", "lineage", "complete"]
     assert f"headswap complete: {BACKBONE}/knn failed: params.yaml: heads.knn: " in said
     judged = json.loads((clone.root / "reports/verdict.json").read_text())
     assert [one["name"] for one in judged["results"]] == ["logreg", "last_blocks"]
@@ -160,8 +166,11 @@ def test_the_audit_names_an_altered_image_and_passes_when_it_is_back(clone: Smal
     clone.run("headswap", "audit")
 
 
-def test_the_same_commit_and_seed_give_the_same_bytes_elsewhere(clone: SmallClone, tmp_path: Path) -> None:
+def test_the_same_commit_and_seed_give_the_same_bytes_elsewhere(
+    clone: SmallClone, tmp_path: Path, preloaded: Path
+) -> None:
     other = SmallClone(tmp_path)
+    other.begin_with(preloaded)
     other.repro(f"train@{BACKBONE}-logreg", f"train@{BACKBONE}-knn", f"finetune@{BACKBONE}-last_blocks")
     names = [
         "data/manifest.parquet",
@@ -269,8 +278,8 @@ def test_the_lineage_can_be_followed_checked_compared_and_exported(clone: SmallC
     assert third in clone.run("headswap", "trace", "logreg:images/cell0003.png", status=status)
     assert "Images" in clone.run("headswap", "diff", "HEAD")
     assert "would be removed; nothing was: add --yes" in clone.run("headswap", "forget", "images/cell0002.png")
-    clone.run("headswap", "lineage", "prov", "lineage.prov.json")
-    clone.run("headswap", "lineage", "openlineage", "lineage.openlineage.json")
+    clone.run("headswap", "provenance", "prov", "lineage.prov.json")
+    clone.run("headswap", "provenance", "openlineage", "lineage.openlineage.json")
     assert "in order" in clone.run("headswap", "doctor", "--fix")
 
 

@@ -56,7 +56,7 @@ def whole() -> bytes:
     return content
 
 
-def leftovers() -> list[Path]:
+def temporary_files() -> list[Path]:
     return list(Path().rglob("*.tmp"))
 
 
@@ -172,7 +172,7 @@ def test_whichever_write_fails_it_is_one_line_and_nothing_is_left_half_written(
         with pytest.MonkeyPatch.context() as patch:
             failed = fail_the_nth(number, patch, error)
             status = main(EMBED)
-        assert not leftovers()
+        assert not temporary_files()
         if not failed:
             assert status == 0
             break
@@ -200,7 +200,7 @@ def test_a_disk_that_is_full_is_one_line_and_loses_nothing(
     error = capsys.readouterr().err
     assert len(error.splitlines()) == 1
     assert "File too large" in error
-    assert not leftovers()
+    assert not temporary_files()
     assert not MATRIX.exists()
     assert main(EMBED) == 0
     assert MATRIX.read_bytes() == expected
@@ -245,7 +245,7 @@ class TestInterrupts:
         assert "interrupted; what was finished is kept" in capsys.readouterr().err
         assert forwards() - before == 20
         assert not MATRIX.exists()
-        assert not leftovers()
+        assert not temporary_files()
         assert main(EMBED) == 0
         assert forwards() - before == 36
         assert MATRIX.read_bytes() == expected
@@ -258,7 +258,7 @@ class TestInterrupts:
             self.interrupt(patch, one, one)
             assert main(EMBED) == 130
         assert forwards() == 16
-        assert not leftovers()
+        assert not temporary_files()
 
     def test_the_handlers_of_before_are_back_afterwards(self, prepared: Project) -> None:
         before = signal.getsignal(signal.SIGINT)

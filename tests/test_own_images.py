@@ -33,8 +33,9 @@ class OwnClone(SmallClone):
 
 
 @pytest.fixture(scope="module")
-def clone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clone]:
+def clone(tmp_path_factory: pytest.TempPathFactory, preloaded: Path) -> Iterator[Clone]:
     made = OwnClone(tmp_path_factory.mktemp("own") / "clone")
+    made.begin_with(preloaded)
     said = made.run("headswap", "init", "--data", "data/raw/mine", "--yes")
     assert "96 images" in said
     made.set(**{"run.heads": ["logreg"]})

@@ -18,7 +18,7 @@ BACKBONE = "efficientnet_lite0"
 LISTED = skipped.path_of(BACKBONE)
 RESEEN = ("image_size", "crop", "scaled_jpeg")
 """What changes how an image comes to the first block, and so the list of skipped images."""
-ENDS = {"compare", "audit", "complete"}
+ENDS = {"compare", "lineage", "complete"}
 HEADS = {f"train@{BACKBONE}-{head}" for head in ("logreg", "knn")}
 PLANS = {f"finetune@{BACKBONE}-{plan}" for plan in ("last_blocks", "begun")}
 ON_ROWS = {"quality", *(f"{stage}@{BACKBONE}" for stage in ("embed", "survey", "curve")), *HEADS, *ENDS}
@@ -147,7 +147,7 @@ ROOMS: dict[str, set[str]] = {
     "quality": {"quality", "compare"},
     "verdict": {"compare"},
     "report": {"compare"},
-    "lineage": {"audit"},
+    "lineage": {"lineage"},
     "stages/embed.py": {f"embed@{BACKBONE}"},
 }
 """An edit here runs these stages; and those that read what they write, if that comes out different."""

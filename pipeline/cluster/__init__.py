@@ -1,6 +1,6 @@
 """Where work runs: in this process, or on the workers of a cluster, through joblib's backends.
 
-To add an engine: a class beside the two others, one line in ENGINES, and its name in `params.Engine`.
+To add an engine: a class beside the two others, one line in ENGINES, and its name in `sections.Engine`.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -13,16 +13,16 @@ from pipeline.cluster.agreement import Identify
 from pipeline.cluster.on_dask import Dask
 from pipeline.cluster.on_ray import Ray
 from pipeline.cluster.protocol import Cluster, Here, Result, Task
-from pipeline.cluster.remote import Elsewhere
-from pipeline.core.params import Engine
+from pipeline.cluster.remote import RemoteCluster
+from pipeline.core.sections import Engine
 
-__all__ = ["ENGINES", "Cluster", "Elsewhere", "Here", "joined", "when_needed"]
+__all__ = ["ENGINES", "Cluster", "Here", "RemoteCluster", "joined", "when_needed"]
 
-ENGINES: Mapping[str, Callable[[str], Elsewhere]] = {"dask": Dask, "ray": Ray}
+ENGINES: Mapping[str, Callable[[str], RemoteCluster]] = {"dask": Dask, "ray": Ray}
 
 
 @contextmanager
-def joined(engine: Engine, identity: Identify) -> Iterator[Elsewhere]:
+def joined(engine: Engine, identity: Identify) -> Iterator[RemoteCluster]:
     """Join the engine's workers, all of which have been found to agree with this process; leave them at the end.
 
     Args:

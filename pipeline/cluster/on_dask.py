@@ -10,7 +10,9 @@ from functools import partial
 from typing import Any, Self, TypeVar
 
 from pipeline.cluster import agreement
-from pipeline.cluster.remote import ANSWER_WITHIN, Elsewhere, Shared, Workers, WorkersLostError
+from pipeline.cluster.connection import ANSWER_WITHIN, Workers, WorkersLostError
+from pipeline.cluster.remote import RemoteCluster
+from pipeline.cluster.worker import Shared
 from pipeline.core.errors import StateError
 
 Result = TypeVar("Result")
@@ -20,14 +22,14 @@ LOGGERS = ("distributed", "distributed.client", "distributed.core", "tornado.app
 """They would show tracebacks of what is worded here."""
 
 
-class Dask(Elsewhere):
+class Dask(RemoteCluster):
     """The workers of a Dask scheduler; it gives a lost worker's tasks to others by itself."""
 
     name = "dask"
     package = "distributed"
-    doubt = "is it dask that listens there?"
-    counts_on_all = False
-    spare = 64
+    join_hint = "is it dask that listens there?"
+    waits_for_lost_workers = False
+    extra_dispatch = 64
     returns = "generator_unordered"
 
     def __enter__(self) -> Self:

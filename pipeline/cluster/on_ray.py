@@ -7,7 +7,9 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, Self, TypeVar
 
-from pipeline.cluster.remote import Elsewhere, Shared, Workers, WorkersLostError
+from pipeline.cluster.connection import Workers, WorkersLostError
+from pipeline.cluster.remote import RemoteCluster
+from pipeline.cluster.worker import Shared
 from pipeline.core.errors import StateError
 
 Result = TypeVar("Result")
@@ -16,14 +18,14 @@ RELEASED_WITHIN = 5.0
 """Seconds for CPUs to become free that ended workers held."""
 
 
-class Ray(Elsewhere):
+class Ray(RemoteCluster):
     """The nodes of a Ray cluster, one of which must be on this machine; each CPU, or GPU, is a worker."""
 
     name = "ray"
     package = "ray"
-    doubt = "is it ray that listens there, and does it ask for a token (RAY_AUTH_MODE=token)?"
-    counts_on_all = True
-    spare = 0  # its pool deals tasks in turn, as they are sent
+    join_hint = "is it ray that listens there, and does it ask for a token (RAY_AUTH_MODE=token)?"
+    waits_for_lost_workers = True
+    extra_dispatch = 0  # its pool deals tasks in turn, as they are sent
     returns = "list"
 
     def __init__(self, address: str) -> None:

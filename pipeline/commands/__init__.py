@@ -1,1 +1,1 @@
-"""A file for each verb of `headswap` that is no stage."""
+"""A file for each verb of `headswap` that is no stage: HELP, `arguments` and `main`, as a stage's file has them."""

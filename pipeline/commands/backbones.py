@@ -5,10 +5,12 @@ from collections.abc import Mapping
 from tqdm import tqdm
 
 from pipeline.core.errors import PipelineError
-from pipeline.core.params import BackboneEntry, Params
+from pipeline.core.params import Params
+from pipeline.core.sections import BackboneEntry
 from pipeline.core.tables import aligned
 
 HEADER = ("name", "width", "parameters", "input", "weights", "here")
+HELP = "list every frozen CNN: width, input size, weights, and if they are here"
 
 
 def main(params: Params) -> str:

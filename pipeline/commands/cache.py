@@ -3,6 +3,7 @@
 import itertools
 import shutil
 import time
+from argparse import ArgumentParser
 from collections.abc import Callable, Iterable, Mapping
 from datetime import timedelta
 from pathlib import Path
@@ -15,14 +16,27 @@ from pipeline.core.errors import CheckFailed, InputError, StateError, first_five
 from pipeline.core.params import Params
 from pipeline.core.tables import aligned
 from pipeline.embeddings import history, upkeep
-from pipeline.embeddings.cache import SCHEMA_VERSION, keys_of, read_shard, sha256_of
+from pipeline.embeddings.shards import SCHEMA_VERSION, keys_of, read_shard, sha256_of
 from pipeline.embeddings.upkeep import Change, Stored
 from pipeline.evaluation import runs
-from pipeline.lineage.audit.forgotten import checkpoints
+from pipeline.lineage.audit.carriers import checkpoints
 
 OLD = timedelta(days=7)
 """After which a checkpoint is pruned, for nobody will go on with it."""
 COLUMNS = ("recipe", "backbone", "layers", "size", "dtype", "rows", "MB", "shards")
+HELP = "list what the frozen pass has stored; or verify, prune or merge it"
+
+
+def arguments(parser: ArgumentParser) -> None:
+    """Offer what can be done besides listing."""
+    for flag, help_ in {
+        "verify": "read every shard, name the damaged ones and exit with 1",
+        "prune": "say what no commit of this repository needs; remove it with --yes",
+        "yes": "with --prune: remove",
+        "ignore-missing": "with --prune: take old manifests that DVC's cache no longer holds as not needed",
+        "merge": "put small shards together",
+    }.items():
+        parser.add_argument(f"--{flag}", action="store_true", help=help_)
 
 
 def main(

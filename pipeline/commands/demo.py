@@ -10,6 +10,7 @@ from pipeline.core.errors import InputError
 from pipeline.core.params import Params
 
 FOLDER = Path("data/raw/elpv")
+HELP = "lay the demo's 2,624 images out under data/raw/elpv"
 
 
 def main(params: Params) -> str:  # noqa: ARG001  # every command is called alike

@@ -1,5 +1,6 @@
 """diff: say what changed between two revisions, and which results moved because of it."""
 
+from argparse import ArgumentParser
 from collections.abc import Sequence
 
 from pipeline.core.errors import InputError
@@ -7,6 +8,14 @@ from pipeline.core.params import Params
 from pipeline.core.printable import printable
 from pipeline.lineage.diff import revisions
 from pipeline.lineage.diff.changes import Changes
+
+HELP = "say what changed between two commits: images, splits, recipe, heads, results, and which moved for what reason"
+
+
+def arguments(parser: ArgumentParser) -> None:
+    """Ask for one revision, or two."""
+    which = "a commit, branch or tag; the working tree if only one is given"
+    parser.add_argument("revision", nargs="+", metavar="REVISION", help=which)
 
 
 def main(params: Params, revision: Sequence[str]) -> str:  # noqa: ARG001  # what is compared are the locks' own

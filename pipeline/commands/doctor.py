@@ -2,6 +2,7 @@
 
 import shutil
 import sys
+from argparse import ArgumentParser
 from collections.abc import Iterator, Sequence
 from functools import partial
 from importlib import metadata
@@ -14,6 +15,13 @@ from pipeline.core.errors import InputError, PipelineError
 from pipeline.core.params import Params
 
 PACKAGE = "headswap"
+HELP = "check params.yaml, data, weights and versions before anything expensive runs, and what a killed run left"
+
+
+def arguments(parser: ArgumentParser) -> None:
+    """Offer to mend."""
+    fix = "mend what a killed run left; no cached row is lost"
+    parser.add_argument("--fix", action="store_true", help=fix)
 
 
 def main(params: Params, *, fix: bool = False) -> str:
@@ -31,7 +39,7 @@ def main(params: Params, *, fix: bool = False) -> str:
 
     mended = _mended(params) if fix else []
     remedy = "; to mend it: headswap doctor --fix"
-    found = [f"{wedge.problem}{remedy if wedge.mend else ''}" for wedge in leftovers.find(params)]
+    found = [f"{leftover.problem}{remedy if leftover.mend else ''}" for leftover in leftovers.find(params)]
     agreeing, differing = _engine(params)
     problems = [*wrong, *_tools(), *found, *_settings(params), *_data(params), *differing]
     if problems:
@@ -46,7 +54,7 @@ def _mended(params: Params) -> list[str]:
     from pipeline.repair import leftovers  # noqa: PLC0415
 
     with leftovers.undisturbed():
-        return [f"mended: {wedge.mend()}" for wedge in leftovers.find(params) if wedge.mend]
+        return [f"mended: {leftover.mend()}" for leftover in leftovers.find(params) if leftover.mend]
 
 
 def _versions() -> tuple[list[str], list[str]]:

@@ -1,12 +1,22 @@
 """export: one ONNX file of a head or a fine-tuned network, from pixels to probabilities, and its model card."""
 
+from argparse import ArgumentParser
 from pathlib import Path
 
-from pipeline.core import stamps
+from pipeline.core import options, stamps
 from pipeline.core.atomic import replacing, write_text
 from pipeline.core.errors import InputError
-from pipeline.core.params import Data, Params
+from pipeline.core.params import Params
+from pipeline.core.sections import Data
 from pipeline.serving import places, trained
+
+HELP = "write backbone, head and calibration as one ONNX file, and a model card beside it"
+
+
+def arguments(parser: ArgumentParser) -> None:
+    """Ask for a model and a file to write."""
+    options.model(parser)
+    parser.add_argument("file", metavar="FILE", help="the .onnx file to write")
 
 
 def main(params: Params, model: str, file: str) -> str:

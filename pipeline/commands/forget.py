@@ -6,15 +6,17 @@ list of excluded images comes first: from then on `prepare` leaves the images ou
 
 import re
 import shutil
+from argparse import ArgumentParser
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 
-from pipeline.core import locks, processes
+from pipeline.core import artifacts, locks, processes
 from pipeline.core.errors import InputError, StateError
-from pipeline.core.params import STORE, Params
+from pipeline.core.params import Params
 from pipeline.core.processes import EMBED_LOCK
+from pipeline.core.sections import STORE
 from pipeline.core.tables import aligned
 from pipeline.data import exclusions, manifest
 from pipeline.data.exclusions import EXCLUDED, FORGOTTEN
@@ -24,10 +26,17 @@ from pipeline.embeddings import matrix, upkeep
 from pipeline.embeddings.upkeep import Change
 from pipeline.evaluation import runs
 from pipeline.lineage.audit import carriers, objects
-from pipeline.lineage.audit.forgotten import caches, checkpoints, hashes
+from pipeline.lineage.audit.carriers import caches, checkpoints, hashes
 
 Names = dict[str, set[str]]
 """An image's id, path or sha256 -> the sha256s it may mean."""
+HELP = "take images out of cache and embeddings for good, and list all that still carries them"
+
+
+def arguments(parser: ArgumentParser) -> None:
+    """Ask for images; offer to do it."""
+    parser.add_argument("image", nargs="+", metavar="IMAGE", help="its path, id or sha256")
+    parser.add_argument("--yes", action="store_true", help="do it; without this, only say what would be done")
 
 
 def main(params: Params, image: list[str], *, yes: bool = False) -> str:
@@ -77,7 +86,7 @@ def _next(params: Params, *, raw: bool) -> Iterator[str]:
     if _has_remote():
         yield f"  dvc gc --workspace --cloud{' --projects ...' if objects.are_shared() else ''}"
     yield "  headswap audit         # proves that nothing here carries them"
-    yield f"  git commit {EXCLUDED} dvc.lock metrics reports"
+    yield f"  git commit {EXCLUDED} {locks.LOCK} {' '.join(artifacts.IN_GIT)}"
 
 
 def _has_remote() -> bool:
@@ -173,7 +182,7 @@ def _removed(params: Params, gone: Sequence[str], *, dry: bool) -> Iterator[tupl
         str(STORE),
         f"{len(store.remove(gone, dry=dry))} images, and {memo.forget(gone, dry=dry)} names in {memo.MEMO}",
     )
-    for path in sorted(matrix.matrix_path("x").parent.glob("*.h5")):
+    for path in artifacts.EMBEDDINGS.here():
         rows = matrix.forget(path.stem, images, dry=dry)
         yield str(path), f"{rows} rows" if rows or path.exists() else "the file, for it is not what its stamp says"
     trainings = checkpoints()

@@ -1,13 +1,15 @@
 """init: look at somebody's images, say what is in them, and write the sections of params.yaml that are about them."""
 
 import sys
+from argparse import ArgumentParser
 from collections.abc import Sequence
 from pathlib import Path
 
 from pipeline.core.cost import duration
 from pipeline.core.errors import InputError
-from pipeline.core.params import PARAMS, Data, Params
+from pipeline.core.params import PARAMS, Params
 from pipeline.core.printable import printable
+from pipeline.core.sections import Data
 from pipeline.data import exclusions, sources
 from pipeline.data.init import arrival, choices, glance, writing
 from pipeline.data.manifest import stored_path
@@ -16,6 +18,17 @@ from pipeline.networks.frozen_pass import Item
 
 TIMED = 32
 """Images that are pushed through the CNN to say what all of them will take."""
+HELP = "look at your images, say what is in them, and write the data, split and run sections of params.yaml"
+
+
+def arguments(parser: ArgumentParser) -> None:
+    """Ask where the images are; offer not to ask again."""
+    parser.add_argument("--yes", action="store_true", help="write without asking")
+    where = (
+        "a folder of class folders or of train, val and test; a CSV or Parquet of paths and labels; a zip or tar of "
+        "these; a URL; or torchvision:<data set>"
+    )
+    parser.add_argument("--data", required=True, metavar="PATH", help=where)
 
 
 def main(params: Params, *, data: str, yes: bool = False) -> str:

@@ -1,12 +1,14 @@
 """predict: what a head or a fine-tuned network says of images that no stage has seen."""
 
 import sys
+from argparse import ArgumentParser
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
 from tqdm import tqdm
 
+from pipeline.core import options
 from pipeline.core.errors import InputError, first_five
 from pipeline.core.params import Params
 from pipeline.core.printable import printable
@@ -14,6 +16,19 @@ from pipeline.serving import answers, embedded, files, trained
 from pipeline.serving.answers import Answers
 from pipeline.serving.embedded import New
 from pipeline.serving.trained import Trained
+
+HELP = (
+    "classify new images with a head or a fine-tuned model: label, probabilities, and which are unlike the "
+    "training images"
+)
+
+
+def arguments(parser: ArgumentParser) -> None:
+    """Ask for a model and images; offer to write a file."""
+    options.model(parser)
+    parser.add_argument("path", nargs="+", metavar="PATH", help="images, or folders of them")
+    table = "a table to write: .csv, .json or .parquet; left out, CSV is printed"
+    parser.add_argument("--out", metavar="FILE", help=table)
 
 
 def main(params: Params, model: str, path: Sequence[str], out: str | None = None) -> str:

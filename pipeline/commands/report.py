@@ -1,6 +1,7 @@
 """report: the verdict in words, and its page in a browser."""
 
 import webbrowser
+from argparse import ArgumentParser
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -9,6 +10,13 @@ from pipeline.core.errors import StateError
 from pipeline.core.params import Params
 from pipeline.evaluation import runs
 from pipeline.verdict import concerns, schema
+
+HELP = "say the verdict again, and where its page is"
+
+
+def arguments(parser: ArgumentParser) -> None:
+    """Offer to open the page."""
+    parser.add_argument("--open", action="store_true", help="show the page in a browser")
 
 
 def main(params: Params, *, open: bool) -> str:  # noqa: A002  # the flag's name

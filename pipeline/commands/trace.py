@@ -3,12 +3,14 @@
 import shutil
 import sys
 import textwrap
+from argparse import ArgumentParser
 from io import StringIO
 
 from rich.console import Console
 from rich.text import Text
 from rich.tree import Tree
 
+from pipeline.core import options
 from pipeline.core.params import Params
 from pipeline.core.printable import printable
 from pipeline.lineage.trace.branch import Branch
@@ -18,6 +20,16 @@ ENDLESS = 10_000
 """Columns: rich would cut a hash that does not fit."""
 INDENT = 4
 """Columns that a tree takes for each level."""
+HELP = "show what a number or a file comes from and what came of it: images, weights, settings, commit, machine"
+
+
+def arguments(parser: ArgumentParser) -> None:
+    """Ask for one thing to trace."""
+    what = (
+        "an image (path, id or the beginning of its sha256), a run, a file, RUN:METRIC or RUN:IMAGE; "
+        f"a run is {options.MODEL}"
+    )
+    parser.add_argument("what", metavar="WHAT", help=what)
 
 
 def main(params: Params, what: str) -> str:

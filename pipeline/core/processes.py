@@ -13,17 +13,10 @@ import psutil
 from filelock import FileLock, Timeout
 
 from pipeline.core.errors import StateError
+from pipeline.core.verbs import STAGES, VERBS
 
 T = TypeVar("T")
 
-STAGES = ("prepare", "thumbnails", "embed", "train", "finetune", "curve", "survey", "quality", "compare", "audit",
-          "complete")  # fmt: skip
-"""As the command line calls them, which this module may not ask; a test holds the two together."""
-COMMANDS = (
-    *STAGES, "report", "predict", "export", "trace", "diff", "forget", "lineage", "init", "demo", "cache", "backbones",
-    "doctor",
-)  # fmt: skip
-"""All that `headswap` can be told to do."""
 EMBED_LOCK = Path(".headswap/embed.lock")
 """Held by the one `embed`, `predict` or `forget` at work in a repository.
 
@@ -59,7 +52,7 @@ def stages() -> list[Running]:
 def commands() -> list[Running]:
     """Return all that `headswap` does in this repository, as `stages`, but for what has started this process."""
     mine = {parent.pid for parent in _asked(psutil.Process().parents)}
-    return [one for one in _commands(COMMANDS) if one.process.pid not in mine]
+    return [one for one in _commands(VERBS) if one.process.pid not in mine]
 
 
 def _commands(names: Collection[str]) -> list[Running]:

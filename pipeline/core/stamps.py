@@ -133,6 +133,15 @@ def check(path: Path, stamp: Stamp) -> bytes:
 
 
 @contextmanager
+def requiring_facts(path: Path) -> Iterator[None]:
+    """Say of a fact that the block misses in the stamp at a path, or cannot use, what to run; StateError."""
+    try:
+        yield
+    except (KeyError, TypeError) as error:
+        raise StateError(f"{path}: lacks {error}; run `dvc repro --force`") from error
+
+
+@contextmanager
 def checked(path: Path, stamp: Stamp) -> Iterator[BufferedReader]:
     """Open an artifact whose bytes must be the stamped ones, hashed in blocks: a large one is not held in memory."""
     with hashed(path) as (stream, found):

@@ -12,13 +12,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipeline.core import stamps
+from pipeline.core import artifacts, stamps
 from pipeline.core.atomic import replacing
 from pipeline.core.errors import StateError, one_line
-from pipeline.core.params import STORE, Columns, Params
+from pipeline.core.params import Params
+from pipeline.core.sections import STORE, Columns
 
-MANIFEST = Path("data/manifest.parquet")
-STAMP = Path("data/manifest.json")
+MANIFEST, STAMP = artifacts.MANIFEST.at(), artifacts.MANIFEST.stamp_at()
 SPLITS = ("train", "val", "test")
 COLUMNS = ("image_id", "path", "sha256", "label", "group", "split")
 _SCHEMA = pa.schema([(name, pa.string()) for name in COLUMNS])
@@ -128,7 +128,7 @@ def read() -> Manifest:
         found = Manifest(**{name: table[name].to_pylist() for name in COLUMNS})
     except (pa.ArrowException, OSError, KeyError, ValueError) as error:
         raise StateError(f"{MANIFEST}: not a manifest; run `dvc repro --force`") from error
-    for row in _doubtful(found, table):
+    for row in _suspect_rows(found, table):
         if problem := _problem(found, row):
             raise StateError(f"{MANIFEST}: row {row}: {problem}; run `dvc repro --force`")
     return found
@@ -156,7 +156,7 @@ def columns_of(content: bytes, names: Sequence[str]) -> list[list[str]]:
     return found
 
 
-def _doubtful(found: Manifest, table: Any) -> list[int]:  # noqa: ANN401  # pyarrow has no types
+def _suspect_rows(found: Manifest, table: Any) -> list[int]:  # noqa: ANN401  # pyarrow has no types
     """Return the rows that are to be looked at one by one: a million of them take a second together, and ten singly."""
     if not len(found):
         return []

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pipeline.core import locks, stamps
+from pipeline.core import artifacts, locks, stamps
 from pipeline.core.errors import StateError
 from pipeline.core.locks import Lock
 from pipeline.data import manifest
@@ -33,7 +33,7 @@ def needed() -> Needed:
     found = Needed()
     if manifest.MANIFEST.exists():
         found.images.update(manifest.read().sha256)
-    for path in sorted(matrix.stamp_path("x").parent.glob("*.json")):
+    for path in artifacts.EMBEDDINGS.stamps_here():
         if matrix.is_stamp(path):
             found.recipes.update(_recipes(stamps.read(path).facts, str(path)))
     for where, lock in locks.history():

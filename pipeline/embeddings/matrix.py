@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.core import stamps
+from pipeline.core.artifacts import COST, EMBEDDINGS
 from pipeline.core.atomic import replacing
 from pipeline.core.cost import Cost
 from pipeline.core.errors import StateError
@@ -69,24 +70,13 @@ class Rows:
     blocks: Iterable[Block]
 
 
-def matrix_path(backbone: str) -> Path:
-    """Return where a backbone's matrix lies; its stamp lies beside it with the suffix .json."""
-    return Path("data/embeddings") / f"{backbone}.h5"
-
-
-def stamp_path(backbone: str) -> Path:
-    """Return where the stamp of a backbone's matrix lies."""
-    return matrix_path(backbone).with_suffix(".json")
+matrix_path, stamp_path, cost_path = EMBEDDINGS.at, EMBEDDINGS.stamp_at, COST.at
+"""Of a backbone. The cost of its rows is written apart from the stamp, for seconds never repeat."""
 
 
 def is_stamp(path: Path) -> bool:
     """Return whether a path is where some matrix's stamp lies: costs and skipped images lie beside it."""
     return path == stamp_path(path.name.partition(".")[0])
-
-
-def cost_path(backbone: str) -> Path:
-    """Return where the cost of a backbone's rows is written: apart from the stamp, for seconds never repeat."""
-    return matrix_path(backbone).with_suffix(".cost.json")
 
 
 def write(

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pipeline.core import stamps
+from pipeline.core import artifacts, stamps
 from pipeline.core.errors import StateError
 from pipeline.data import manifest
 
@@ -16,9 +16,8 @@ OF_ROWS = ("layers", "pooling", "columns", "dtype", "code_version", "schema_vers
 """What of a recipe decides a row, and not how an image comes to the first block."""
 
 
-def path_of(backbone: str) -> Path:
-    """Return where a backbone's list of skipped images lies: a stamp without outputs, for it is its own content."""
-    return Path("data/embeddings") / f"{backbone}.skipped.json"
+path_of = artifacts.SKIPPED.at
+"""Of a backbone: a stamp without outputs, for it is its own content."""
 
 
 def write(backbone: str, skipped: Mapping[str, str], manifest_sha256: str, recipe: Mapping[str, Any]) -> None:

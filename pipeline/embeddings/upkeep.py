@@ -20,8 +20,8 @@ from pipeline.core.atomic import remove_if_stale, still_there, write_json
 from pipeline.core.cost import Cost
 from pipeline.core.errors import StateError
 from pipeline.embeddings import indexes
-from pipeline.embeddings.cache import SCHEMA_VERSION, read_shard, sha256_of, write_shard
 from pipeline.embeddings.matrix import comparable
+from pipeline.embeddings.shards import SCHEMA_VERSION, read_shard, sha256_of, write_shard
 
 SMALL_ROWS = 2048
 """Shards of fewer rows are merged, up to about as many."""

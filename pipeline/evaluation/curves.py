@@ -3,17 +3,15 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from io import BytesIO
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.core import stamps
+from pipeline.core import artifacts, stamps
 from pipeline.core.atomic import replacing
 from pipeline.core.cost import Cost
-from pipeline.core.errors import StateError
 
 Ints = npt.NDArray[np.int64]
 
@@ -50,14 +48,8 @@ class Curve:
     """run -> why its settings were refused; it has no points."""
 
 
-def path_of(backbone: str) -> Path:
-    """Return where a backbone's curve lies; its stamp lies beside it with the suffix .json."""
-    return Path("curves") / f"{backbone}.parquet"
-
-
-def stamp_path(backbone: str) -> Path:
-    """Return where the stamp of a backbone's curve lies."""
-    return path_of(backbone).with_suffix(".json")
+path_of, stamp_path = artifacts.CURVE.at, artifacts.CURVE.stamp_at
+"""Of a backbone."""
 
 
 def write(backbone: str, curve: Curve, inputs: Mapping[str, str]) -> None:
@@ -86,10 +78,8 @@ def read(backbone: str) -> Curve:
         run, labels, seed = column.split("/")
         points.append(Point(run, int(labels), int(seed), table[column].to_numpy().astype(np.int64)))
     plain = {name: table[name].to_pylist() for name in ("image_id", "split", "label")}
-    try:
+    with stamps.requiring_facts(stamp_path(backbone)):
         costs = {run: Cost(**cost) for run, cost in stamp.facts["costs"].items()}
         kinds = {point.run: stamp.facts["kinds"][point.run] for point in points}
         classes, failed = stamp.facts["classes"], stamp.facts["failed"]
         return Curve(**plain, classes=classes, kinds=kinds, points=points, costs=costs, failed=failed)
-    except (KeyError, TypeError) as error:
-        raise StateError(f"{stamp_path(backbone)}: lacks {error}; run `dvc repro --force`") from error

@@ -4,14 +4,14 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from pipeline.core import environment, stamps
+from pipeline.core import artifacts, environment, stamps
 from pipeline.core.atomic import write_json
 from pipeline.core.cost import Cost
 from pipeline.core.errors import InputError, RefusedError, StateError, one_line, unknown
@@ -56,33 +56,14 @@ class Made:
     """For DVC to draw, beside those that every run has."""
 
 
-MODELS = Path("models")
 HEADINGS = {"confusion": ("true", "decided"), "calibration": ("confidence", "accuracy", "images")}
 """Of the tables that DVC draws of every run."""
-PLOTS = ("loss", "validation")
+PLOTS = tuple(artifacts.PLAN_PLOTS)
 """Those by epoch that DVC draws of plans."""
 Reader = Callable[[Path, stamps.Stamp], Predictions]
 """Reads the file of predictions that a stamp speaks of."""
-
-
-def folder(backbone: str, name: str) -> Path:
-    """Return the folder of a run's model."""
-    return MODELS / backbone / name
-
-
-def stamp_path(backbone: str, name: str) -> Path:
-    """Return where a run's stamp lies."""
-    return folder(backbone, name) / "run.json"
-
-
-def metrics_path(backbone: str, name: str) -> Path:
-    """Return where a run's validation metrics lie."""
-    return Path("metrics") / backbone / f"{name}.json"
-
-
-def plots_folder(backbone: str, name: str) -> Path:
-    """Return where a run's tables for `dvc plots` lie, of validation images."""
-    return Path("plots") / backbone / name
+folder, stamp_path, metrics_path = artifacts.MODEL.at, artifacts.MODEL.stamp_at, artifacts.METRICS.at
+"""Of a backbone's head or plan: its model, its stamp, and its validation metrics."""
 
 
 def record(
@@ -92,26 +73,31 @@ def record(
 
     The metrics file holds nothing that differs between equal runs; seconds and machine stand in the stamp.
     """
-    path, validation = predictions.path_of(backbone, name), made.predictions.of("val")
-    predictions.write(path, made.predictions)
+    validation = made.predictions.of("val")
     found = metrics.score(validation)
     content = {"validation": {**found, **metrics.score_by_class(validation)}, **made.scores}
-    write_json(metrics_path(backbone, name), content)
-    plots = {plots_folder(backbone, name) / f"{plot}.csv": table for plot, table in _tables(validation).items()}
-    plots |= {plots_folder(backbone, name) / f"{plot}.csv": table for plot, table in made.plots.items()}
+    tables = {**_tables(validation), **made.plots}
+    size = sum(path.stat().st_size for path in made.files)
+    everything = {**facts, "cost": asdict(made.cost), "bytes_on_disk": size}
+    _write((backbone, name), kind, made.predictions, content, tables, inputs, everything, made.files)
+    return found
+
+
+def _write(
+    run: tuple[str, str], kind: str, predicted: Predictions, scores: Mapping[str, Any], tables: Mapping[str, Table],
+    inputs: Mapping[str, str], facts: Mapping[str, Any], model: Sequence[Path] = (),
+) -> None:  # fmt: skip
+    """Write all that a run leaves but its model, the stamp last."""
+    path, known = predictions.path_of(*run), {**artifacts.RUN_PLOTS, **artifacts.PLAN_PLOTS}
+    predictions.write(path, predicted)
+    write_json(metrics_path(*run), scores)
+    plots = {known[plot].at(*run): table for plot, table in tables.items()}
     for place, table in plots.items():
         write_csv(place, table)
-    outputs = stamps.hashes([*made.files, path, metrics_path(backbone, name), *plots])
-    everything = {
-        **facts,
-        "kind": kind,
-        "cost": asdict(made.cost),
-        "bytes_on_disk": sum(path.stat().st_size for path in made.files),
-        "made_with": environment.describe(),
-    }
-    stamp = stamps.Stamp(_stage(backbone, name, kind), outputs, inputs, everything)
-    stamps.write(stamp_path(backbone, name), stamp)
-    return found
+    outputs = stamps.hashes([*model, path, metrics_path(*run), *plots])
+    stage = f"{'train' if kind == 'head' else 'finetune'}@{'-'.join(run)}"
+    everything = {**facts, "kind": kind, "made_with": environment.describe()}
+    stamps.write(stamp_path(*run), stamps.Stamp(stage, outputs, inputs, everything))
 
 
 def attempted(backbone: str, name: str, kind: str, inputs: Mapping[str, str], make: Callable[[], str]) -> str:
@@ -132,27 +118,25 @@ def attempted(backbone: str, name: str, kind: str, inputs: Mapping[str, str], ma
         return make()
     except RefusedError as error:
         reason = one_line("; ".join(error.problems))
-    path, tables = predictions.path_of(backbone, name), ["confusion", "calibration"]
     shutil.rmtree(folder(backbone, name), ignore_errors=True)  # what an earlier one left
-    predictions.write(path, Predictions([], [], [], [], np.empty((0, 0))))
-    write_json(metrics_path(backbone, name), {"failed": reason})
-    plots = [plots_folder(backbone, name) / f"{one}.csv" for one in (*tables, *(PLOTS if kind == "plan" else ()))]
-    for place in plots:
-        write_csv(place, [HEADINGS.get(place.stem, ("epoch", place.stem))])
-    outputs = stamps.hashes([path, metrics_path(backbone, name), *plots])
-    facts = {"kind": kind, "failed": reason, "made_with": environment.describe()}
-    stamps.write(stamp_path(backbone, name), stamps.Stamp(_stage(backbone, name, kind), outputs, inputs, facts))
+    nothing, failure = Predictions([], [], [], [], np.empty((0, 0))), {"failed": reason}
+    plots = (*artifacts.RUN_PLOTS, *(PLOTS if kind == "plan" else ()))
+    tables = {plot: [HEADINGS.get(plot, ("epoch", plot))] for plot in plots}
+    _write((backbone, name), kind, nothing, failure, tables, inputs, failure)
     return f"FAILED, recorded as such, so that the others can be judged: {reason}"
 
 
-def failed(some: Iterable[tuple[str, str]]) -> dict[tuple[str, str], str]:
-    """Return which of these runs, by backbone and name, failed, and why; StateError if one was not made at all."""
-    stamped = {run: stamps.read(stamp_path(*run)).facts for run in some}
-    return {run: str(facts["failed"]) for run, facts in stamped.items() if "failed" in facts}
+def failed(some: Iterable[tuple[str, str]], *, missing_ok: bool = False) -> dict[tuple[str, str], str]:
+    """Return which of these runs, by backbone and name, failed, and why.
 
-
-def _stage(backbone: str, name: str, kind: str) -> str:
-    return f"{'train' if kind == 'head' else 'finetune'}@{backbone}-{name}"
+    A stamp that cannot be read is a StateError; with `missing_ok` its run is passed over, for the audit tells of it.
+    """
+    found = {}
+    for run in some:
+        with suppress(*[StateError] if missing_ok else ()):
+            if (reason := stamps.read(stamp_path(*run)).facts.get("failed")) is not None:
+                found[run] = str(reason)
+    return found
 
 
 def _tables(validation: Predictions) -> dict[str, Table]:
@@ -182,15 +166,28 @@ def read(backbone: str, name: str, reader: Reader = predictions.read) -> Run:
     if "failed" in stamp.facts:
         raise StateError(f"{backbone}/{name}: failed: {stamp.facts['failed']}; mend params.yaml and run `dvc repro`")
     found = reader(predictions.path_of(backbone, name), stamp)
-    try:
+    with stamps.requiring_facts(stamp_path(backbone, name)):
         return Run(backbone, name, stamp.facts["kind"], found, Cost(**stamp.facts["cost"]), stamp)
-    except (KeyError, TypeError) as error:
-        raise StateError(f"{stamp_path(backbone, name)}: lacks {error}; run `dvc repro --force`") from error
 
 
 def finished() -> list[str]:
     """Return <backbone>/<name> of every run that lies here, listed in params.yaml or not."""
-    return [path.parent.relative_to(MODELS).as_posix() for path in sorted(MODELS.glob("*/*/run.json"))]
+    return list(map("/".join, artifacts.MODEL.stamps_here().values()))
+
+
+def called(what: str, some: Iterable[str], where: str) -> str | None:
+    """Return the one of some <backbone>/<name> that a person means by it, its folder or its name; None for none.
+
+    Raises:
+        InputError: if there are several; it begins with `where`.
+
+    """
+    path = os.path.relpath(os.path.abspath(what))  # noqa: PTH100  # a link may lead anywhere: the words count
+    name = "/".join(artifacts.named(path)) if artifacts.MODEL.is_at(path) else what
+    meant = [one for one in some if name in (one, one.partition("/")[2])]
+    if len(meant) > 1:
+        raise InputError(f"{where}: got {what!r}, which is on several backbones; expected one of: {', '.join(meant)}")
+    return meant[0] if meant else None
 
 
 def find(what: str, params: Params, where: str, reader: Reader = predictions.read) -> Run:
@@ -208,21 +205,17 @@ def find(what: str, params: Params, where: str, reader: Reader = predictions.rea
         StateError: as `read`.
 
     """
-    folder = Path(os.path.abspath(what))  # noqa: PTH100  # a link may lead anywhere: the words count
-    name = "/".join(folder.parts[-2:]) if folder.parent.parent == MODELS.absolute() else what
     present = finished()
-    meant = [one for one in present if name in (one, one.partition("/")[2])]
-    listed = [one for one in meant if one.partition("/")[0] in params.run.backbones]
-    if len(listed or meant) > 1:
-        raise InputError(f"{where}: got {what!r}, which is on several backbones; expected one of: {', '.join(meant)}")
-    if not meant:
+    listed = [one for one in present if one.partition("/")[0] in params.run.backbones]
+    meant = called(what, listed, where) or called(what, present, where)
+    if meant is None:
         told = (
             unknown(where, what, present)
             if present
             else f"{where}: got {what!r}, but no run is finished; run `dvc repro`"
         )
         raise InputError(told)
-    backbone, _, run = (listed or meant)[0].partition("/")
+    backbone, _, run = meant.partition("/")
     with made_again_by_dvc(params, backbone, run):
         return read(backbone, run, reader)
 

@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from io import BytesIO
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,9 +10,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.core import stamps
+from pipeline.core import artifacts, stamps
 from pipeline.core.atomic import replacing
-from pipeline.core.errors import StateError
 from pipeline.evaluation.transferability import Transferability
 
 Floats = npt.NDArray[np.floating[Any]]
@@ -31,14 +29,8 @@ class Survey:
     """Of the training images."""
 
 
-def path_of(backbone: str) -> Path:
-    """Return where a backbone's survey lies; its stamp, with the scores, lies beside it with the suffix .json."""
-    return Path("survey") / f"{backbone}.parquet"
-
-
-def stamp_path(backbone: str) -> Path:
-    """Return where the stamp of a backbone's survey lies."""
-    return path_of(backbone).with_suffix(".json")
+path_of, stamp_path = artifacts.SURVEY.at, artifacts.SURVEY.stamp_at
+"""Of a backbone; the stamp has the scores."""
 
 
 def write(backbone: str, survey: Survey, inputs: Mapping[str, str]) -> None:
@@ -55,8 +47,6 @@ def read(backbone: str) -> Survey:
     """Read a survey whose bytes are the stamped ones; StateError otherwise."""
     path, stamp = path_of(backbone), stamps.read(stamp_path(backbone))
     table = pq.read_table(BytesIO(stamps.check(path, stamp)))
-    try:
+    with stamps.requiring_facts(stamp_path(backbone)):
         position = np.column_stack([table[axis].to_numpy() for axis in ("x", "y")])
         return Survey(table["image_id"].to_pylist(), position, Transferability(**stamp.facts["scores"]))
-    except (KeyError, TypeError) as error:
-        raise StateError(f"{stamp_path(backbone)}: lacks {error}; run `dvc repro --force`") from error

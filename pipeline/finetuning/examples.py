@@ -16,10 +16,11 @@ from tqdm import tqdm
 
 from pipeline.core.cost import Cost
 from pipeline.core.errors import InputError, RefusedError, StateError
-from pipeline.core.params import Embed, Plan
+from pipeline.core.sections import Embed, Plan
 from pipeline.data.images.decoding import Framing
 from pipeline.embeddings import upkeep
-from pipeline.embeddings.cache import EmbeddingCache, Keys, keys_of
+from pipeline.embeddings.cache import EmbeddingCache
+from pipeline.embeddings.shards import Keys, keys_of
 from pipeline.embeddings.stored import Stored
 from pipeline.finetuning.processes import Processes
 from pipeline.finetuning.task import Ints, Task

@@ -9,7 +9,7 @@ from tqdm import tqdm
 
 from pipeline.core.cost import Clock
 from pipeline.core.errors import InputError, RefusedError, StateError
-from pipeline.core.params import Plan
+from pipeline.core.sections import Plan
 from pipeline.evaluation.scoring import metrics
 from pipeline.finetuning import start
 from pipeline.finetuning.checkpoints import Checkpoint

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from pipeline.core.params import Embed, Plan
+from pipeline.core.sections import Embed, Plan
 from pipeline.embeddings.cache import EmbeddingCache
 from pipeline.finetuning import examples, fitting
 from pipeline.finetuning.examples import Live

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from pipeline.core.params import Plan
+from pipeline.core.sections import Plan
 from pipeline.networks.network import average
 
 

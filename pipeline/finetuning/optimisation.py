@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from pipeline.core.params import Plan
+from pipeline.core.sections import Plan
 
 MOMENTUM = 0.9
 """Of SGD."""

@@ -10,7 +10,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from pipeline.core.errors import StateError
-from pipeline.core.params import Plan
+from pipeline.core.sections import Plan
 from pipeline.finetuning.saving import Classifier
 from pipeline.finetuning.task import Task
 from pipeline.networks import frozen_pass, runtime

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.core.params import Plan
+from pipeline.core.sections import Plan
 from pipeline.evaluation.scoring import metrics
 from pipeline.finetuning.task import Floats, Task
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from pipeline.core.cost import Clock, Cost
 from pipeline.core.errors import RefusedError
-from pipeline.core.params import Plan
+from pipeline.core.sections import Plan
 from pipeline.finetuning import checkpoints, optimisation
 from pipeline.finetuning.checkpoints import Checkpoint, Saved
 from pipeline.finetuning.examples import Examples

@@ -4,16 +4,13 @@ from collections.abc import Mapping
 from typing import Any, Self
 
 import numpy as np
-import numpy.typing as npt
 from sklearn.base import BaseEstimator, ClassifierMixin
 
 from pipeline.core.errors import RefusedError
 from pipeline.data.splits import folds
 from pipeline.evaluation.scoring import metrics
 from pipeline.evaluation.scoring.metrics import Judged
-from pipeline.heads.types import Classifier, Floats, Ints, Labels
-
-Probabilities = npt.NDArray[np.float64]
+from pipeline.heads.types import Classifier, Floats, Ints, Labels, Probabilities
 
 FOLDS = 5
 """Of the validation images: each is scored by a calibrator that did not see it."""

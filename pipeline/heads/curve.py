@@ -9,10 +9,11 @@ import numpy as np
 from pipeline.cluster import Cluster
 from pipeline.core.cost import Cost
 from pipeline.core.errors import InputError, RefusedError, one_line
-from pipeline.core.params import HeadEntry, Params, Selection
+from pipeline.core.params import Params
+from pipeline.core.sections import HeadEntry, Selection
 from pipeline.data.splits.subsets import Subset
 from pipeline.evaluation.curves import Point
-from pipeline.heads import entries, fitting
+from pipeline.heads import entries, fitting, predicting
 from pipeline.heads.inputs import Inputs, of_images
 from pipeline.heads.metering import metered
 from pipeline.heads.rows import Rows, packed, unpacked
@@ -90,7 +91,7 @@ def _point(known: _Known, task: _Training) -> Point | str:
     rows = of_images(known.rows, images)
     try:
         chosen = fitting.fit(task.head, task.entry, rows, known.validation, known.selection, task.seed, refit=False)
-        tested = fitting.predict(chosen.model, known.test.X)
+        tested = predicting.predict(chosen.model, known.test.X)
     except InputError as error:
         where = f"with {len(images)} training images"
         problems = [f"{_in_curve(problem)} ({where})" for problem in error.problems]

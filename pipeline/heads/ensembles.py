@@ -4,15 +4,13 @@ from collections.abc import Sequence
 from typing import Self
 
 import numpy as np
-import numpy.typing as npt
 from sklearn.base import BaseEstimator, ClassifierMixin, clone
 
 from pipeline.data.splits import folds
 from pipeline.heads.training import trained
-from pipeline.heads.types import Classifier, Floats, Ints, Labels
+from pipeline.heads.types import Classifier, Floats, Ints, Labels, Probabilities
 
 Members = Sequence[tuple[str, Classifier]]
-Probabilities = npt.NDArray[np.float64]
 
 
 class _Ensemble(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types

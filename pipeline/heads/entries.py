@@ -9,9 +9,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from pipeline.core.errors import RefusedError, unknown
-from pipeline.core.params import HeadEntry
-from pipeline.heads import catalogue
-from pipeline.heads.catalogue import HEADS
+from pipeline.core.sections import HeadEntry
+from pipeline.heads import registry
+from pipeline.heads.registry import HEADS
 from pipeline.heads.types import Classifier
 
 SEARCHES = ("grid", "halving", "validation")
@@ -32,7 +32,7 @@ def kind_of(name: str, entry: Mapping[str, object]) -> str:
 
 def streams(name: str, entry: Mapping[str, object]) -> bool:
     """Return whether a head trains from the file, block by block."""
-    return catalogue.streams(kind_of(name, entry))
+    return registry.streams(kind_of(name, entry))
 
 
 def check(name: str, entry: HeadEntry) -> list[str]:
@@ -46,7 +46,7 @@ def _problems(where: str, name: str, entry: Mapping[str, Any]) -> Iterator[str]:
         yield unknown(where, kind, HEADS)
         return
     try:
-        settings = catalogue.settings_of(kind, entry)
+        settings = registry.settings_of(kind, entry)
     except ValueError as error:
         yield f"{where}.{error}"
         return
@@ -99,4 +99,4 @@ def build(name: str, entry: HeadEntry, seed: int) -> list[tuple[dict[str, Any], 
     if problems := check(name, entry):
         raise RefusedError(*problems)
     kind = kind_of(name, entry)
-    return [(settings, catalogue.build(kind, seed, settings)) for settings in settings_of_candidates(entry)]
+    return [(settings, registry.build(kind, seed, settings)) for settings in settings_of_candidates(entry)]

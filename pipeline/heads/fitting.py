@@ -1,54 +1,44 @@
 """From an entry and labelled rows to a fitted head: choose, fit, calibrate, and refit where the protocol says so."""
 
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from tqdm import tqdm
 
 from pipeline.cluster import Cluster, Here
-from pipeline.core.errors import InputError, RefusedError, one_line
-from pipeline.core.params import HeadEntry, Selection
-from pipeline.core.threads import one_thread
+from pipeline.core.errors import InputError
+from pipeline.core.sections import HeadEntry, Selection
 from pipeline.data.splits.folds import Fold
-from pipeline.embeddings.stored import Stored
 from pipeline.evaluation.scoring import metrics
-from pipeline.heads import calibration, catalogue, entries, search, simplicity
+from pipeline.heads import calibration, entries, registry, search, simplicity
 from pipeline.heads.calibration import Calibrated
+from pipeline.heads.predicting import predict
+from pipeline.heads.refusals import require_finite, require_known_classes, unconverged_and_others, worded
 from pipeline.heads.rows import Rows
 from pipeline.heads.search import Built, Candidate, Judging
 from pipeline.heads.training import Scores, trained
-from pipeline.heads.types import Classifier, Features, Floats
+from pipeline.heads.types import Classifier, Probabilities
 
-Probabilities = npt.NDArray[np.float64]
 _HERE = Here()
 
 REPEATED = ("accuracy", "balanced_accuracy", "macro_f1")
-"""What repeated k-fold reports: what decisions alone can tell, for calibration would multiply its price."""
+"""Metrics that repeated k-fold reports: those that need decisions only, since calibration would multiply the cost."""
 
 KEEP_DECISIONS = ("none", "temperature")
 """Calibrations under which the most probable class stays the same."""
 
 TOLERANCE = 0.005
-"""How far the shipped head's score may lie from the one that the search noted, or one image where that is more: nothing
-where both were fitted in one process; the last bits of another processor may lead a network elsewhere."""
-
-BLOCK = 256
-"""Rows that are predicted at a time, always as many: what is said of an image must not depend on what else is asked."""
-SAME = 1e-9
-"""How far two predictions of one row may lie apart in a probability. The last bits of a matrix product depend on its
-shape, a row's place in it, the number of threads and the processor. With BLOCK rows in double precision on one thread,
-2e-14 is the most that was seen, between processors (docs/predict.md)."""
+"""The largest difference allowed between the score of the shipped head and the one its search recorded, or one image if
+that is more. Fits in one process agree exactly; a network trained on another processor may end slightly elsewhere."""
 
 
 @dataclass(frozen=True)
 class Chosen:
-    """A fitted head, what was chosen for it and from what."""
+    """A fitted head, the settings chosen for it, and the candidates."""
 
     model: Classifier
     params: Mapping[str, Any]
@@ -62,9 +52,9 @@ class Chosen:
     repeated: Mapping[str, Any] = field(default_factory=dict)
     """Scores over repeated k-fold; empty if not asked for."""
     warned: Sequence[str] = ()
-    """What libraries warned of on the way."""
+    """Warnings of the libraries."""
     notes: Sequence[str] = ()
-    """What whoever reads the results should know of the choice."""
+    """Remarks on the choice for the reader of the results."""
 
 
 def fit(
@@ -95,15 +85,14 @@ def fit(
             images for the folds, or validation holds a class that training lacks.
 
     """
-    with _worded(name), warnings.catch_warnings(record=True) as caught:
+    with worded(name), warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         require_finite(train.X)
         require_finite(validation.X)
-        _require_known_classes(train, validation)
+        require_known_classes(train, validation)
         models = entries.build(name, entry, seed)
-        how = _how(models, train, validation, entry, selection, seed, cluster)
         with tqdm(desc=name, unit="fit", leave=None, disable=None) as bar:
-            judging = replace(how, progress=bar.update)
+            judging = _judging(models, train, validation, entry, selection, seed, cluster, bar.update)
             candidates = _searched(models, judging, entry, selection, seed)
             number = search.best_of(candidates, simplicity.order_of(entries.kind_of(name, entry), models))
             chosen = candidates[number]
@@ -121,56 +110,13 @@ def fit(
             judging = replace(judging, rows=train, probabilities=partial(_as_shipped, _method(entry), validation, seed))
             repeated = _repeated(best, judging, entry, selection, seed)
         notes = simplicity.on_the_edge(entries.kind_of(name, entry), models, chosen.params)
-    unconverged, warned = _sort_out(caught)
+    unconverged, warned = unconverged_and_others(caught)
     return Chosen(
         calibrated, chosen.params, candidates, unconverged, probability, scores, repeated, warned, notes
     )  # fmt: skip
 
 
-@contextmanager
-def _worded(name: str) -> Iterator[None]:
-    """Say which head it was that scikit-learn, or the code around it, refused."""
-    try:
-        yield
-    except InputError as error:
-        where = "params.yaml"
-        raise type(error)(
-            *(line if line.startswith(where) else f"{where}: heads.{name}: {line}" for line in error.problems)
-        ) from error
-    except np.linalg.LinAlgError as error:  # of the numbers, not of the settings: no result to record
-        raise InputError(f"params.yaml: heads.{name}: {one_line(error)}") from error
-    except (ValueError, TypeError, ArithmeticError) as error:
-        raise RefusedError(f"params.yaml: heads.{name}: {one_line(error)}") from error
-    except (RuntimeError, MemoryError) as error:  # which another time may not happen
-        raise InputError(f"params.yaml: heads.{name}: {one_line(error)}") from error
-
-
-def _sort_out(caught: Sequence[warnings.WarningMessage]) -> tuple[int, Sequence[str]]:
-    """Count the fits that did not converge, and return what else was warned of, each once."""
-    from sklearn.exceptions import ConvergenceWarning  # noqa: PLC0415
-
-    others = {one_line(one.message) for one in caught if not issubclass(one.category, ConvergenceWarning)}
-    return sum(issubclass(one.category, ConvergenceWarning) for one in caught), sorted(others)
-
-
-def require_finite(X: Features) -> None:
-    """Raise InputError naming the rows of X (n, D) that hold something that is not a finite number."""
-    if isinstance(X, Stored):
-        return  # looked at while it is read, which takes long
-    bad = np.flatnonzero(~np.isfinite(X).all(axis=1))
-    if len(bad):
-        shown = ", ".join(map(str, bad[:5])) + (f" and {len(bad) - 5} more" if len(bad) > 5 else "")
-        raise InputError(
-            f"features: row {shown}: got NaN or infinity, expected finite numbers; run `dvc repro --force`"
-        )
-
-
-def _require_known_classes(train: Rows, validation: Rows) -> None:
-    if absent := sorted(set(validation.y.tolist()) - set(train.y.tolist())):
-        raise RefusedError(*(f"class {name!r}: in validation, but no training image has it" for name in absent))
-
-
-def _how(
+def _judging(
     models: Sequence[Built],
     train: Rows,
     validation: Rows,
@@ -178,21 +124,18 @@ def _how(
     selection: Selection,
     seed: int,
     cluster: Cluster,
+    progress: Callable[[int], object],
 ) -> Judging:
-    """Say by what candidates are judged; a single one is judged by nothing."""
+    """Return how candidates are judged; a single one needs no folds."""
     probabilities = partial(_as_shipped, _method(entry), validation, seed)
     if len(models) > 1 and entry.get("search") == "validation":
         rows = train + validation
         held = np.arange(len(train.y), len(rows.y))
         folds = [Fold(np.arange(len(train.y)), held, held)]
         probabilities = partial(_as_shipped, _method(entry), None, seed)
-        return Judging(rows, folds, selection.metric, probabilities, _unheard, cluster)
+        return Judging(rows, folds, selection.metric, probabilities, progress, cluster)
     folds = search.folds_of(train, selection.folds, seed) if len(models) > 1 else []
-    return Judging(train, folds, selection.metric, probabilities, _unheard, cluster)
-
-
-def _unheard(done: int) -> None:
-    """Take no notice."""
+    return Judging(train, folds, selection.metric, probabilities, progress, cluster)
 
 
 def _method(entry: HeadEntry) -> str:
@@ -223,7 +166,7 @@ def _as_shipped(method: str, validation: Rows | None, seed: int, model: Classifi
 def _to_judge(models: Sequence[Built], entry: HeadEntry, folds: int, seed: int) -> list[Built]:
     """Return what a search fits: heads that have scores only go without their temperature, which decides nothing."""
     if _method(entry) in KEEP_DECISIONS:
-        return [(settings, catalogue.bare(model)) for settings, model in models]
+        return [(settings, registry.bare(model)) for settings, model in models]
     return [(settings, _unfitted(model, folds, seed)) for settings, model in models]
 
 
@@ -245,7 +188,7 @@ def _unfitted(model: Classifier, folds: int, seed: int) -> Classifier:
     from sklearn.model_selection import StratifiedKFold  # noqa: PLC0415
 
     copy = clone(model)
-    if catalogue.bare(model) is not model:
+    if registry.bare(model) is not model:
         copy.set_params(cv=StratifiedKFold(folds, shuffle=True, random_state=seed))
     return copy
 
@@ -263,7 +206,7 @@ def _require_as_scored(
     seed: int,
     validation: Probabilities,
 ) -> None:
-    """Raise InputError unless what is shipped scores what the search noted, on the rows of its first fold.
+    """Raise InputError unless the shipped head scores what the search recorded, on the rows of its first fold.
 
     With `search: validation` that is the shipped head itself, before any refit; else it is fitted once more without
     the fold, in this process and by the same function as the shipped one.
@@ -316,28 +259,3 @@ def _repeated(best: Built, judging: Judging, entry: HeadEntry, selection: Select
         name: {"mean": float(values.mean()), "spread": float(values.std(ddof=1)), "values": values.tolist()}
         for name, values in zip(REPEATED, scores.T, strict=True)
     }
-
-
-def predict(model: Classifier, X: Features) -> Probabilities:
-    """Return class probabilities (n, K) of X (n, D), columns in the order of the model's `classes_`.
-
-    Whatever the other rows are and however many, and whatever the processor, a row's probabilities are the same within
-    SAME. What jumps rather than drifts may jump where a value lies on its threshold to 15 digits: trees behind a scale
-    or components, nearest neighbours of a row that is equally far from several, a steep step of isotonic calibration.
-
-    Raises:
-        InputError: if the head gives something that is not a probability.
-
-    """
-    with one_thread():
-        parts = [_predicted(model, X[start : start + BLOCK]) for start in range(0, len(X), BLOCK)]
-    probability = np.concatenate([np.empty((0, len(model.classes_))), *parts])
-    if not np.isfinite(probability).all():
-        raise RefusedError("gives probabilities that are not numbers; do the features differ from one another at all?")
-    return np.asarray(probability / probability.sum(axis=1, keepdims=True))  # in float32 the sum is only near one
-
-
-def _predicted(model: Classifier, rows: Floats) -> Probabilities:
-    """Predict a block of rows (n, D), filled up with its last one: (n, K)."""
-    filled = np.concatenate([rows, np.repeat(rows[-1:], BLOCK - len(rows), axis=0)])
-    return np.asarray(model.predict_proba(filled.astype(np.float64)), dtype=np.float64)[: len(rows)]

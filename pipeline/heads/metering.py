@@ -25,7 +25,7 @@ class Done(Generic[Result]):
     """Its machine and number."""
 
     @property
-    def elsewhere(self) -> bool:
+    def remote(self) -> bool:
         """Whether another process did it."""
         return self.process != _this_process()
 
@@ -41,9 +41,9 @@ def _done(function: Callable[[Task], Result], task: Task) -> Done[Result]:
 
 
 def metered(cluster: Cluster, function: Callable[[Task], Result], tasks: Sequence[Task]) -> Iterator[Done[Result]]:
-    """Yield the results in the tasks' order; the energy of those from elsewhere is unknown: workers share machines."""
+    """Yield the results in the tasks' order; the energy of remote ones is unknown: workers share machines."""
     for done in cluster.map(partial(_done, function), tasks):
-        yield replace(done, cost=replace(done.cost, joules=None)) if done.elsewhere else done
+        yield replace(done, cost=replace(done.cost, joules=None)) if done.remote else done
 
 
 class Metered:
@@ -51,16 +51,16 @@ class Metered:
 
     def __init__(self, cluster: Cluster) -> None:
         self.cluster = cluster
-        self.elsewhere = Cost()
+        self.remote = Cost()
 
     def map(self, function: Callable[[Task], Result], tasks: Sequence[Task]) -> Iterator[Result]:
         """Yield the function's results in the tasks' order."""
         for done in metered(self.cluster, function, tasks):
-            self.elsewhere += done.cost if done.elsewhere else Cost()
+            self.remote += done.cost if done.remote else Cost()
             yield done.result
 
     def added_to(self, own: Cost) -> Cost:
         """Add the others' share to what this process took meanwhile, whose wall seconds are all that passed."""
-        if not self.elsewhere.seconds:
+        if not self.remote.seconds:
             return own
-        return replace(own + self.elsewhere, seconds=own.seconds, joules=None)
+        return replace(own + self.remote, seconds=own.seconds, joules=None)

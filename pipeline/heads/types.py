@@ -10,6 +10,7 @@ from pipeline.embeddings.stored import Stored
 
 Floats = npt.NDArray[np.floating[Any]]
 Labels = npt.NDArray[np.str_]
+Probabilities = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.integer[Any]]
 Classifier = Any
 """A scikit-learn classifier; the library has no types."""

@@ -6,19 +6,18 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pipeline.core import environment, stamps
+from pipeline.core import artifacts, environment, stamps
+from pipeline.core.artifacts import VERDICT, Artifact
 from pipeline.core.atomic import write_json
 from pipeline.core.errors import StateError
 from pipeline.core.mismatches import Mismatch
 from pipeline.core.params import Params
 from pipeline.data import manifest
 from pipeline.data.images import thumbnails
-from pipeline.embeddings import matrix, skipped
-from pipeline.evaluation import curves, runs, surveys
 from pipeline.quality import files
 from pipeline.verdict import schema
 
-LINEAGE = Path("reports/lineage.json")
+LINEAGE = artifacts.LINEAGE.at()
 
 # Roles of files that may be made from a backbone's weights, the one thing in the chain that no stage wrote.
 WITH_WEIGHTS = ("embeddings", "run")
@@ -26,7 +25,7 @@ WITH_WEIGHTS = ("embeddings", "run")
 SHOWN = (manifest.MANIFEST, thumbnails.PATH, thumbnails.SPRITE, files.FINDINGS)
 """What the page shows besides the verdict."""
 
-# To change the layout of lineage.json: raise this number; `read` then asks for a rerun of the audit stage.
+# To change the layout of lineage.json: raise this number; `read` then asks for a rerun of the stage `lineage`.
 SCHEMA_VERSION = 1
 
 
@@ -67,12 +66,15 @@ class _Chain:
             if now != then:
                 self.broken.append(Mismatch(name, f"sha256 {then} when {path} was made from it", f"sha256 {now}"))
 
-    def add_stamped(self, role: str, stamp_path: Path) -> None:
-        """Add a stamp's outputs, which must be the bytes it promises, and the stamp itself."""
-        stamp = stamps.read(stamp_path)
+    def add_artifact(self, one: Artifact, names: tuple[str, ...]) -> None:
+        """Add all that has the stamp of an artifact, which must be the bytes that this promises, and the stamp."""
+        if one.stamp in ("", one.path):
+            self.add(one.role, one.at(*names), stamps.read(one.at(*names)).inputs if one.stamp else {})
+            return
+        stamp = stamps.read(one.stamp_at(*names))
         for name in stamp.outputs:
-            self.add(role, Path(name), stamp.inputs)
-        self._add_stamp(stamp_path, stamp.outputs)
+            self.add(one.role, Path(name), stamp.inputs)
+        self._add_stamp(one.stamp_at(*names), stamp.outputs)
 
     def add_report(self) -> None:
         """Add the verdict, what is made of it, and their stamp; what only the page shows did not make the verdict."""
@@ -109,17 +111,10 @@ def record(params: Params) -> Lineage:
 
     """
     chain = _Chain()
-    chain.add_stamped("manifest", manifest.STAMP)
-    for backbone in params.run.backbones:
-        chain.add_stamped("embeddings", matrix.stamp_path(backbone))
-        chain.add("cost", matrix.cost_path(backbone), {})
-        chain.add("skipped images", skipped.path_of(backbone), stamps.read(skipped.path_of(backbone)).inputs)
-        chain.add_stamped("curve", curves.stamp_path(backbone))
-        chain.add_stamped("survey", surveys.stamp_path(backbone))
-    chain.add_stamped("thumbnails", thumbnails.STAMP)
-    chain.add_stamped("quality", files.STAMP)
-    for backbone, name in params.runs():
-        chain.add_stamped("run", runs.stamp_path(backbone, name))
+    before_report = [one for one in artifacts.ALL if one.stages not in (VERDICT.stages, artifacts.LINEAGE.stages)]
+    for one in {one.stamp or one.path: one for one in before_report}.values():
+        for names in one.names_in(params):
+            chain.add_artifact(one, names)
     chain.add_report()
     if chain.broken:
         raise StateError(*sorted(map(str, chain.broken)), "run `dvc repro --force`")
@@ -135,7 +130,7 @@ def read() -> Lineage:
         content["nodes"] = {name: Node(**node) for name, node in content["nodes"].items()}
         lineage = Lineage(**content)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise StateError(f"{LINEAGE}: is not a lineage; run `dvc repro --force -s audit`") from error
+        raise StateError(f"{LINEAGE}: is not a lineage; run `dvc repro --force -s lineage`") from error
     if lineage.schema_version != SCHEMA_VERSION:
         got = lineage.schema_version
         raise StateError(f"{LINEAGE}: schema_version: got {got}, expected {SCHEMA_VERSION}; run `dvc repro`")

@@ -22,11 +22,11 @@ from pipeline.core import stamps
 from pipeline.core.cost import Clock, Cost, measured
 from pipeline.core.errors import InputError, StateError
 from pipeline.core.interrupts import deferred
-from pipeline.core.params import Augment, Embed
+from pipeline.core.sections import Augment, Embed
 from pipeline.data import manifest
 from pipeline.data.images.decoding import BadImageError, Framing
 from pipeline.embeddings import matrix
-from pipeline.embeddings.cache import SCHEMA_VERSION, Keys, keys_of
+from pipeline.embeddings.shards import SCHEMA_VERSION, Keys, keys_of
 from pipeline.networks import views
 from pipeline.networks.backbones import Loaded
 from pipeline.networks.runtime import Forward, threads

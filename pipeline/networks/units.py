@@ -16,11 +16,13 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from pipeline.cluster.remote import LOOK_EVERY, Elsewhere
+from pipeline.cluster.call import LOOK_EVERY
+from pipeline.cluster.remote import RemoteCluster
 from pipeline.core.cost import Cost
 from pipeline.core.errors import StateError
 from pipeline.core.interrupts import deferred
-from pipeline.embeddings.cache import EmbeddingCache, keys_of
+from pipeline.embeddings.cache import EmbeddingCache
+from pipeline.embeddings.shards import keys_of
 from pipeline.networks import workers
 from pipeline.networks.frozen_pass import Item
 from pipeline.networks.workers import Job
@@ -35,7 +37,7 @@ SHOWN = 8
 """Workers that are shown one by one."""
 
 
-def run(cluster: Elsewhere, job: Job, cached: EmbeddingCache, items: Sequence[Item]) -> dict[str, str]:
+def run(cluster: RemoteCluster, job: Job, cached: EmbeddingCache, items: Sequence[Item]) -> dict[str, str]:
     """Embed the items on the workers, and return when all their rows are in the cache.
 
     On an interrupt no more units begin, and KeyboardInterrupt is raised; what workers have in hand they finish.

@@ -14,7 +14,7 @@ from torch import Tensor
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as transforms
 
-from pipeline.core.params import Augment
+from pipeline.core.sections import Augment
 from pipeline.data.images import decoding
 from pipeline.data.images.decoding import WHOLE, Framing, Region
 

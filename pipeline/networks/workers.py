@@ -14,12 +14,12 @@ from pipeline.core import stamps
 from pipeline.core.atomic import remove_if_stale
 from pipeline.core.cost import Cost
 from pipeline.core.errors import PipelineError, StateError
-from pipeline.core.params import Augment, BackboneEntry, Data, Embed
+from pipeline.core.sections import Augment, BackboneEntry, Data, Embed
 from pipeline.data.images.decoding import BadImageError, Framing
 from pipeline.data.sources.remotes import Remote
-from pipeline.embeddings import cache
-from pipeline.embeddings.cache import Keys, Recipe
+from pipeline.embeddings import shards
 from pipeline.embeddings.hdf5 import Floats
+from pipeline.embeddings.shards import Keys, Recipe
 from pipeline.networks import backbones, frozen_pass, runtime, views
 from pipeline.networks.backbones import Loaded
 from pipeline.networks.frozen_pass import Item, Pixels
@@ -58,7 +58,7 @@ def embed(job: Job, items: Sequence[Item]) -> Mapping[str, str]:
         PipelineError: as `embedding.run`, with this worker's name.
 
     """
-    with _standing_in(job.project), _named():
+    with _working_in(job.project), _named():
         if job.gpu and runtime.device().type != "cuda":
             raise StateError("was given a GPU by its engine, but PyTorch finds none")
         loaded, forward = _network(job.backbone, job.entry, job.settings.runtime, job.settings.batch_size)
@@ -102,12 +102,12 @@ class _Shards:
 
     def append(self, keys: Keys, features: Floats, cost: Cost) -> None:
         """Add rows; their energy is unknown, for it is measured of a machine that workers share."""
-        cache.add(self.job.cache, self.job.recipe, keys, features, replace(cost, joules=None), agreement.worker())
+        shards.add(self.job.cache, self.job.recipe, keys, features, replace(cost, joules=None), agreement.worker())
 
 
 @contextlib.contextmanager
-def _standing_in(project: Path) -> Iterator[None]:
-    """Stand where relative paths lead from; in a scratch folder, if the project is not here."""
+def _working_in(project: Path) -> Iterator[None]:
+    """Work where relative paths lead from; in a scratch folder, if the project is not here."""
     with contextlib.chdir(project if project.is_dir() else _scratch().name):
         yield
 
@@ -156,7 +156,7 @@ def _identity(job: Job, first: Item, token: Path) -> dict[str, str]:
         InputError: if the backbone cannot be loaded.
 
     """
-    with _standing_in(job.project):
+    with _working_in(job.project):
         _require_shared(job.cache, token)
         with contextlib.suppress(BadImageError):
             _load(job.data, first, Framing(32, 1))

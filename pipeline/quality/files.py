@@ -3,16 +3,15 @@
 import json
 from collections.abc import Mapping
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
-from pipeline.core import stamps
+from pipeline.core import artifacts, stamps
 from pipeline.core.atomic import write_json
 from pipeline.core.errors import StateError
 from pipeline.core.tables import write_csv
 from pipeline.data.manifest import Manifest
 
-FINDINGS, LIST, STAMP = Path("reports/quality.json"), Path("reports/quality.csv"), Path("reports/quality-stamp.json")
+FINDINGS, LIST, STAMP = artifacts.FINDINGS.at(), artifacts.FINDINGS_LIST.at(), artifacts.FINDINGS.stamp_at()
 COLUMNS = ("finding", "image_id", "path", "sha256", "split", "label", "other", "score", "suggestion", "decision")
 # To change the layout: raise this number, and make `read` say what to rerun for the older one.
 SCHEMA_VERSION = 1

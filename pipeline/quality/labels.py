@@ -84,7 +84,7 @@ def suspected(target: Ints, probability: Probabilities, nearest: Ints) -> Ints:
 
     if probability.shape[1] < 2:
         return np.empty(0, np.intp)
-    doubted = find_label_issues(target, probability, filter_by="low_self_confidence", n_jobs=1)
+    suspected = find_label_issues(target, probability, filter_by="low_self_confidence", n_jobs=1)
     alike = (target[nearest] == target[:, None]).sum(axis=1)
-    rows = np.flatnonzero(doubted & (alike <= MOST_ALIKE) & (probability.argmax(axis=1) != target))
+    rows = np.flatnonzero(suspected & (alike <= MOST_ALIKE) & (probability.argmax(axis=1) != target))
     return np.asarray(rows[np.argsort(probability[rows, target[rows]], kind="stable")])

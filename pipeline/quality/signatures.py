@@ -20,7 +20,8 @@ from pipeline.data import manifest
 from pipeline.data.images import decoding
 from pipeline.data.images.decoding import BadImageError
 from pipeline.data.manifest import Manifest
-from pipeline.embeddings.cache import EmbeddingCache, keys_of
+from pipeline.embeddings.cache import EmbeddingCache
+from pipeline.embeddings.shards import keys_of
 
 CACHE = Path(".headswap/signatures")
 SIDE, COLOURS = 64, 8

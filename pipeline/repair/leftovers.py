@@ -14,6 +14,7 @@ import psutil
 from filelock import FileLock, Timeout
 
 from pipeline.core import git, locks, processes
+from pipeline.core.artifacts import FOLDERS
 from pipeline.core.atomic import STALE_SECONDS, replacing, still_there
 from pipeline.core.errors import StateError, first_five, one_line
 from pipeline.core.locks import LOCK
@@ -22,7 +23,7 @@ from pipeline.core.processes import Running
 
 DVC = Path(".dvc")
 RWLOCK, REPO_LOCK = DVC / "tmp/rwlock", DVC / "tmp/lock"
-WRITTEN = ("data", "models", "predictions", "metrics", "reports", "curves", "survey", "plots", ".headswap")
+WRITTEN = (*FOLDERS, ".headswap")
 OURS, DVCS = re.compile(r"\..+\.[0-9a-f]{32}\.tmp"), re.compile(r".*\.[0-9A-Za-z_-]{22}\.tmp")
 """What `atomic.replacing` and, in its own cache, dvc_objects' `tmp_fname` call a file that is not yet whole."""
 CONFLICT = re.compile(rb"^<<<<<<< ", re.MULTILINE)
@@ -31,7 +32,7 @@ GRACE_SECONDS = 30
 
 
 @dataclass(frozen=True)
-class Wedge:
+class Leftover:
     """One thing that a killed run left."""
 
     problem: str
@@ -39,7 +40,7 @@ class Wedge:
     """Put it right; return what was done. None if only a person can."""
 
 
-def find(params: Params) -> Iterator[Wedge]:
+def find(params: Params) -> Iterator[Leftover]:
     """Yield what a killed run left, each looked for only when the ones before it may have been mended."""
     yield from _orphans()
     if not processes.dvc():  # else it is at work on these: what looks broken may be half written
@@ -69,10 +70,10 @@ def undisturbed() -> Iterator[None]:
         lock.release()
 
 
-def _orphans() -> Iterator[Wedge]:
+def _orphans() -> Iterator[Leftover]:
     for one in processes.stages():
         if one.orphan:
-            yield Wedge(f"{one}: runs on although the `dvc repro` that started it is gone", partial(_end, one))
+            yield Leftover(f"{one}: runs on although the `dvc repro` that started it is gone", partial(_end, one))
 
 
 def _end(running: Running) -> str:
@@ -101,19 +102,19 @@ def _has_ended(process: psutil.Process) -> bool:
         return True
 
 
-def _lock() -> Iterator[Wedge]:
+def _lock() -> Iterator[Leftover]:
     committed = _committed()
     if not LOCK.exists() and committed is not None and not _wrong_with(committed):
-        yield Wedge(f"{LOCK}: missing, although the last commit has one", partial(_restore, "missing"))
+        yield Leftover(f"{LOCK}: missing, although the last commit has one", partial(_restore, "missing"))
     if (content := _content(LOCK)) is None:
         return
     if CONFLICT.search(content):  # both sides are somebody's work
-        yield Wedge(
+        yield Leftover(
             f"{LOCK}: holds a merge conflict; resolve it by hand, or take one side: `git checkout --ours {LOCK}` or "
             f"`git checkout --theirs {LOCK}`; then run `dvc repro`"
         )
     elif wrong := _wrong_with(content):
-        yield Wedge(f"{LOCK}: {wrong}", partial(_restore, wrong))
+        yield Leftover(f"{LOCK}: {wrong}", partial(_restore, wrong))
 
 
 def _committed() -> bytes | None:
@@ -175,10 +176,10 @@ def at_work() -> list[Running]:
     return list(found.values())
 
 
-def _rwlock() -> Iterator[Wedge]:
+def _rwlock() -> Iterator[Leftover]:
     content = _content(RWLOCK)
     if content is not None and (wrong := _wrong_with_rwlock(content)):
-        yield Wedge(f"{RWLOCK}: {wrong}", partial(_remove, RWLOCK, wrong))
+        yield Leftover(f"{RWLOCK}: {wrong}", partial(_remove, RWLOCK, wrong))
 
 
 def _wrong_with_rwlock(content: bytes) -> str | None:
@@ -223,7 +224,7 @@ def _remove(path: Path, wrong: str) -> str:
     return f"{path}: {wrong}; removed"
 
 
-def _temporaries(params: Params) -> Iterator[Wedge]:
+def _temporaries(params: Params) -> Iterator[Leftover]:
     """Look where `headswap` and DVC write; where a living process may write, only what nobody touched for long."""
     alive = bool(processes.commands() or processes.dvc())
     places, images = _places(params), params.data.path.resolve()  # the user's own, and many
@@ -236,7 +237,7 @@ def _temporaries(params: Params) -> Iterator[Wedge]:
     if found:
         listed = "; ".join(first_five([locks.shown(path) for path in found], "files"))
         problem = f"{len(found)} temporary files that were never finished: {listed}"
-        yield Wedge(problem, partial(_remove_all, found))
+        yield Leftover(problem, partial(_remove_all, found))
 
 
 def _places(params: Params) -> dict[Path, re.Pattern[str]]:

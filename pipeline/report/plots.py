@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
+from pipeline.core.artifacts import REPORT_PLOTS
 from pipeline.core.tables import write_csv
-from pipeline.verdict.schema import PLOTS, Verdict
+from pipeline.verdict.schema import Verdict
 
 
 def write(verdict: Verdict) -> list[Path]:
@@ -34,5 +35,5 @@ def write(verdict: Verdict) -> list[Path]:
         ],
     }
     for name, table in tables.items():
-        write_csv(PLOTS / f"{name}.csv", table)
-    return [PLOTS / f"{name}.csv" for name in tables]
+        write_csv(REPORT_PLOTS[name].at(), table)
+    return [REPORT_PLOTS[name].at() for name in tables]

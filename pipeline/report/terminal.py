@@ -11,7 +11,7 @@ from pipeline.evaluation.comparison import Estimate
 from pipeline.evaluation.scoring import metrics
 from pipeline.evaluation.scoring.metrics import OF_PROBABILITIES
 from pipeline.verdict import judge
-from pipeline.verdict.judge import Scored
+from pipeline.verdict.scored import Scored, estimates
 
 UNITS = (*OF_PROBABILITIES, "cost")
 """Metrics that are no share of something, so that percent would mislead."""
@@ -26,7 +26,7 @@ def compared(scored: Scored, frozen: tuple[Cost, Cost]) -> str:
 
     """
     names, (pair,) = [run.id for run in scored.finished], scored.pairs
-    first, second = (judge.estimates(scored, number) for number in (0, 1))
+    first, second = (estimates(scored, number) for number in (0, 1))
     rows = [["", *names, "second - first"]]
     for metric in (name for name in first if name in second):
         word = _number if metric in UNITS else _percent

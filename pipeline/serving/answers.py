@@ -15,7 +15,8 @@ import pyarrow.parquet as pq
 from pipeline import heads
 from pipeline.core.atomic import replacing, write_json, write_text
 from pipeline.core.errors import InputError
-from pipeline.core.params import Data, Params
+from pipeline.core.params import Params
+from pipeline.core.sections import Data
 from pipeline.evaluation import neighbours, unlikeness
 from pipeline.evaluation.scoring.predictions import Predictions
 from pipeline.serving import places

@@ -13,7 +13,8 @@ from pipeline.core.errors import StateError
 from pipeline.core.params import Params
 from pipeline.data import exclusions
 from pipeline.embeddings import upkeep
-from pipeline.embeddings.cache import EmbeddingCache, keys_of
+from pipeline.embeddings.cache import EmbeddingCache
+from pipeline.embeddings.shards import keys_of
 from pipeline.embeddings.stored import Stored
 from pipeline.serving.trained import Trained
 

@@ -8,7 +8,7 @@ import numpy.typing as npt
 from tqdm import tqdm
 
 from pipeline.core.errors import StateError
-from pipeline.core.params import Augment, Embed
+from pipeline.core.sections import Augment, Embed
 from pipeline.data.images.decoding import BadImageError, Framing
 from pipeline.finetuning.saving import Model
 from pipeline.networks import frozen_pass, runtime

@@ -2,13 +2,12 @@
 
 from pathlib import Path
 
+from pipeline.core.artifacts import FOLDERS
 from pipeline.core.errors import InputError
-from pipeline.core.params import PARAMS, Data
+from pipeline.core.params import PARAMS
+from pipeline.core.sections import Data
 
-OURS = (
-    ".dvc", ".git", ".headswap", "curves", "data", "metrics", "models", "pipeline", "plots", "predictions", "reports",
-    "survey", "dvc.lock", "dvc.yaml", str(PARAMS),
-)  # fmt: skip
+OURS = (".dvc", ".git", ".headswap", "pipeline", "dvc.lock", "dvc.yaml", str(PARAMS), *FOLDERS)
 
 
 def require(path: Path, data: Data, where: str) -> None:

@@ -3,11 +3,12 @@
 With two runs named it compares just these, in the terminal, and writes nothing.
 """
 
+from argparse import ArgumentParser
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
-from pipeline.core import stamps
+from pipeline.core import options, stamps
 from pipeline.core.errors import InputError, StateError
 from pipeline.core.params import Params
 from pipeline.data import manifest
@@ -21,6 +22,17 @@ from pipeline.report.evidence import Evidence
 from pipeline.verdict import concerns, judge, schema
 from pipeline.verdict.judge import Background
 from pipeline.verdict.schema import Verdict
+from pipeline.verdict.scored import score
+
+HELP = (
+    "stage: score every run on the test split, write the verdict and the report; with two runs named: compare "
+    "these here and now, write nothing"
+)
+
+
+def arguments(parser: ArgumentParser) -> None:
+    """Offer to compare two runs."""
+    parser.add_argument("run", nargs="*", metavar="RUN", help=options.MODEL)
 
 
 def main(params: Params, run: Sequence[str] = ()) -> str:
@@ -42,7 +54,7 @@ def main(params: Params, run: Sequence[str] = ()) -> str:
         surveys={backbone: surveys.read(backbone) for backbone in backbones},
     )
     table, found = manifest.read(), files.read()
-    scored = judge.score(finished, params, table.group_of())
+    scored = score(finished, params, table.group_of())
     judged = _with(failed, judge.judge(scored, background, params))
     judged = concerns.beside(judged, scored.test[0].image_id, table, found)
     evidence = Evidence(judged, finished, scored.decided, table, background.surveys, embedded, thumbnails.read(), found)
@@ -78,4 +90,4 @@ def _two(params: Params, named: Sequence[str]) -> str:
         runs.made_again_by_dvc(params, second.backbone, second.name),
     ):
         frozen = matrix.read_cost(first.backbone), matrix.read_cost(second.backbone)
-        return terminal.compared(judge.score([first, second], params, manifest.read().group_of()), frozen)
+        return terminal.compared(score([first, second], params, manifest.read().group_of()), frozen)

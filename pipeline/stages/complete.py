@@ -4,6 +4,8 @@ from pipeline.core.errors import CheckFailed
 from pipeline.core.params import Params
 from pipeline.evaluation import curves, runs
 
+HELP = "stage: the last one; name the runs that failed and exit with 1"
+
 
 def main(params: Params) -> str:
     """Return the summary line; CheckFailed names every run that failed, and why."""

@@ -1,13 +1,14 @@
 """curve: manifest + embeddings -> what heads and plans decide that learn from parts of the training images."""
 
 import sys
+from argparse import ArgumentParser
 from collections.abc import Sequence
 
 import numpy as np
 from tqdm import tqdm
 
 from pipeline import heads
-from pipeline.core import stamps
+from pipeline.core import options, stamps
 from pipeline.core.cost import Cost
 from pipeline.core.errors import InputError, RefusedError, one_line
 from pipeline.core.params import Params
@@ -20,6 +21,15 @@ from pipeline.evaluation.curves import Curve, Point
 from pipeline.heads import curve as of_heads
 from pipeline.heads import inputs
 from pipeline.heads.inputs import Inputs
+
+HELP = "stage: train heads, and plans if asked for, on parts of the training images: the label-efficiency curve"
+
+
+def arguments(parser: ArgumentParser) -> None:
+    """Ask for a backbone; offer to compute nothing."""
+    options.entries(parser, "backbone")
+    dry_run = "say how many trainings that would be, and how long the plans' would take"
+    parser.add_argument("--dry-run", action="store_true", help=dry_run)
 
 
 def main(params: Params, backbone: str, *, dry_run: bool = False) -> str:

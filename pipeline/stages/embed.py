@@ -1,5 +1,6 @@
 """embed: manifest -> data/embeddings/<backbone>.*, running the CNN over images the cache does not know."""
 
+from argparse import ArgumentParser
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property, partial
@@ -8,20 +9,31 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.cluster import joined
-from pipeline.core import processes, stamps
+from pipeline.core import options, processes, stamps
 from pipeline.core.atomic import write_json
 from pipeline.core.errors import InputError, first_five
-from pipeline.core.params import BackboneEntry, Embed, Params
+from pipeline.core.params import Params
+from pipeline.core.sections import BackboneEntry, Embed
 from pipeline.data import manifest
 from pipeline.data.manifest import Manifest
 from pipeline.data.splits import methods
 from pipeline.embeddings import matrix, skipped, upkeep
-from pipeline.embeddings.cache import EmbeddingCache, Keys, Recipe, keys_of, sha256_of
+from pipeline.embeddings.cache import EmbeddingCache
 from pipeline.embeddings.matrix import Rows
+from pipeline.embeddings.shards import Keys, Recipe, keys_of, sha256_of
 from pipeline.networks import backbones, frozen_pass, runtime, units, workers
 from pipeline.networks.backbones import Loaded
 from pipeline.networks.frozen_pass import Item
 from pipeline.networks.workers import Job
+
+HELP = "stage: push images the cache does not know through a frozen CNN"
+
+
+def arguments(parser: ArgumentParser) -> None:
+    """Ask for a backbone; offer to compute nothing."""
+    options.entries(parser, "backbone")
+    dry_run = "say how many images that would be and how long it would take; compute nothing"
+    parser.add_argument("--dry-run", action="store_true", help=dry_run)
 
 
 def main(params: Params, backbone: str, *, dry_run: bool = False) -> str:

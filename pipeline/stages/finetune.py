@@ -1,10 +1,11 @@
 """finetune: manifest + backbone -> a fine-tuned network, its predictions, its curve and its validation metrics."""
 
+from argparse import ArgumentParser
 from dataclasses import asdict
 
 import numpy as np
 
-from pipeline.core import stamps
+from pipeline.core import options, stamps
 from pipeline.core.cost import duration
 from pipeline.core.params import Params
 from pipeline.core.tables import Table
@@ -17,6 +18,15 @@ from pipeline.finetuning.inputs import Inputs
 from pipeline.finetuning.processes import Processes
 from pipeline.finetuning.task import Finetuned
 from pipeline.networks import runtime
+
+HELP = "stage: train the last blocks, or all, of a CNN; `torchrun -m pipeline finetune ...` shares the work"
+
+
+def arguments(parser: ArgumentParser) -> None:
+    """Ask for a backbone and a plan; offer to compute nothing."""
+    options.entries(parser, "backbone", "plan")
+    dry_run = "say what it would store, and how long it would take; compute nothing that is kept"
+    parser.add_argument("--dry-run", action="store_true", help=dry_run)
 
 
 def main(params: Params, backbone: str, plan: str, *, dry_run: bool = False) -> str:

@@ -11,6 +11,8 @@ from pipeline.data import exclusions, manifest, sources
 from pipeline.data.manifest import Manifest, Record, stored_path
 from pipeline.data.splits import methods
 
+HELP = "stage: hash the images, deal the splits, write data/manifest.parquet"
+
 
 def main(params: Params) -> str:
     """Hash every image, leave out the excluded ones, deal the splits, write the manifest; return the summary line.

@@ -4,6 +4,7 @@ With `apply` it puts what a person decided into data/excluded.csv instead, which
 `exclude_copies`, what the list suggests of near-duplicates.
 """
 
+from argparse import ArgumentParser
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,6 +23,16 @@ from pipeline.heads.types import chosen_rows
 from pipeline.quality import decisions, files, leaks, signatures
 from pipeline.quality.checks import CHECKS
 from pipeline.quality.findings import Material
+
+HELP = "stage: look for duplicates, wrong labels, outliers and blank images; list them in reports/quality.csv"
+
+
+def arguments(parser: ArgumentParser) -> None:
+    """Offer to act on the list instead of making it."""
+    copies = "instead: leave out one of every two near-duplicates, as that list suggests"
+    parser.add_argument("--exclude-copies", action="store_true", help=copies)
+    decided = "instead: leave out what FILE, a copy of that list, decides to exclude"
+    parser.add_argument("--apply", metavar="FILE", help=decided)
 
 
 def main(params: Params, *, apply: str | None = None, exclude_copies: bool = False) -> str:

@@ -1,9 +1,11 @@
 """survey: manifest + embeddings -> what the embeddings alone say, before any head is trained."""
 
+from argparse import ArgumentParser
+
 import numpy as np
 from tqdm import tqdm
 
-from pipeline.core import stamps
+from pipeline.core import options, stamps
 from pipeline.core.params import Params
 from pipeline.data import manifest
 from pipeline.embeddings import matrix
@@ -16,6 +18,12 @@ from pipeline.heads.types import chosen_rows
 
 MOST = 20_000
 """Training images to score: their similarities, n x n, decide the time."""
+HELP = "stage: score how well the embeddings fit the task before any head is trained, and draw their map"
+
+
+def arguments(parser: ArgumentParser) -> None:
+    """Ask for a backbone."""
+    options.entries(parser, "backbone")
 
 
 def main(params: Params, backbone: str) -> str:

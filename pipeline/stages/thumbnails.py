@@ -6,6 +6,8 @@ from pipeline.core.params import Params
 from pipeline.data import manifest
 from pipeline.data.images import thumbnails
 
+HELP = "stage: draw small pictures of the images, 3,000 at most, for the report"
+
 
 def main(params: Params) -> str:
     """Draw the chosen images and write them; return the summary line."""

@@ -1,5 +1,6 @@
 """train: embeddings -> a head, its predictions and its validation metrics."""
 
+from argparse import ArgumentParser
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
@@ -7,10 +8,11 @@ from typing import Any
 import numpy as np
 
 from pipeline import heads
-from pipeline.core import stamps
+from pipeline.core import options, stamps
 from pipeline.core.cost import measured, typical_seconds
 from pipeline.core.errors import RefusedError
-from pipeline.core.params import HeadEntry, Params
+from pipeline.core.params import Params
+from pipeline.core.sections import HeadEntry
 from pipeline.data import manifest
 from pipeline.embeddings import matrix
 from pipeline.evaluation import runs
@@ -18,6 +20,13 @@ from pipeline.evaluation.scoring.predictions import Predictions
 from pipeline.heads import inputs
 from pipeline.heads.metering import Metered
 from pipeline.heads.types import Classifier, Features
+
+HELP = "stage: fit a head on cached embeddings"
+
+
+def arguments(parser: ArgumentParser) -> None:
+    """Ask for a backbone and a head."""
+    options.entries(parser, "backbone", "head")
 
 
 def main(params: Params, backbone: str, head: str) -> str:

@@ -8,7 +8,7 @@ from functools import cached_property
 from pipeline.core.errors import StateError, first_five
 from pipeline.core.printable import printable
 from pipeline.data.manifest import MANIFEST, Manifest
-from pipeline.quality.files import Findings
+from pipeline.quality.files import LIST, Findings
 from pipeline.verdict.schema import Verdict
 
 NAMED = 5
@@ -124,7 +124,7 @@ def _of_conflicts(data: _Data) -> Iterator[str]:
         yield (
             f"{data.touching(len(pairs), 'pair', 'with two labels for one picture', pairs)}: "
             "settle which label is right where your labels are, or write `exclude` beside them in a copy of "
-            "reports/quality.csv and run `headswap quality --apply COPY && dvc repro`."
+            f"{LIST} and run `headswap quality --apply COPY && dvc repro`."
         )
 
 

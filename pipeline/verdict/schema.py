@@ -3,10 +3,9 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any, Literal
 
-from pipeline.core import stamps
+from pipeline.core import artifacts, stamps
 from pipeline.core.atomic import write_json
 from pipeline.core.cost import Cost
 from pipeline.core.errors import StateError
@@ -15,12 +14,9 @@ from pipeline.evaluation.efficiency import LabelEfficiency
 from pipeline.evaluation.pairs import Pair
 from pipeline.evaluation.transferability import Transferability
 
-VERDICT = Path("reports/verdict.json")
-PAGE = Path("reports/index.html")
-SCORES = Path("reports/scores.json")
-PLOTS = Path("reports/plots")
-STAMP = Path("reports/compare.json")
-"""Of all of these."""
+VERDICT, PAGE, SCORES = artifacts.VERDICT.at(), artifacts.PAGE.at(), artifacts.SCORES.at()
+STAMP = artifacts.VERDICT.stamp_at()
+"""Of all of these, and of the plots."""
 
 # To change the layout of verdict.json: raise this number, describe the change in docs/verdict.md and CHANGELOG.md.
 SCHEMA_VERSION = 5

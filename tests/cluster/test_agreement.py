@@ -16,17 +16,17 @@ import pytest
 
 from pipeline.cluster import agreement
 from pipeline.cluster.agreement import Agreement, Identity
-from pipeline.cluster.remote import Elsewhere
+from pipeline.cluster.remote import RemoteCluster
 from pipeline.core.errors import InputError, StateError
 from tests.conftest import REPOSITORY
 
 HERE: Identity = {"python": "3.11", "weights": "a"}
 
 
-class Asked(Elsewhere):
+class Asked(RemoteCluster):
     """Workers that answer what a test says."""
 
-    name, package, returns, counts_on_all, spare = "ray", "json", "list", False, 0
+    name, package, returns, waits_for_lost_workers, extra_dispatch = "ray", "json", "list", False, 0
     where = "params.yaml: embed.engine: ray at head:1"
     backend = lost = require_head = workers = stop = __enter__ = __exit__ = None  # type: ignore[assignment]
 
@@ -117,7 +117,7 @@ class TestWhoJoinsLate:
             Agreement(identify, HERE).require()
 
 
-ELSEWHERE = """
+OTHER_PROCESS = """
 import sys
 import cloudpickle
 
@@ -135,7 +135,7 @@ print(cloudpickle.loads(sys.stdin.buffer.read())(), "pipeline.cluster" in sys.mo
 @pytest.mark.parametrize(("blocked", "answer"), [(["blocked"], b"False False"), ([], b"True False")])
 def test_the_first_question_can_be_asked_where_headswap_is_not(blocked: list[str], answer: bytes) -> None:
     asked = cloudpickle.dumps(agreement.question())
-    command = [sys.executable, "-c", ELSEWHERE, *blocked]
+    command = [sys.executable, "-c", OTHER_PROCESS, *blocked]
     done = subprocess.run(command, cwd=REPOSITORY, input=asked, capture_output=True, check=False)
     assert done.stdout.strip() == answer, done.stderr.decode()
 

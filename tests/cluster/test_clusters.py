@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.cluster import ENGINES
-from pipeline.embeddings.cache import read_shard
+from pipeline.embeddings.shards import read_shard
 from tests.cluster import clusters
 from tests.cluster.clusters import STRANGERS, Cluster, wait_for
 from tests.test_end_to_end import BACKBONE, SmallClone

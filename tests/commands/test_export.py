@@ -29,7 +29,7 @@ from pipeline.stages import train
 from tests import faults
 from tests.conftest import CLASSES, REPOSITORY, SIZE, Project, lay_out
 from tests.networks import exports
-from tests.stages.spine import run, standing_in
+from tests.stages.spine import run, working_in
 
 HEADS: dict[str, Any] = {"logreg": {"C": 1.0, "calibrate": "sigmoid"}, "knn": {"n_neighbors": 3}}
 PLAN_TOLERANCE = 2e-3
@@ -39,7 +39,7 @@ PLAN_TOLERANCE = 2e-3
 @pytest.fixture(scope="module")
 def spine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Make a project in which a head and a plan are trained; tests work in copies."""
-    with standing_in(tmp_path_factory.mktemp("spine")) as root:
+    with working_in(tmp_path_factory.mktemp("spine")) as root:
         run(lay_out(root, 12), heads=HEADS, run={"heads": list(HEADS)})
         yield root
 

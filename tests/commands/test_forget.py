@@ -15,15 +15,16 @@ from pipeline.cli import main
 from pipeline.core import locks, params, processes
 from pipeline.data import exclusions, manifest
 from pipeline.embeddings import matrix, upkeep
-from pipeline.embeddings.cache import EmbeddingCache, keys_of
+from pipeline.embeddings.cache import EmbeddingCache
+from pipeline.embeddings.shards import keys_of
 from pipeline.evaluation import runs
-from pipeline.lineage.audit import forgotten
+from pipeline.lineage.audit import carriers, forgotten
 from pipeline.networks import backbones
 from pipeline.stages import prepare
 from tests.conftest import TINY, Project, lay_out
 from tests.faults import fail_the_nth
 from tests.soak import soak
-from tests.stages.spine import run, standing_in, undrawn
+from tests.stages.spine import run, undrawn, working_in
 
 IMAGE, PATH = "blue/01.png", Path("data/raw/blue/01.png")
 OBJECTS = Path("objects")
@@ -38,7 +39,7 @@ STAGES = {
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Make a project of 24 images that has run, once."""
-    with standing_in(tmp_path_factory.mktemp("made")) as root:
+    with working_in(tmp_path_factory.mktemp("made")) as root:
         run(lay_out(root, 8), embed={"copies": 1})
         yield root
 
@@ -198,7 +199,7 @@ def test_rows_of_the_image_go_and_all_others_stay_bit_for_bit(
     cache = EmbeddingCache(CACHE, after.recipe)
     assert cache.missing(keys_of(kept)).size == 0
     assert cache.missing(keys_of([gone])).tolist() == [0]
-    assert not any(upkeep.held(path, forgotten.hashes([gone])).any() for path in CACHE.rglob("*.h5"))
+    assert not any(upkeep.held(path, carriers.hashes([gone])).any() for path in CACHE.rglob("*.h5"))
     assert not any(runs.CHECKPOINTS.iterdir())
     assert PATH.exists()
     assert exclusions.read() == {gone: "forgotten"}
@@ -413,7 +414,7 @@ def test_the_next_steps_name_a_remote_and_another_user(project: Project, capsys:
     said = forget(capsys, IMAGE, "--yes")
     assert "dvc gc --workspace --cloud" in said
     assert any(line.startswith("the cache is shared: ") and "/away on far" in line for line in said)
-    assert not any(upkeep.held(path, forgotten.hashes([sha256()])).any() for path in CACHE.rglob("*.h5"))
+    assert not any(upkeep.held(path, carriers.hashes([sha256()])).any() for path in CACHE.rglob("*.h5"))
 
 
 def test_files_that_were_hashed_already_are_not_read_again(
@@ -423,7 +424,7 @@ def test_files_that_were_hashed_already_are_not_read_again(
     exclusions.add([gone], "forgotten")
     known = {path.relative_to(Path.cwd()).as_posix(): "f" * 64 for path in project.images}
     known[str(PATH)] = gone
-    monkeypatch.setattr(forgotten, "_hash", None)
+    monkeypatch.setattr(carriers, "_hash", None)
     assert str(PATH) in [finding.path for finding in forgotten.find(params.load(), known)]
 
 

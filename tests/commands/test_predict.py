@@ -23,7 +23,7 @@ from pipeline.evaluation.scoring.predictions import Predictions
 from tests import faults
 from tests.conftest import CLASSES, Project, lay_out, write_image
 from tests.heads.examples import QUICK, fit
-from tests.stages.spine import run, standing_in
+from tests.stages.spine import run, working_in
 
 TOLERANCE = 2e-3
 """Between a plan's stored predictions, whose frozen part was kept in half precision, and the whole network's."""
@@ -32,7 +32,7 @@ TOLERANCE = 2e-3
 @pytest.fixture(scope="module")
 def spine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Make a project in which a head and a plan are trained; tests work in copies."""
-    with standing_in(tmp_path_factory.mktemp("spine")) as root:
+    with working_in(tmp_path_factory.mktemp("spine")) as root:
         project = lay_out(root, 12)
         entries = {"logreg": {"C": 1.0, "calibrate": "temperature"}, "knn": {"n_neighbors": 3}}
         run(project, heads=entries, run={"heads": ["logreg", "knn"]})
@@ -371,7 +371,7 @@ def test_no_heads_word_on_a_row_depends_on_the_others(name: str) -> None:
     y = np.array(["a", "b", "c"])[np.arange(90) % 3]
     X = generator.normal(size=(90, 160)).astype(np.float32) + (y == "a")[:, None]
     model = fit(name, {**QUICK.get(name, {}), "calibrate": "temperature"}, X, y).model
-    rows = generator.normal(size=(heads.fitting.BLOCK + 45, 160)).astype(np.float16).astype(np.float32)
+    rows = generator.normal(size=(heads.predicting.BLOCK + 45, 160)).astype(np.float16).astype(np.float32)
     together = heads.predict(model, rows)
     order = generator.permutation(len(rows))
     same(heads.predict(model, rows[order]), together[order])

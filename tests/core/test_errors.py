@@ -4,7 +4,7 @@ import pickle
 
 import pytest
 
-from pipeline.cluster.remote import WorkersLostError
+from pipeline.cluster.connection import WorkersLostError
 from pipeline.core.errors import CheckFailed, InputError, PipelineError, StateError
 from pipeline.networks.frozen_pass import TooNarrowError
 

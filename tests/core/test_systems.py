@@ -18,7 +18,7 @@ import pytest
 sys.path.insert(0, {str(REPOSITORY)!r})
 assert not hasattr(os, "sched_getaffinity")
 from pipeline.cli import main
-from pipeline.nn import backbones
+from pipeline.networks import backbones
 from tests.conftest import TINY
 from tests.stages.spine import undrawn
 undrawn(pytest.MonkeyPatch())
@@ -36,7 +36,7 @@ train --backbone tiny --head logreg
 finetune --backbone tiny --plan last
 quality
 compare
-audit --record
+lineage
 audit
 report
 predict logreg data/raw/red
@@ -50,7 +50,7 @@ init --data data/raw --yes
 def test_every_verb_runs_without_what_linux_alone_has(project: Project) -> None:
     done = subprocess.run(
         [sys.executable, "-c", MAIN], input=VERBS, capture_output=True, text=True, check=False,
-        env={**os.environ, "PYTHONPATH": str(REPOSITORY / "tests/elsewhere"), "OMP_NUM_THREADS": "1"},
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY / "tests/without_linux"), "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     said = [line for line in done.stdout.splitlines() if " -> " in line]
     assert said == [f"{line} -> 0" for line in VERBS.splitlines()], done.stderr

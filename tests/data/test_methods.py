@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.core.errors import InputError
-from pipeline.core.params import Split
+from pipeline.core.sections import Split
 from pipeline.data.manifest import Record
 from pipeline.data.splits import methods
 

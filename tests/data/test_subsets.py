@@ -7,7 +7,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.core.params import Curve
+from pipeline.core.sections import Curve
 from pipeline.data.splits.subsets import Subset, draw
 
 

@@ -11,8 +11,10 @@ from pipeline.core import stamps
 from pipeline.core.cost import Cost
 from pipeline.core.errors import StateError
 from pipeline.embeddings import cache as caches
-from pipeline.embeddings.cache import Added, EmbeddingCache, Floats, Keys, Shard, keys_of, read_shard, sha256_of
+from pipeline.embeddings import shards
+from pipeline.embeddings.cache import Added, EmbeddingCache, Floats
 from pipeline.embeddings.hdf5 import Array
+from pipeline.embeddings.shards import Keys, Shard, keys_of, read_shard, sha256_of
 
 RECIPE = {"backbone": "tiny", "dtype": "float16"}
 KEYS = keys_of(stamps.sha256_bytes(str(n).encode()) for n in range(10))
@@ -136,7 +138,7 @@ def test_a_shard_of_other_types_or_sizes_is_refused_by_name(name: str, values: A
     with pytest.raises(StateError, match=f"{path.name}: sha256, view and features do not belong together; delete it"):
         EmbeddingCache(Path("c"), RECIPE)
     with pytest.raises(StateError, match="do not belong together"):
-        caches.map_shard(path)
+        shards.map_shard(path)
 
 
 @pytest.mark.parametrize("name", ["created_ns", "seconds", "peak_memory"])

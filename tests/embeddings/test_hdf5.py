@@ -12,7 +12,7 @@ import pytest
 
 from pipeline.core import stamps
 from pipeline.core.errors import StateError
-from pipeline.embeddings import cache, matrix
+from pipeline.embeddings import matrix, shards
 from tests.conftest import REPOSITORY
 
 RECIPE_SHA256 = "a" * 64
@@ -97,7 +97,7 @@ def test_a_shard_that_is_more_than_plain_data_is_refused_by_name(damage: Callabl
     hostile(folder / "made.h5", damage)
     path = (folder / "made.h5").rename(folder / f"{stamps.sha256_file(folder / 'made.h5')}.h5")
     with pytest.raises(StateError, match=f"{path.name}: /features: .*not read"):
-        cache.read_shard(path)
+        shards.read_shard(path)
 
 
 @pytest.mark.parametrize("damage", HOSTILE)
@@ -119,7 +119,7 @@ def test_the_file_that_a_hostile_one_points_to_is_not_even_opened(damage: Callab
         (folder / name).unlink()
         os.mkfifo(folder / name)  # whoever opened it would wait for ever
     path = (folder / "made.h5").rename(folder / f"{stamps.sha256_file(folder / 'made.h5')}.h5")
-    script = f"from pathlib import Path; from pipeline.embeddings import cache; cache.read_shard(Path('{path}'))"
+    script = f"from pathlib import Path; from pipeline.embeddings import shards; shards.read_shard(Path('{path}'))"
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
     done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=False,
                           timeout=60)  # fmt: skip
@@ -133,7 +133,7 @@ def test_a_file_that_is_no_hdf5_is_refused(content: bytes) -> None:
     path = folder / f"{stamps.sha256_bytes(content)}.h5"
     path.write_bytes(content)
     with pytest.raises(StateError, match="not an HDF5 file"):
-        cache.read_shard(path)
+        shards.read_shard(path)
 
 
 @pytest.mark.parametrize("attribute", ["recipe_sha256", "seconds", "created_ns"])
@@ -145,4 +145,4 @@ def test_a_shard_without_an_attribute_is_refused(attribute: str) -> None:
         del file.attrs[attribute]
     path = Path("made.h5").rename(folder / f"{stamps.sha256_file(Path('made.h5'))}.h5")
     with pytest.raises(StateError, match=f"attribute {attribute}: missing"):
-        cache.read_shard(path)
+        shards.read_shard(path)

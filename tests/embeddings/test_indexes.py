@@ -13,7 +13,8 @@ from pipeline.core.cost import Cost
 from pipeline.core.errors import StateError
 from pipeline.embeddings import cache as caches
 from pipeline.embeddings import indexes, upkeep
-from pipeline.embeddings.cache import EmbeddingCache, read_shard, sha256_of
+from pipeline.embeddings.cache import EmbeddingCache
+from pipeline.embeddings.shards import read_shard, sha256_of
 from tests.embeddings.test_cache import KEYS, RECIPE, ROWS, gathered
 
 ROOT = Path("c")

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from pipeline.core import stamps
 from pipeline.core.cost import Cost
 from pipeline.embeddings import indexes, upkeep
-from pipeline.embeddings.cache import SCHEMA_VERSION, EmbeddingCache, keys_of, sha256_of, write_shard
+from pipeline.embeddings.cache import EmbeddingCache
+from pipeline.embeddings.shards import SCHEMA_VERSION, keys_of, sha256_of, write_shard
 from pipeline.embeddings.upkeep import Change, Stored
 from tests.embeddings.test_cache import KEYS, ROWS, gathered
 from tests.faults import fail_the_nth

@@ -1,6 +1,6 @@
 """A tiny task, backbone and plan."""
 
-from pipeline.core.params import Plan
+from pipeline.core.sections import Plan
 from pipeline.data import manifest
 from pipeline.finetuning import inputs
 from pipeline.finetuning.task import Task

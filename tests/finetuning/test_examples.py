@@ -7,7 +7,7 @@ import torch
 
 from pipeline.core import stamps
 from pipeline.core.errors import InputError, StateError
-from pipeline.core.params import Plan
+from pipeline.core.sections import Plan
 from pipeline.embeddings import cache
 from pipeline.finetuning import examples, fitting
 from pipeline.finetuning.examples import Examples, examples_of

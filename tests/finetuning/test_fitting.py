@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from pipeline.core.errors import InputError, RefusedError
-from pipeline.core.params import Plan
+from pipeline.core.sections import Plan
 from pipeline.finetuning import fitting
 from pipeline.finetuning.checkpoints import Checkpoint
 from pipeline.finetuning.examples import examples_of

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from pipeline.core.params import Plan
+from pipeline.core.sections import Plan
 from pipeline.finetuning import optimisation
 
 

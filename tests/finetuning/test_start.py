@@ -10,7 +10,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from pipeline.core.errors import StateError
-from pipeline.core.params import Plan
+from pipeline.core.sections import Plan
 from pipeline.embeddings import matrix
 from pipeline.finetuning import fitting, forecast, inputs, start
 from pipeline.finetuning.examples import Examples, examples_of

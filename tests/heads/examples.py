@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from pipeline import heads
-from pipeline.core.params import Selection
+from pipeline.core.sections import Selection
 from pipeline.heads import HEADS, Rows
 from pipeline.heads.fitting import Chosen
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from pipeline import heads
 from pipeline.core import stamps
 from pipeline.core.errors import InputError
-from pipeline.heads import HEADS, Rows, catalogue, search, simplicity
+from pipeline.heads import HEADS, Rows, registry, search, simplicity
 from pipeline.networks import streaming
 from tests.conftest import REPOSITORY
 from tests.heads.across import NAMES, predicted_by_saved_heads
@@ -191,7 +191,7 @@ def test_what_is_scored_is_what_would_be_shipped(name: str, how: str, method: st
 
 @every_head
 def test_of_two_settings_one_is_simpler_by_the_factorys_word_or_by_the_order_of_the_file(name: str) -> None:
-    told, every = catalogue.simpler(name), catalogue.settings_of(name, {})
+    told, every = registry.simpler(name), registry.settings_of(name, {})
     assert set(told) <= every
     for key in every:
         models = [({key: value}, None) for value in ("auto", 1, 2)]

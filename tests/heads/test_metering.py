@@ -8,7 +8,7 @@ import pytest
 from pipeline.cluster import Here
 from pipeline.core.cost import Cost
 from pipeline.heads.metering import Metered, metered
-from tests.heads.elsewhere import Processes
+from tests.heads.processes import Processes
 
 OWN = Cost(seconds=9.0, cpu_seconds=1.0, peak_memory=1, joules=5.0)
 

@@ -15,8 +15,8 @@ from pipeline.core.errors import StateError
 from pipeline.heads import Rows
 from pipeline.heads.rows import packed, unpacked
 from pipeline.networks import streaming
-from tests.heads.elsewhere import Processes, Wire, matrix_file, rows_of_file
 from tests.heads.examples import data, selection
+from tests.heads.processes import Processes, Wire, matrix_file, rows_of_file
 from tests.soak import soak
 
 SEARCHED: list[Any] = [

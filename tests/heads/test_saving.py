@@ -114,7 +114,7 @@ from pathlib import Path
 import numpy as np
 import pipeline.cli, pipeline.stages.train
 from pipeline import heads
-from pipeline.core.params import Selection
+from pipeline.core.sections import Selection
 rows = heads.Rows.of(np.random.default_rng(0).normal(size=(40, 3)), np.array(["a", "b"] * 20))
 for name in {[name for name in HEADS if name not in NETWORKS]!r}:
     chosen = heads.fit(name, {{"calibrate": "temperature"}}, rows, rows, Selection(metric="accuracy"), 0)

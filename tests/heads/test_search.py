@@ -132,7 +132,7 @@ def test_a_winner_on_the_edge_of_three_or_more_values_is_noted() -> None:
     assert fit("logreg", {"C": 1.0}, X, y).notes == []
 
 
-class Elsewhere(Here):
+class OtherProcessor(Here):
     """A cluster whose processor comes to other decisions."""
 
     def map(self, function: Any, tasks: Any) -> Any:
@@ -147,7 +147,7 @@ def test_a_shipped_head_that_scores_otherwise_than_the_search_noted_is_an_error_
     with pytest.raises(
         InputError, match=r"scored 0\.\d+ accuracy for .*'C': .* fitted here scores (1|0)\.\d+ on the same"
     ):
-        heads.fit("logreg", entry, Rows.of(X, y), Rows.of(X, y), selection(2), 0, cluster=Elsewhere())
+        heads.fit("logreg", entry, Rows.of(X, y), Rows.of(X, y), selection(2), 0, cluster=OtherProcessor())
 
 
 def test_class_weights_stay_in_force_where_scores_become_probabilities() -> None:

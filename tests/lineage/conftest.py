@@ -9,7 +9,7 @@ import pytest
 from dvc.repo import Repo
 
 from tests.conftest import REPOSITORY, Project, lay_out
-from tests.stages.spine import run, standing_in
+from tests.stages.spine import run, working_in
 
 
 def make(root: Path, **sections: Any) -> Project:
@@ -32,7 +32,7 @@ def make(root: Path, **sections: Any) -> Project:
 @pytest.fixture(scope="session")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Project:
     """Make such a project, which nobody may change."""
-    with standing_in(tmp_path_factory.mktemp("made")) as root:
+    with working_in(tmp_path_factory.mktemp("made")) as root:
         return make(root)
 
 
@@ -41,7 +41,7 @@ def recorded(made: Project, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     """Stand in a copy of it; every test leaves it as it was."""
     root = tmp_path_factory.mktemp("recorded")
     shutil.copytree(made.root, root, dirs_exist_ok=True)
-    with standing_in(root):
+    with working_in(root):
         copy = Project(root)
         copy.content = made.content
         yield copy

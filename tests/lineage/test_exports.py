@@ -51,7 +51,7 @@ def exported(project: Project, monkeypatch: pytest.MonkeyPatch) -> Callable[[str
     def export(name: str) -> bytes:
         path = Path("folder/export.json")
         path.parent.mkdir(exist_ok=True)
-        assert main(["lineage", name, str(path)]) == 0
+        assert main(["provenance", name, str(path)]) == 0
         assert [one.name for one in path.parent.iterdir()] == [path.name]
         return path.read_bytes()
 
@@ -73,8 +73,8 @@ def test_without_the_package_the_remedy_is_named(
     for module in [one for one in sys.modules if one.partition(".")[0] == name]:
         monkeypatch.setitem(sys.modules, module, None)
     monkeypatch.setitem(sys.modules, name, None)
-    assert main(["lineage", name, "export"]) == 2
-    assert capsys.readouterr().err == f"headswap lineage: {name}: not installed: pip install 'headswap[lineage]'\n"
+    assert main(["provenance", name, "export"]) == 2
+    assert capsys.readouterr().err == f"headswap provenance: {name}: not installed: pip install 'headswap[lineage]'\n"
     assert not Path("export").exists()
 
 
@@ -89,7 +89,7 @@ def test_without_the_package_the_remedy_is_named(
 def test_bad_input_is_one_line(
     project: Project, capsys: pytest.CaptureFixture[str], target: list[str], expected: str
 ) -> None:
-    assert main(["lineage", *target]) == 2
+    assert main(["provenance", *target]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert expected in line
 
@@ -114,13 +114,13 @@ def test_an_export_overwrites_nothing_of_the_project(
     subprocess.run(["git", "init", "--quiet"], check=True)
     subprocess.run(["git", "--literal-pathspecs", "add", "[a]*.md"], check=True)
     before = {path: path.read_bytes() for path in Path().iterdir() if path.is_file()}
-    assert main(["lineage", "prov", target]) == 2
+    assert main(["provenance", "prov", target]) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith(f"headswap lineage: {Path(target)}: ")
+    assert line.startswith(f"headswap provenance: {Path(target)}: ")
     assert expected in line
     assert not Path("nowhere").exists()
     assert {path: path.read_bytes() for path in Path().iterdir() if path.is_file()} == before
-    assert main(["lineage", "prov", "a.md"]) == 0
+    assert main(["provenance", "prov", "a.md"]) == 0
 
 
 class TestProv:

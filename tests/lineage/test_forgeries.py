@@ -14,6 +14,7 @@ import pytest
 from dvc.repo import Repo
 
 from pipeline.core import params, stamps
+from pipeline.core.artifacts import REPORT_PLOTS
 from pipeline.core.errors import StateError
 from pipeline.core.mismatches import Mismatch
 from pipeline.data import exclusions, manifest
@@ -130,7 +131,7 @@ def edit(path: Path, change: Callable[[Any], object]) -> None:
     path.write_text(json.dumps(content))
 
 
-@pytest.mark.parametrize("path", [schema.VERDICT, schema.SCORES, schema.PAGE, schema.PLOTS / "scores.csv"])
+@pytest.mark.parametrize("path", [schema.VERDICT, schema.SCORES, schema.PAGE, REPORT_PLOTS["scores"].at()])
 def test_recording_does_not_launder_what_compare_wrote(forged: Callable[[], Audit], path: Path) -> None:
     path.write_bytes(path.read_bytes() + b" ")
     with pytest.raises(StateError, match=f"{path}: expected sha256 .* as stamped in reports/compare.json"):

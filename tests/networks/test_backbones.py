@@ -18,8 +18,8 @@ from torch import Tensor, nn
 
 from pipeline.core import stamps
 from pipeline.core.errors import InputError
-from pipeline.core.params import BackboneEntry
-from pipeline.networks import backbones, network, runtime
+from pipeline.core.sections import BackboneEntry
+from pipeline.networks import architectures, backbones, network, runtime
 from pipeline.networks.backbones import BACKBONES
 from pipeline.networks.network import Backbone
 from tests.conftest import SIZE, Project, tiny_network
@@ -63,7 +63,7 @@ def test_the_blocks_compute_what_the_whole_network_computes(name: str) -> None:
     given = backbone.normalise(pixels)
     if name in TRANSFORM_INPUT:  # what a user of the library would feed it
         mean, std = (torch.tensor(values, dtype=torch.float64).view(3, 1, 1)
-                     for values in (backbones.IMAGENET_MEAN, backbones.IMAGENET_STD))  # fmt: skip
+                     for values in (architectures.IMAGENET_MEAN, architectures.IMAGENET_STD))  # fmt: skip
         given = (pixels / torch.tensor(255, dtype=torch.float64) - mean) / std
     with torch.inference_mode():
         expected = seen_by_the_head(model, given)
@@ -176,10 +176,10 @@ def test_the_registrys_transformers_are_not_taken_for_cnns() -> None:
 def test_normalising_is_torchvisions() -> None:
     from torchvision.transforms import v2
 
-    backbone = Backbone({"none": nn.Identity()}, backbones.IMAGENET_MEAN, backbones.IMAGENET_STD)
+    backbone = Backbone({"none": nn.Identity()}, architectures.IMAGENET_MEAN, architectures.IMAGENET_STD)
     pixels = torch.randint(0, 256, (2, 3, 8, 8), dtype=torch.uint8)
     reference = v2.Compose([v2.ToDtype(torch.float32, scale=True),
-                            v2.Normalize(backbones.IMAGENET_MEAN, backbones.IMAGENET_STD)])  # fmt: skip
+                            v2.Normalize(architectures.IMAGENET_MEAN, architectures.IMAGENET_STD)])  # fmt: skip
     torch.testing.assert_close(backbone.normalise(pixels), reference(pixels))
 
 
@@ -267,7 +267,7 @@ class TestFetching:
             BACKBONES["resnet18"],
             weights=lambda: "torch-hub:resnet18.pth",
             sha256=sha256 or stamps.sha256_file(path)[:8],
-            fetch=partial(backbones._fetch_torchvision, path.as_uri()),
+            fetch=partial(architectures._fetch_torchvision, path.as_uri()),
         )
         monkeypatch.setitem(BACKBONES, "resnet18", entry)  # type: ignore[arg-type]
         return path

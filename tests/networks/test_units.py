@@ -10,12 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.cluster.remote import ROUNDS, Elsewhere, WorkersLostError
+from pipeline.cluster.connection import WorkersLostError
+from pipeline.cluster.remote import ROUNDS, RemoteCluster
 from pipeline.core.errors import StateError
 from pipeline.core.stamps import sha256_bytes, sha256_file
 from pipeline.data import manifest
 from pipeline.embeddings import cache, upkeep
-from pipeline.embeddings.cache import EmbeddingCache, keys_of, read_shard
+from pipeline.embeddings.cache import EmbeddingCache
+from pipeline.embeddings.shards import keys_of, read_shard
 from pipeline.networks import backbones, frozen_pass, units, workers
 from pipeline.networks.frozen_pass import Item
 from pipeline.networks.workers import Job
@@ -26,7 +28,7 @@ from tests.conftest import Project
 class Here:
     """Does each unit when it is asked for, until the script says that its worker is lost."""
 
-    rounds = Elsewhere.rounds
+    rounds = RemoteCluster.rounds
 
     def __init__(self, *lost_after: int, gpus: int = 0) -> None:
         self.lost_after, self.gpus = iter(lost_after), gpus

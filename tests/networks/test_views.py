@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from pipeline.core import stamps
-from pipeline.core.params import Augment
+from pipeline.core.sections import Augment
 from pipeline.data.images import decoding
 from pipeline.data.images.decoding import Framing
 from pipeline.networks import views

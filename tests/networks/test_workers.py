@@ -17,7 +17,7 @@ from torch import nn
 from pipeline.cluster import agreement
 from pipeline.core import cost, stamps
 from pipeline.core.errors import InputError, StateError
-from pipeline.embeddings.cache import Shard, keys_of, read_shard
+from pipeline.embeddings.shards import Shard, keys_of, read_shard
 from pipeline.networks import backbones, frozen_pass, runtime, workers
 from pipeline.networks.frozen_pass import Item, TooNarrowError
 from pipeline.networks.workers import Job
@@ -220,11 +220,11 @@ class TestFolders:
         self, project: Project, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
     ) -> None:
         job, items = job_of(project), items_of(project)
-        elsewhere = tmp_path_factory.mktemp("elsewhere")
-        monkeypatch.chdir(elsewhere)
+        other = tmp_path_factory.mktemp("other")
+        monkeypatch.chdir(other)
         workers.embed(job, items)
-        assert Path.cwd() == elsewhere
-        assert not list(elsewhere.iterdir())
+        assert Path.cwd() == other
+        assert not list(other.iterdir())
         assert len(shards(job)) == 1
 
     def test_where_the_project_is_not_it_stands_in_a_scratch_folder(

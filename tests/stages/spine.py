@@ -12,7 +12,7 @@ from markupsafe import Markup
 
 from pipeline.networks import backbones
 from pipeline.report import charts, embedding_map
-from pipeline.stages import audit, compare, curve, embed, finetune, prepare, quality, survey, thumbnails, train
+from pipeline.stages import compare, curve, embed, finetune, lineage, prepare, quality, survey, thumbnails, train
 from pipeline.verdict import schema
 from tests.conftest import TINY, Project
 
@@ -24,8 +24,8 @@ def undrawn(patch: pytest.MonkeyPatch) -> None:
 
 
 @contextmanager
-def standing_in(root: Path) -> Iterator[Path]:
-    """Stand in a folder, for a whole file of tests, with the tiny backbone in the catalogue and no chart drawn."""
+def working_in(root: Path) -> Iterator[Path]:
+    """Work in a folder, for a whole file of tests, with the tiny backbone in the catalogue and no chart drawn."""
     before = Path.cwd()
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(backbones.BACKBONES, "tiny", TINY)  # type: ignore[arg-type]
@@ -51,5 +51,5 @@ def run(project: Project, **sections: Any) -> dict[str, Any]:
             finetune.main(params, backbone, plan)
     quality.main(params)
     compare.main(params)
-    audit.main(params, record=True)
+    lineage.main(params)
     return json.loads(schema.VERDICT.read_text())  # type: ignore[no-any-return]

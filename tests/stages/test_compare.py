@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from pipeline.commands import report
+from pipeline.core.artifacts import REPORT_PLOTS
 from pipeline.core.cost import Cost
 from pipeline.core.errors import InputError, StateError
 from pipeline.evaluation import runs
@@ -156,11 +157,11 @@ def test_scores_for_dvc_are_the_verdicts_and_repeat(finished: Project) -> None:
 
 def test_tables_for_dvc_hold_the_verdicts_numbers(finished: Project) -> None:
     judged = json.loads(schema.VERDICT.read_text())
-    with (schema.PLOTS / "scores.csv").open() as stream:
+    with REPORT_PLOTS["scores"].at().open() as stream:
         rows = list(csv.DictReader(stream))
     expected = [{"run": f"tiny/{one['name']}", **one["test"]["accuracy"]} for one in judged["results"]]
     assert [{**row, **{name: float(row[name]) for name in ("value", "low", "high")}} for row in rows] == expected
-    assert sorted(path.stem for path in schema.PLOTS.iterdir()) == [
+    assert sorted(path.stem for path in REPORT_PLOTS["scores"].at().parent.iterdir()) == [
         "cost",
         "differences",
         "label_efficiency",

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from pipeline.commands import export, predict, trace
+from pipeline.core.artifacts import RUN_PLOTS
 from pipeline.core.errors import CheckFailed, InputError, RefusedError, StateError
 from pipeline.core.params import Params
 from pipeline.evaluation import runs
@@ -97,7 +98,7 @@ def test_a_plan_whose_settings_are_refused_leaves_the_heads_their_verdict(projec
     content = run(project, plans={"last": {"unfreeze_from": "second", "epochs": 2, "batch_size": 999}})
     assert [one["name"] for one in content["results"]] == ["logreg"]
     assert "batch_size: got 999" in content["failed"]["tiny/last"]
-    assert sorted(path.name for path in runs.plots_folder("tiny", "last").iterdir()) == [
+    assert sorted(path.name for path in RUN_PLOTS["confusion"].at("tiny", "last").parent.iterdir()) == [
         "calibration.csv", "confusion.csv", "loss.csv", "validation.csv"
     ]  # fmt: skip
 

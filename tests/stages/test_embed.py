@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 
-from pipeline.cluster import Elsewhere
+from pipeline.cluster import RemoteCluster
 from pipeline.core import stamps
 from pipeline.core.errors import InputError, StateError
 from pipeline.data import manifest
@@ -307,7 +307,7 @@ class TestEngine:
         dealt = list[object]()
 
         class Here:
-            rounds = Elsewhere.rounds
+            rounds = RemoteCluster.rounds
 
             def slots(self, *, gpu: bool = False) -> int:
                 return 0 if gpu else 2

@@ -7,7 +7,7 @@ from pipeline.core.errors import InputError
 from pipeline.data import manifest
 from pipeline.embeddings import matrix
 from pipeline.evaluation import runs
-from pipeline.lineage.audit.forgotten import hashes
+from pipeline.lineage.audit.carriers import hashes
 from pipeline.stages import embed, prepare, train
 from tests.conftest import Project
 

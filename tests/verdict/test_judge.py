@@ -23,6 +23,7 @@ from pipeline.evaluation.transferability import Transferability
 from pipeline.verdict import judge
 from pipeline.verdict.judge import Background
 from pipeline.verdict.schema import Verdict
+from pipeline.verdict.scored import score
 from tests.conftest import Project
 
 SCORES = Transferability(20, 20, -0.4, 0.7, 0.8, 5, 0.5)
@@ -78,7 +79,7 @@ def judged(some: Sequence[Run], params: Params, group_of: Mapping[str, str] | No
     background = Background(
         {"tiny": Cost(2.0, 1.0, 100, running_seconds=1.6, running_images=80)}, {"tiny": {}}, {}, {"tiny": survey()}
     )
-    return judge.judge(judge.score(some, params, group_of or {}), background, params)
+    return judge.judge(score(some, params, group_of or {}), background, params)
 
 
 def head_and_plan(wrong_of_head: int, wrong_of_plan: int, n: int = 200) -> list[Run]:

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from pipeline.core import stamps
+from pipeline.core import artifacts, stamps
 from pipeline.core.atomic import replacing
 from pipeline.core.errors import StateError
 from pipeline.data import manifest
@@ -20,7 +20,7 @@ from pipeline.data.images import decoding
 from pipeline.data.images.decoding import BadImageError
 from pipeline.data.manifest import Manifest
 
-PATH, SPRITE, STAMP = (Path("data/thumbnails").with_suffix(suffix) for suffix in (".parquet", ".webp", ".json"))
+PATH, SPRITE, STAMP = artifacts.THUMBNAILS.at(), artifacts.SPRITE.at(), artifacts.SPRITE.stamp_at()
 LIMIT = 3000
 """Images that get a picture."""
 SIDE, CELL = 160, 80
@@ -127,9 +127,8 @@ def read() -> Thumbnails:
     sprite, content = stamps.check(SPRITE, stamp), stamps.check(PATH, stamp)
     try:
         table = pq.read_table(BytesIO(content))
-        columns, cell = stamp.facts["columns"], stamp.facts["cell"]
-        return Thumbnails(table["image_id"].to_pylist(), table["picture"].to_pylist(), sprite, columns, cell)
+        with stamps.requiring_facts(STAMP):
+            columns, cell = stamp.facts["columns"], stamp.facts["cell"]
+            return Thumbnails(table["image_id"].to_pylist(), table["picture"].to_pylist(), sprite, columns, cell)
     except (pa.ArrowException, OSError) as error:
         raise StateError(f"{PATH}: not a table of pictures; run `dvc repro --force`") from error
-    except KeyError as error:
-        raise StateError(f"{STAMP}: lacks {error}; run `dvc repro --force`") from error

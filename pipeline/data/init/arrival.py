@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from pipeline.core import stamps
 from pipeline.core.atomic import write_text
 from pipeline.core.errors import InputError
-from pipeline.core.params import ARCHIVES, Data
+from pipeline.core.sections import ARCHIVES, Data
 from pipeline.data.init import recognition
 from pipeline.data.init.recognition import Recognised
 from pipeline.data.sources import SOURCES, place_of, remotes, tables

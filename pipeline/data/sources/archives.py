@@ -15,7 +15,7 @@ from typing import IO, Any
 from zipfile import BadZipFile
 
 from pipeline.core.errors import InputError
-from pipeline.core.params import Data
+from pipeline.core.sections import Data
 from pipeline.data.sources import store
 from pipeline.data.sources.memo import mark_of
 from pipeline.data.sources.place import MOST_BYTES, Hashed, Place, blocks_of, hidden, normal, only_table, pieces

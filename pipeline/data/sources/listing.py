@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 from pipeline.core.errors import InputError, first_five, unknown
-from pipeline.core.params import Data
+from pipeline.core.sections import Data
 from pipeline.data.manifest import Record
 from pipeline.data.sources.catalogue import SOURCES
 from pipeline.data.sources.contents import read_again

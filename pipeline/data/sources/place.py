@@ -7,7 +7,7 @@ from pathlib import PurePosixPath
 from typing import IO, NamedTuple
 
 from pipeline.core.errors import InputError
-from pipeline.core.params import Data
+from pipeline.core.sections import Data
 
 MOST_BYTES = 1 << 30
 """Of one file in an archive or under a remote root: what is larger is no image."""

@@ -15,7 +15,7 @@ from urllib.parse import quote, unquote
 
 from pipeline.core.atomic import replacing
 from pipeline.core.errors import InputError, first_five, one_line
-from pipeline.core.params import Data
+from pipeline.core.sections import Data
 from pipeline.data.sources import store
 from pipeline.data.sources.memo import SETTLED_NS
 from pipeline.data.sources.place import MOST_BYTES, Hashed, Place, hidden, normal, only_table, pieces

@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from pipeline.core.atomic import remove_if_stale
-from pipeline.core.params import STORE
+from pipeline.core.sections import STORE
 from pipeline.data.manifest import stored_path
 
 

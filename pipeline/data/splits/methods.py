@@ -5,7 +5,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from pipeline.core.errors import InputError, first_five, unknown
-from pipeline.core.params import Split
+from pipeline.core.sections import Split
 from pipeline.data.manifest import SPLITS, Manifest, Record
 
 Deal = Callable[[Sequence[Record], Sequence[str], Split, int], list[str]]

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.core.params import Curve
+from pipeline.core.sections import Curve
 from pipeline.data.splits.methods import position
 
 Ints = npt.NDArray[np.integer[Any]]

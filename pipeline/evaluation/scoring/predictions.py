@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.core import stamps
+from pipeline.core import artifacts, stamps
 from pipeline.core.atomic import replacing
 from pipeline.core.errors import StateError
 from pipeline.evaluation.scoring.ranks import Ranked
@@ -132,9 +132,8 @@ class Predictions:
         return np.asarray(self.decision() == self.truth())
 
 
-def path_of(backbone: str, run: str) -> Path:
-    """Return where the predictions of a head or plan lie."""
-    return Path("predictions") / backbone / f"{run}.parquet"
+path_of = artifacts.PREDICTIONS.at
+"""Of a backbone's head or plan."""
 
 
 def write(path: Path, predictions: Predictions) -> None:

@@ -19,7 +19,7 @@ from pipeline.embeddings import matrix, skipped
 from pipeline.evaluation import runs
 from pipeline.evaluation.scoring import predictions
 from pipeline.lineage import chain
-from pipeline.lineage.audit import cached, contents, forgotten, locked, repository, rows, strays, vouching
+from pipeline.lineage.audit import cached, contents, forgotten, locked, repository, rows, unrecorded, vouching
 from pipeline.lineage.audit.contents import MISSING, Contents, Promise
 from pipeline.lineage.audit.recompute import Recomputed, recompute
 from pipeline.lineage.audit.repository import Repository
@@ -222,10 +222,8 @@ def _structure(params: Params, table: Manifest | None, done: Audit) -> list[Mism
     for backbone in params.run.backbones:
         files = [matrix.matrix_path(backbone), matrix.stamp_path(backbone), skipped.path_of(backbone)]
         checks.append((files, partial(rows.embeddings, params, table, backbone)))
-    failed = rows.failed(params)
-    for backbone, name in params.runs():
-        if (backbone, name) in failed:
-            continue
+    failed = runs.failed(params.runs(), missing_ok=True)
+    for backbone, name in (run for run in params.runs() if run not in failed):
         files = [
             runs.stamp_path(backbone, name),
             skipped.path_of(backbone),
@@ -258,8 +256,8 @@ def _recompute(params: Params, number: int, done: Audit) -> None:
 
 
 def _extra_files(params: Params, known: Iterable[str], done: Audit) -> None:
-    done.found(strays.shadowing())
-    findings, left = strays.find(params, {*known, LINEAGE.as_posix()})
+    done.found(unrecorded.shadowing())
+    findings, left = unrecorded.find(params, {*known, LINEAGE.as_posix()})
     done.found(findings)
     if left:
         done.notes.append(f"{len(left)} files of runs no longer listed, such as {left[0]}")

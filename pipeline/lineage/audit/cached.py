@@ -13,9 +13,10 @@ from pipeline.core.mismatches import Mismatch
 from pipeline.core.params import Params
 from pipeline.data.manifest import Manifest
 from pipeline.embeddings import matrix
-from pipeline.embeddings.cache import EmbeddingCache, Keys, keys_of, read_shard
+from pipeline.embeddings.cache import EmbeddingCache
 from pipeline.embeddings.hdf5 import Floats
 from pipeline.embeddings.matrix import Embeddings
+from pipeline.embeddings.shards import Keys, keys_of, read_shard
 
 ROUNDED = 4
 """Of the storage type's spacing: how far rows of one recipe lie apart that another runtime or machine computed."""

@@ -1,114 +1,160 @@
-"""All that still carries some images, for a person to read: files, models, reports, and objects in DVC's cache.
+"""What may hold an image's data: raw files, what stages made of them, caches, checkpoints and objects in DVC's cache.
 
-Scores and plots are sums over many images and carry none of them.
+`forget` names what still carries some images for a person to read; `forgotten` proves that nothing does.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
-from pipeline.core import locks, stamps
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.core import artifacts, locks, stamps
+from pipeline.core.artifacts import Artifact
 from pipeline.core.errors import StateError
-from pipeline.core.params import Data, Params
-from pipeline.data import manifest
+from pipeline.core.locks import Lock
+from pipeline.core.params import PARAMS, Params
+from pipeline.core.sections import Data, Embed
+from pipeline.core.stamps import Stamp
+from pipeline.data import sources
 from pipeline.data.images import thumbnails
 from pipeline.data.manifest import MANIFEST, Manifest
+from pipeline.embeddings import skipped
 from pipeline.evaluation import runs, surveys
-from pipeline.lineage.audit import forgotten, objects
-from pipeline.quality import files
-from pipeline.verdict import schema
+from pipeline.lineage.audit import objects
+from pipeline.quality import signatures
 
 Carrier = tuple[str, str]
 """Where, and how it carries the images."""
 
 OLDER = f"not known: made from an older {MANIFEST}, or altered"
-_TABLES: tuple[tuple[str, str, Callable[[str], Sequence[str]]], ...] = (
-    ("data/thumbnails.json", "a small picture of it", lambda _: thumbnails.read().image_id),
-    ("survey/*.json", "its place on the map", lambda name: surveys.read(name).image_id),
-    ("curves/*.json", "models trained on it, or decisions on it", lambda _: manifest.read().image_id),
-)
-"""Stamps of what stages make, how it carries an image, and which images it carries."""
-_REPORTS = (files.FINDINGS, files.LIST, schema.VERDICT, schema.PAGE)
+USUAL_CACHE: Path = Embed.model_fields["cache"].default
+APART = (artifacts.MANIFEST, artifacts.EMBEDDINGS)
+"""Which say themselves which images they hold."""
+_LISTED: Mapping[Artifact, Callable[..., Iterable[str]]] = {
+    artifacts.THUMBNAILS: lambda: thumbnails.read().image_id,
+    artifacts.SPRITE: lambda: thumbnails.read().image_id,
+    artifacts.SKIPPED: skipped.read,
+    artifacts.PREDICTIONS: lambda backbone, name: runs.read(backbone, name).predictions.image_id,
+    artifacts.SURVEY: lambda backbone: surveys.read(backbone).image_id,
+}
+"""Which images of its manifest an artifact holds, if not any."""
+
+
+def raw_files(data: Data, gone: set[str], hashed: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    """Yield path and sha256 of the files in the data folder, or in the archive, that have an image's bytes."""
+    if data.is_archive:
+        yield from sources.carried(data, data.path, gone).items() if data.path.exists() else ()
+        return
+    files = sorted(path for path in data.path.rglob("*") if path.is_file())
+    with ThreadPoolExecutor() as pool:  # hashlib releases the interpreter's lock
+        found = pool.map(lambda path: hashed.get(path.as_posix()) or _hash(path), files)
+        yield from ((path.as_posix(), sha) for path, sha in zip(files, found, strict=True) if sha in gone)
+
+
+def _hash(path: Path) -> str:
+    try:
+        return stamps.sha256_file(path)
+    except StateError:  # gone meanwhile, or not to be read
+        return ""
+
+
+def hashes(sha256: Sequence[str]) -> npt.NDArray[np.uint8]:
+    """Return hexadecimal hashes as the cache and the matrices hold them: (n, 32)."""
+    return np.frombuffer(b"".join(map(bytes.fromhex, sha256)), np.uint8).reshape(-1, 32)
+
+
+def caches(params: Params) -> list[Path]:
+    """Return today's cache folder, and all that are there of those that some dvc.lock names or leaves to be the usual.
+
+    Rows stay in an earlier folder when params.yaml comes to name another.
+    """
+    earlier = {USUAL_CACHE, signatures.CACHE}.union(*(_caches_of(lock) for _, lock in locks.history() if lock))
+    found = {params.embed.cache.resolve(): params.embed.cache}
+    for folder in sorted(earlier):
+        if os.path.isdir(folder):  # noqa: PTH112  # where this user may not look, as on another machine, it is not
+            found.setdefault(folder.resolve(), folder)
+    return list(found.values())
+
+
+def _caches_of(lock: Lock) -> Iterator[Path]:
+    for name, stage in lock.items():
+        settings = stage.params.get(PARAMS.as_posix(), {}).get("embed")
+        if name.partition("@")[0] == "embed" and isinstance(settings, dict):
+            yield Path(str(settings.get("cache", USUAL_CACHE)))
+
+
+def checkpoints() -> list[Path]:
+    """Return the folder of every training that is kept; it changes whenever a file in it is written anew."""
+    return sorted(path for path in runs.CHECKPOINTS.glob("*") if path.is_dir() and not path.is_symlink())
 
 
 @dataclass(frozen=True)
-class _Images:
-    """What the manifest says of the images."""
+class Made:
+    """What a stage made of images, be its run still listed in params or not."""
 
-    ids: frozenset[str]
-    splits: frozenset[str]
-    manifest_sha256: str | None
-    """None without a manifest."""
+    artifact: Artifact
+    names: tuple[str, ...]
+    """Backbone and run."""
+    stamped: Path
+    stamp: Stamp | StateError
+    """Or why there is none to read."""
+
+
+def made() -> Iterator[Made]:
+    """Yield all that carries images and whose stamp says from which manifest it was made."""
+    for one in artifacts.ALL:
+        for path, names in one.stamps_here().items() if one.carries and one not in APART else ():
+            try:
+                yield Made(one, names, path, stamps.read(path))
+            except StateError as error:
+                yield Made(one, names, path, error)
+
+
+# --- For a person to read -----------------------------------------------------------------------------------------
 
 
 def find(params: Params, table: Manifest | None, gone: Sequence[str]) -> Iterator[Carrier]:
     """Yield what carries the images, by sha256: raw files, then what was made of them, then DVC's objects."""
     where = ", in an archive" if params.data.is_archive else ""
-    for path, _ in forgotten.raw_files(params.data, set(gone), {}):
-        yield path, f"the image itself{where}: yours to delete"
-    images = _images(table, set(gone))
-    for image_id in sorted(images.ids) if params.data.remote else ():
+    for file, _ in raw_files(params.data, set(gone), {}):
+        yield file, f"the image itself{where}: yours to delete"
+    rows = zip(table.image_id, table.split, table.sha256, strict=True) if table is not None else ()
+    split_of = {image_id: split for image_id, split, sha256 in rows if sha256 in gone}
+    for image_id in sorted(split_of) if params.data.remote else ():
         yield f"{params.data.remote}/{image_id}", "the image itself: yours to delete"
-    if images.ids:
-        yield str(MANIFEST), "its row"
-    yield from _tables(images)
-    yield from _models(images)
-    if images.ids:
-        yield from ((str(path), "made of it among others") for path in _REPORTS if path.exists())
+    if split_of:
+        yield str(MANIFEST), artifacts.MANIFEST.carries
+    manifest_sha256 = stamps.sha256_file(MANIFEST) if table is not None else None
+    for one in made():
+        held, path = _held(one, split_of, manifest_sha256), one.artifact.at(*one.names)
+        if path.exists() and (held is None or not split_of.keys().isdisjoint(held)):
+            yield str(path), OLDER if held is None else _how(one.artifact, split_of)
     yield from _objects(params.data, gone)
 
 
-def _images(table: Manifest | None, gone: set[str]) -> _Images:
-    if table is None:
-        return _Images(frozenset(), frozenset(), None)
-    rows = [row for row, sha256 in enumerate(table.sha256) if sha256 in gone]
-    ids, splits = (frozenset(column[row] for row in rows) for column in (table.image_id, table.split))
-    return _Images(ids, splits, stamps.sha256_file(MANIFEST))
-
-
-def _tables(images: _Images) -> Iterator[Carrier]:
-    """Yield thumbnails, surveys and curves that were made of the images."""
-    for pattern, how, image_ids in _TABLES:
-        for stamp in sorted(Path().glob(pattern)):
-            made = _made(images, stamp, partial(image_ids, stamp.stem))
-            if made is None or made & images.ids:
-                yield str(stamp.with_suffix(".parquet")), how if made else OLDER
-
-
-def _models(images: _Images) -> Iterator[Carrier]:
-    """Yield the models that learned from the images or were chosen by them, and predictions of them."""
-    for stamp in sorted(Path("models").glob("*/*/run.json")):
-        backbone, name = stamp.parts[1:3]
-        if _failed(backbone, name):
-            continue
-        predicted = _made(images, stamp, lambda: runs.read(backbone, name).predictions.image_id)  # noqa: B023
-        if predicted is None:
-            yield str(stamp.parent), OLDER
-        elif "train" in images.splits:
-            yield str(stamp.parent), "a model trained on it"
-        elif "val" in images.splits:
-            yield str(stamp.parent), "a model chosen by what it decided on it"
-        if predicted and predicted & images.ids:
-            yield f"predictions/{backbone}/{name}.parquet", "a prediction of it"
-
-
-def _failed(backbone: str, name: str) -> bool:
-    """Return whether a run failed, so that it carries nothing."""
-    try:
-        return bool(runs.failed([(backbone, name)]))
-    except StateError:
-        return False
-
-
-def _made(images: _Images, stamp: Path, image_ids: Callable[[], Sequence[str]]) -> set[str] | None:
+def _held(one: Made, split_of: Mapping[str, str], manifest_sha256: str | None) -> Iterable[str] | None:
     """Return the images in what was made from today's manifest; None for what was not, or cannot be read."""
+    if isinstance(one.stamp, StateError):
+        return None
+    if one.artifact.role == "run" and "failed" in one.stamp.facts:
+        return ()
+    if one.stamp.inputs.get(MANIFEST.as_posix()) != manifest_sha256:
+        return None
+    if one.artifact is artifacts.MODEL:
+        return [image_id for image_id, split in split_of.items() if split != "test"]
     try:
-        if stamps.read(stamp).inputs.get(MANIFEST.as_posix()) != images.manifest_sha256:
-            return None
-        return set(image_ids())
+        return _LISTED[one.artifact](*one.names) if one.artifact in _LISTED else split_of
     except StateError:
         return None
+
+
+def _how(artifact: Artifact, split_of: Mapping[str, str]) -> str:
+    chosen = artifact is artifacts.MODEL and "train" not in split_of.values()
+    return "a model chosen by what it decided on it" if chosen else artifact.carries
 
 
 def _objects(data: Data, gone: Sequence[str]) -> Iterator[Carrier]:

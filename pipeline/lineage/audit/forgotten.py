@@ -1,35 +1,29 @@
 """The proof that nothing carries a forgotten image any more: not a row, not a model, not an object in DVC's cache."""
 
-import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.core import locks, stamps
+from pipeline.core import artifacts, stamps
 from pipeline.core.atomic import still_there
 from pipeline.core.errors import StateError
-from pipeline.core.locks import Lock, shown
+from pipeline.core.locks import shown
 from pipeline.core.mismatches import Mismatch
-from pipeline.core.params import PARAMS, STORE, Data, Embed, Params
-from pipeline.data import exclusions, manifest, sources
+from pipeline.core.params import Params
+from pipeline.core.sections import STORE, Data
+from pipeline.data import exclusions, manifest
 from pipeline.data.manifest import MANIFEST
 from pipeline.data.sources import memo, store
 from pipeline.embeddings import indexes, matrix, upkeep
-from pipeline.embeddings.cache import sha256_of
-from pipeline.evaluation import runs
-from pipeline.lineage.audit import objects
-from pipeline.quality import signatures
+from pipeline.embeddings.shards import sha256_of
+from pipeline.lineage.audit import carriers, objects
 
-USUAL_CACHE: Path = Embed.model_fields["cache"].default
 NOTHING = "nothing of a forgotten image"
 SHARED = "run `dvc gc --workspace --projects ...` with all projects that share this cache, or ask them"
 """Without its last option it takes what only the others need."""
-STAMPS = ("models/*/*/run.json", "curves/*.json", "survey/*.json", "data/thumbnails.json", "reports/quality-stamp.json")
-"""Of what stages make from the images' manifest, whether or not it is still listed in params."""
 
 
 def find(params: Params, hashed: Mapping[str, str] | None = None) -> list[Mismatch]:
@@ -47,13 +41,13 @@ def find(params: Params, hashed: Mapping[str, str] | None = None) -> list[Mismat
     gone = exclusions.forgotten()
     if not gone:
         return []
-    images = hashes(gone)
+    images = carriers.hashes(gone)
     checks: list[Callable[[], Iterator[Mismatch]]] = [
         partial(_raw, params.data, set(gone), hashed or {}),
         partial(_stored, set(gone)),
         partial(_listed, set(gone)),
         partial(_matrices, images),
-        *(partial(_shards, root, images) for root in caches(params)),
+        *(partial(_shards, root, images) for root in carriers.caches(params)),
         _made_before,
         _old_checkpoints,
         partial(_objects, params.data, set(gone)),
@@ -61,57 +55,9 @@ def find(params: Params, hashed: Mapping[str, str] | None = None) -> list[Mismat
     return sorted({finding for check in checks for finding in check()})
 
 
-def hashes(sha256: Sequence[str]) -> npt.NDArray[np.uint8]:
-    """Return hexadecimal hashes as the cache and the matrices hold them: (n, 32)."""
-    return np.frombuffer(b"".join(map(bytes.fromhex, sha256)), np.uint8).reshape(-1, 32)
-
-
-def caches(params: Params) -> list[Path]:
-    """Return today's cache folder, and all that are there of those that some dvc.lock names or leaves to be the usual.
-
-    Rows stay in an earlier folder when params.yaml comes to name another.
-    """
-    earlier = {USUAL_CACHE, signatures.CACHE}.union(*(_caches_of(lock) for _, lock in locks.history() if lock))
-    found = {params.embed.cache.resolve(): params.embed.cache}
-    for folder in sorted(earlier):
-        if os.path.isdir(folder):  # noqa: PTH112  # where this user may not look, as on another machine, it is not
-            found.setdefault(folder.resolve(), folder)
-    return list(found.values())
-
-
-def _caches_of(lock: Lock) -> Iterator[Path]:
-    for name, stage in lock.items():
-        settings = stage.params.get(PARAMS.as_posix(), {}).get("embed")
-        if name.partition("@")[0] == "embed" and isinstance(settings, dict):
-            yield Path(str(settings.get("cache", USUAL_CACHE)))
-
-
-def checkpoints() -> list[Path]:
-    """Return the folder of every training that is kept; it changes whenever a file in it is written anew."""
-    return sorted(path for path in runs.CHECKPOINTS.glob("*") if path.is_dir() and not path.is_symlink())
-
-
-def raw_files(data: Data, gone: set[str], hashed: Mapping[str, str]) -> Iterator[tuple[str, str]]:
-    """Yield path and sha256 of the files in the data folder, or in the archive, that have an image's bytes."""
-    if data.is_archive:
-        yield from sources.carried(data, data.path, gone).items() if data.path.exists() else ()
-        return
-    files = sorted(path for path in data.path.rglob("*") if path.is_file())
-    with ThreadPoolExecutor() as pool:  # hashlib releases the interpreter's lock
-        found = pool.map(lambda path: hashed.get(path.as_posix()) or _hash(path), files)
-        yield from ((path.as_posix(), sha) for path, sha in zip(files, found, strict=True) if sha in gone)
-
-
-def _hash(path: Path) -> str:
-    try:
-        return stamps.sha256_file(path)
-    except StateError:  # gone meanwhile, or not to be read
-        return ""
-
-
 def _raw(data: Data, gone: set[str], hashed: Mapping[str, str]) -> Iterator[Mismatch]:
     remedy = "make the archive anew without it" if data.is_archive else "delete the file"
-    for path, sha256 in raw_files(data, gone, hashed):
+    for path, sha256 in carriers.raw_files(data, gone, hashed):
         yield Mismatch(path, NOTHING, f"all its bytes (sha256 {sha256[:10]}...); {remedy}")
 
 
@@ -136,7 +82,7 @@ def _listed(gone: set[str]) -> Iterator[Mismatch]:
 
 
 def _matrices(images: npt.NDArray[np.uint8]) -> Iterator[Mismatch]:
-    for path in sorted(matrix.matrix_path("x").parent.glob("*.h5")):
+    for path in artifacts.EMBEDDINGS.here():
         try:
             held = matrix.comparable(matrix.read(path.stem).sha256)
         except StateError as error:
@@ -173,21 +119,17 @@ def _made_before() -> Iterator[Mismatch]:
     if not MANIFEST.exists():
         return
     now = stamps.sha256_file(MANIFEST)
-    for path in sorted(path for pattern in STAMPS for path in Path().glob(pattern)):
-        try:
-            made_from = stamps.read(path).inputs.get(MANIFEST.as_posix())
-        except StateError as error:
-            yield _unreadable(path, error)
-        else:
-            if made_from != now:
-                yield Mismatch(
-                    path.as_posix(), NOTHING, f"made from an older {MANIFEST}; run `dvc repro`, or delete it"
-                )
+    for one in carriers.made():
+        if isinstance(one.stamp, StateError):
+            yield _unreadable(one.stamped, one.stamp)
+        elif one.stamp.inputs.get(MANIFEST.as_posix()) != now:
+            found = f"made from an older {MANIFEST}; run `dvc repro`, or delete it"
+            yield Mismatch(one.stamped.as_posix(), NOTHING, found)
 
 
 def _old_checkpoints() -> Iterator[Mismatch]:
     """Yield the states of trainings that began before the manifest was written."""
-    for folder in checkpoints() if MANIFEST.exists() else ():
+    for folder in carriers.checkpoints() if MANIFEST.exists() else ():
         times = [looks.st_mtime for _, looks in still_there(folder.glob("*"))]
         if times and min(times) < MANIFEST.stat().st_mtime:
             yield Mismatch(folder.as_posix(), NOTHING, f"a training older than {MANIFEST}; delete it")

@@ -11,7 +11,7 @@ from pipeline.core.errors import StateError
 from pipeline.core.locks import FOLDER_SUFFIX, LOCK, Entry, Lock, Locked, load_yaml
 from pipeline.core.mismatches import Mismatch
 from pipeline.core.params import PARAMS
-from pipeline.core.processes import STAGES
+from pipeline.core.verbs import STAGES
 from pipeline.lineage.audit import objects
 from pipeline.lineage.audit.contents import MISSING, Contents, Promise
 from pipeline.lineage.audit.repository import Asked, Repository

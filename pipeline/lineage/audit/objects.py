@@ -14,16 +14,16 @@ from typing import Any
 from pipeline.core import locks, stamps
 from pipeline.core.errors import InputError, StateError
 from pipeline.core.locks import FOLDER_SUFFIX, Locked
-from pipeline.core.params import Data
+from pipeline.core.sections import Data
 from pipeline.data import sources
 from pipeline.data.manifest import MANIFEST, columns_of
 
 
-class Standing(Enum):
-    """What is known of an output: made from a manifest that lists an image, or from one that does not, or neither."""
+class Presence(Enum):
+    """Whether an output was made from a manifest that lists an image, as far as is known."""
 
-    CARRIES = "carries"
-    FREE = "free"
+    PRESENT = "present"
+    ABSENT = "absent"
     UNKNOWN = "not known"
 
 
@@ -59,48 +59,48 @@ def outputs(images: Collection[str]) -> Outputs:
         StateError: if the working tree's lock is not what DVC writes.
 
     """
-    found, standing_of, seen = Outputs(), dict[str, Standing](), set[tuple[Standing, str, str]]()
+    found, presence_by_md5, seen = Outputs(), dict[str, Presence](), set[tuple[Presence, str, str]]()
     for where, lock in locks.history():
         if lock is None:
             found.unreadable.append(where)
             continue
         for stage in lock.values():
-            standing = _standing(stage, images, standing_of)
+            presence = _presence(stage, images, presence_by_md5)
             for out in stage.outs.values():
-                if (standing, out.path, out.md5) not in seen:
-                    seen.add((standing, out.path, out.md5))
-                    _sort_in(found, standing, Output(where, out.path, tuple(of(out.md5))))
+                if (presence, out.path, out.md5) not in seen:
+                    seen.add((presence, out.path, out.md5))
+                    _sort_in(found, presence, Output(where, out.path, tuple(of(out.md5))))
     found.carrying = list(_without(found.carrying, found.free))
     found.unknown = list(_without(found.unknown, found.free | {md5 for one in found.carrying for md5 in one.objects}))
     return found
 
 
-def _standing(stage: Locked, images: Collection[str], known: dict[str, Standing]) -> Standing:
+def _presence(stage: Locked, images: Collection[str], known: dict[str, Presence]) -> Presence:
     entry = stage.outs.get(MANIFEST.as_posix()) or stage.deps.get(MANIFEST.as_posix())
     if entry is None:
-        return Standing.UNKNOWN
+        return Presence.UNKNOWN
     if entry.md5 not in known:
         known[entry.md5] = _of_manifest(entry.md5, images)
     return known[entry.md5]
 
 
-def _of_manifest(md5: str, images: Collection[str]) -> Standing:
+def _of_manifest(md5: str, images: Collection[str]) -> Presence:
     """Look the images up in a manifest; one that is gone, altered or no table says nothing."""
     try:
         content = locks.read_object(md5)
         if content is None:
-            return Standing.UNKNOWN
+            return Presence.UNKNOWN
         (listed,) = columns_of(content, ["sha256"])
     except StateError:
-        return Standing.UNKNOWN
-    return Standing.FREE if set(images).isdisjoint(listed) else Standing.CARRIES
+        return Presence.UNKNOWN
+    return Presence.ABSENT if set(images).isdisjoint(listed) else Presence.PRESENT
 
 
-def _sort_in(found: Outputs, standing: Standing, output: Output) -> None:
-    if standing is Standing.FREE:
+def _sort_in(found: Outputs, presence: Presence, output: Output) -> None:
+    if presence is Presence.ABSENT:
         found.free.update(output.objects)
     else:
-        (found.carrying if standing is Standing.CARRIES else found.unknown).append(output)
+        (found.carrying if presence is Presence.PRESENT else found.unknown).append(output)
 
 
 def _without(listed: list[Output], free: set[str]) -> Iterator[Output]:

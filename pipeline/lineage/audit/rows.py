@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.core import stamps
-from pipeline.core.errors import PipelineError, StateError
+from pipeline.core.errors import PipelineError
 from pipeline.core.mismatches import Mismatch
 from pipeline.core.params import Params
 from pipeline.data import exclusions, manifest, sources
@@ -159,25 +159,13 @@ def scores(params: Params) -> Iterator[Mismatch]:
     metric, judged = content["metric"], schema.scores(content)
     yield from checked(partial(_unlike_verdict, judged), schema.SCORES.as_posix())
     reported = judged["test"]
-    for backbone, name in params.runs():
-        if (backbone, name) in failed(params):
-            continue
+    failed = runs.failed(params.runs(), missing_ok=True)
+    for backbone, name in (run for run in params.runs() if run not in failed):
         found = runs.read(backbone, name)
         value = _test_score(found, params, metric)
         if not np.isclose(reported.get(found.id, np.nan), value, rtol=CLOSE, atol=CLOSE):
             expected = f"{value}, from the predictions"
             yield Mismatch(schema.VERDICT.as_posix(), expected, str(reported.get(found.id)), f"test of {found.id}")
-
-
-def failed(params: Params) -> set[tuple[str, str]]:
-    """Return the runs, by backbone and name, whose stamps say that they failed."""
-    found = set[tuple[str, str]]()
-    for run in params.runs():
-        try:
-            found.update(runs.failed([run]))
-        except StateError:
-            continue  # its own promise is broken, and says so
-    return found
 
 
 def _unlike_verdict(judged: Mapping[str, Mapping[str, Any]]) -> Iterator[Mismatch]:

@@ -3,16 +3,17 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from pipeline.core import environment, git, stamps
+from pipeline.core import artifacts, environment, git, stamps
 from pipeline.core.errors import StateError
 from pipeline.core.locks import LOCK
-from pipeline.core.params import STORE, Params
+from pipeline.core.params import Params
+from pipeline.core.sections import STORE
 from pipeline.embeddings import matrix
 from pipeline.evaluation import runs
 
 DIGITS = 64
 """Of a whole sha256."""
-KEPT_BY_GIT = (*environment.CODE, LOCK.as_posix(), "metrics", "reports")
+KEPT_BY_GIT = (*environment.CODE, LOCK.as_posix(), *artifacts.IN_GIT)
 
 
 def notes(params: Params) -> Iterator[str]:
@@ -50,11 +51,8 @@ def _weights(params: Params) -> Iterator[str]:
 
 
 def _failed(params: Params) -> Iterator[str]:
-    for run in params.runs():
-        try:
-            yield from (f"{'/'.join(run)} failed, and made nothing: {reason}" for reason in runs.failed([run]).values())
-        except StateError:
-            continue  # its own promise is broken, and says so
+    for run, reason in runs.failed(params.runs(), missing_ok=True).items():
+        yield f"{'/'.join(run)} failed, and made nothing: {reason}"
 
 
 def _runs(params: Params) -> Iterator[str]:

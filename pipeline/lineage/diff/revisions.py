@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from pipeline.core import git, locks, stamps
+from pipeline.core import artifacts, git, locks, stamps
 from pipeline.core.errors import InputError, StateError
 from pipeline.core.locks import Entry, Lock, Locked
 from pipeline.data import manifest
@@ -17,8 +17,6 @@ from pipeline.evaluation import runs
 from pipeline.verdict import schema
 
 PARAMS = "params.yaml"
-OF_RUNS = ("train@", "finetune@")
-"""What the names of stages that make a run begin with."""
 FACTS = ("recipe", "augmented_recipe", "skipped", "made_with")
 """Of a stamp, those that are mappings and are looked into."""
 _WORKING_TREE = "the working tree"
@@ -53,9 +51,8 @@ class Revision:
         """<backbone>/<name> of every run -> its stage; without those that the lock still has, and nobody asks for."""
         found = dict[str, str]()
         for stage, locked in self.lock.items():
-            if stage.startswith(OF_RUNS):
-                models = [Path(path) for path in locked.outs if path.startswith("models/")]
-                found |= {f"{path.parent.name}/{path.name}": stage for path in models}
+            models = [Path(path) for path in locked.outs if artifacts.MODEL.is_at(path)]
+            found |= {f"{path.parent.name}/{path.name}": stage for path in models}
         if "compare" not in self.lock:
             return found
         asked = flat_params(self.lock["compare"])

@@ -2,24 +2,21 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
-from pipeline.core import stamps
+from pipeline.core import artifacts, stamps
 from pipeline.core.errors import StateError
 from pipeline.core.params import Params
 from pipeline.core.stamps import Stamp
 from pipeline.data import manifest
 from pipeline.data.manifest import Manifest
-from pipeline.embeddings import matrix, skipped
+from pipeline.embeddings import skipped
 from pipeline.evaluation import runs
 from pipeline.evaluation.runs import Run
 from pipeline.lineage import chain
 from pipeline.lineage.chain import Node
 from pipeline.verdict import schema
-
-_OF_RUNS = ("models", "metrics", "predictions", "plots")
-"""Folders with a folder for each backbone, and in that a file or folder for each run."""
 
 
 @dataclass(frozen=True)
@@ -66,11 +63,9 @@ class Recorded:
 
     def run_of_file(self, name: str) -> tuple[str, str] | None:
         """Return backbone and name of the listed run that a path belongs to: its folder, or a file that it left."""
-        parts = PurePosixPath(name).parts
-        if len(parts) < 3 or parts[0] not in _OF_RUNS:
-            return None
-        run = parts[1], PurePosixPath(parts[2]).stem
-        if run not in self.params.runs():
+        names = artifacts.named(name)
+        run = next((one for one in self.params.runs() if one == names), None)
+        if run is None:
             return None
         path = runs.stamp_path(*run)
         return run if Path(name) in (path, path.parent) or name in self.stamp(path).outputs else None
@@ -98,16 +93,13 @@ class Recorded:
 
 def list_of(name: str) -> str | None:
     """Return the backbone whose skipped images an input lists; None if it is another file."""
-    backbone = PurePosixPath(name).name.partition(".")[0]
-    return backbone if name == skipped.path_of(backbone).as_posix() else None
+    return artifacts.named(name)[0] if artifacts.SKIPPED.is_at(name) else None
 
 
 def maker_of(name: str) -> Path | None:
     """Return the stamp that holds an input's hash; None for weights, and for the list of skipped images."""
-    if name == manifest.MANIFEST.as_posix():
-        return manifest.STAMP
-    backbone = PurePosixPath(name).stem
-    return matrix.stamp_path(backbone) if name == matrix.matrix_path(backbone).as_posix() else None
+    made = next((one for one in (artifacts.MANIFEST, artifacts.EMBEDDINGS) if one.is_at(name)), None)
+    return made.stamp_at(*artifacts.named(name)) if made else None
 
 
 def unaltered(locator: str, expected: str, said: str) -> str:

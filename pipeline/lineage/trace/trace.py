@@ -71,9 +71,8 @@ class _Trace:
             return self._of_part(self.recorded.run(*run), right)
         if told := _excluded(what):
             raise InputError(told)
-        for one in runs.finished():
-            if left.removeprefix(f"{runs.MODELS}/") in (one, one.partition("/")[2]):
-                raise InputError(f"WHAT: {runs.unlisted(self.recorded.params, *one.split('/'))}")
+        if one := runs.called(left, runs.finished(), "WHAT"):
+            raise InputError(f"WHAT: {runs.unlisted(self.recorded.params, *one.split('/'))}")
         things = ["/".join(run) for run in self.recorded.params.runs()]
         raise InputError(unknown("WHAT", what, [*things, *self.recorded.nodes, *self.table.image_id]))
 
@@ -92,12 +91,9 @@ class _Trace:
 
     def _run(self, name: str) -> tuple[str, str] | None:
         """Return the run of a name or path; InputError for the name of several."""
-        listed = list(self.recorded.params.runs())
-        meant = [run for run in listed if name in ("/".join(run), run[1])]
-        if len(meant) > 1:
-            several = ", ".join("/".join(run) for run in meant)
-            raise InputError(f"WHAT: got {name!r}, which is on several backbones; expected one of: {several}")
-        return meant[0] if meant else self.recorded.run_of_file(name)
+        listed = {"/".join(run): run for run in self.recorded.params.runs()}
+        meant = runs.called(name, listed, "WHAT")
+        return listed[meant] if meant else self.recorded.run_of_file(name)
 
     def _of_images(self, rows: Sequence[int]) -> Branch:
         branches = [Branch(f"image {self.table.image_id[row]}", self.uses.of_image(row)) for row in rows]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.core.params import Columns, Data
+from pipeline.core.sections import Columns, Data
 from pipeline.data.manifest import Record
 from pipeline.data.sources import listed, place_of
 

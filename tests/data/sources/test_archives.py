@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from pipeline.core.errors import InputError
-from pipeline.core.params import STORE, Data
+from pipeline.core.sections import STORE, Data
 from pipeline.data import manifest, sources
 from pipeline.data.sources import archives, memo, store
 from pipeline.data.sources.place import Place

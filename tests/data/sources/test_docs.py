@@ -3,7 +3,7 @@
 import inspect
 import re
 
-from pipeline.core.params import ARCHIVES
+from pipeline.core.sections import ARCHIVES
 from pipeline.data.sources import SOURCES, catalogue
 from tests.conftest import REPOSITORY
 

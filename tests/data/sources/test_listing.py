@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.core.errors import InputError
-from pipeline.core.params import Columns
+from pipeline.core.sections import Columns
 from tests.data.sources.conftest import records_of
 
 

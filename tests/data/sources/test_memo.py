@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.core.params import Data
+from pipeline.core.sections import Data
 from pipeline.data import sources
 from pipeline.data.sources import contents, folders, memo
 from tests.data.sources.conftest import CATS_AND_DOGS

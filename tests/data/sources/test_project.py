@@ -12,7 +12,8 @@ import pytest
 from pipeline.cli import main
 from pipeline.core import locks
 from pipeline.core.errors import StateError
-from pipeline.core.params import STORE, Params, load
+from pipeline.core.params import Params, load
+from pipeline.core.sections import STORE
 from pipeline.data import exclusions, manifest
 from pipeline.data.sources import memo, store
 from pipeline.lineage.audit.audit import audit
@@ -20,7 +21,7 @@ from pipeline.networks import backbones
 from pipeline.stages import prepare
 from tests.conftest import TINY, lay_out
 from tests.data.sources.conftest import pack
-from tests.stages.spine import run, standing_in
+from tests.stages.spine import run, working_in
 
 ARCHIVE, IMAGE = Path("data/raw/photos.tar.gz"), "blue/01.png"
 CONTENT: dict[str, bytes] = {}
@@ -35,7 +36,7 @@ def of(kind: str) -> dict[str, Any]:
 @pytest.fixture(scope="module", params=["archive", "remote"])
 def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
     """Make a project that has run, once."""
-    with standing_in(tmp_path_factory.mktemp("made")) as root:
+    with working_in(tmp_path_factory.mktemp("made")) as root:
         project = lay_out(root, 8)
         CONTENT.update({str(path.relative_to(root / "data/raw")): path.read_bytes() for path in project.images})
         shutil.rmtree("data/raw")

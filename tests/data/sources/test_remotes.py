@@ -13,7 +13,7 @@ import fsspec
 import pytest
 
 from pipeline.core.errors import InputError
-from pipeline.core.params import Data
+from pipeline.core.sections import Data
 from pipeline.data import manifest, sources
 from pipeline.data.sources import remotes, store
 from tests.data.sources.conftest import CATS_AND_DOGS, Files, records_of

@@ -1,5 +1,6 @@
-"""lineage: write what dvc.lock says in a format that other tools read."""
+"""provenance: write what dvc.lock says in a format that other tools read."""
 
+from argparse import ArgumentParser
 from pathlib import Path
 
 from pipeline.core import git, locks
@@ -9,8 +10,17 @@ from pipeline.core.locks import Lock
 from pipeline.core.params import PARAMS, Params
 from pipeline.lineage.export import openlineage, prov
 
+HELP = "write what dvc.lock says as W3C PROV-JSON or OpenLineage events, for other tools"
 
-def main(_params: Params, target: list[str]) -> str:
+
+def arguments(parser: ArgumentParser) -> None:
+    """Ask for a format and a file to write."""
+    parser.add_argument("format", metavar="FORMAT", help="prov or openlineage")
+    where = "the file to write; events bear dvc.lock's time: of its commit, or of its last change if not committed"
+    parser.add_argument("file", metavar="FILE", help=where)
+
+
+def main(_params: Params, format: str, file: str) -> str:  # noqa: A002  # the argument's name
     """Write the export in place of whatever the file held; return the summary line.
 
     Raises:
@@ -18,9 +28,9 @@ def main(_params: Params, target: list[str]) -> str:
         StateError: if there is no dvc.lock, or it is not what DVC writes.
 
     """
-    name, path = target[0], Path(target[1])
-    if name not in FORMATS:
-        raise InputError(unknown("format", name, FORMATS))
+    path = Path(file)
+    if format not in FORMATS:
+        raise InputError(unknown("format", format, FORMATS))
     if path.is_dir():
         raise InputError(f"{path}: is a folder, expected the name of a file")
     if not path.parent.is_dir():
@@ -29,7 +39,7 @@ def main(_params: Params, target: list[str]) -> str:
     if owner := _owner(path, lock):
         raise InputError(f"{path}: {owner}, and would be overwritten; name another file")
     with replacing(path) as temporary:
-        FORMATS[name](lock, temporary)
+        FORMATS[format](lock, temporary)
     files = len(
         {(one.path, one.md5) for stage in lock.values() for one in (*stage.deps.values(), *stage.outs.values())}
     )

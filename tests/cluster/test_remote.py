@@ -13,9 +13,11 @@ from typing import Any, Self
 import joblib
 import pytest
 
-from pipeline.cluster import ENGINES, agreement, on_ray, remote
+from pipeline.cluster import ENGINES, agreement, call, on_ray
+from pipeline.cluster.connection import Workers, WorkersLostError
 from pipeline.cluster.on_ray import Ray
-from pipeline.cluster.remote import Elsewhere, Shared, Workers, WorkersLostError
+from pipeline.cluster.remote import RemoteCluster
+from pipeline.cluster.worker import Shared
 from pipeline.core.errors import InputError, StateError
 
 TWO = {"one": 1, "two": 1}
@@ -27,14 +29,14 @@ class LostError(BaseException):
     """What the engine itself raises when a worker ends."""
 
 
-class Scripted(Elsewhere):
+class Scripted(RemoteCluster):
     """Its tasks are threads of this process, its workers whatever a test says they are at each look."""
 
     name = "dask"
     package = "json"
     returns = "generator_unordered"
-    counts_on_all = False
-    spare = 0
+    waits_for_lost_workers = False
+    extra_dispatch = 0
     look: Look = staticmethod(lambda: TWO)
     answers: Mapping[str, Any] | None = None
     """What asking gives; left out, each worker answers for itself."""
@@ -69,13 +71,13 @@ class Listing(Scripted):
     """Gives its results at the end, in order, and counts on all its workers, as Ray does."""
 
     returns = "list"
-    counts_on_all = True
+    waits_for_lost_workers = True
 
 
 @pytest.fixture(autouse=True)
 def _hasty(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(remote, "LOOK_EVERY", 0.02)
-    monkeypatch.setattr(remote, "GRACE", 0.1)
+    monkeypatch.setattr(call, "LOOK_EVERY", 0.02)
+    monkeypatch.setattr(call, "GRACE", 0.1)
 
 
 @pytest.fixture
@@ -229,7 +231,7 @@ class TestAllWorkersGone:
         began = time.monotonic()
         with pytest.raises(StateError, match="all workers are gone; what they finished is kept: start new ones"):
             list(cluster.map(lambda _: cluster.stopped.wait(5), range(2)))
-        assert remote.GRACE < time.monotonic() - began < 2
+        assert call.GRACE < time.monotonic() - began < 2
         assert cluster.stopped.is_set()
 
     def test_it_ends_likewise_if_none_is_there_to_begin_with(self, cluster: Scripted) -> None:
@@ -257,8 +259,8 @@ class TestAllWorkersGone:
     def test_those_that_answered_a_moment_ago_were_there_then(
         self, scripted: Scripted, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(remote, "LOOK_EVERY", 0.1)
-        monkeypatch.setattr(remote, "GRACE", 0.4)
+        monkeypatch.setattr(call, "LOOK_EVERY", 0.1)
+        monkeypatch.setattr(call, "GRACE", 0.4)
         looks = iter([{"one": 1}, {}])
         scripted.look = lambda: next(looks, {"one": 1})
 

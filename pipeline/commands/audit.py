@@ -1,21 +1,27 @@
-"""audit: tie the stamps into reports/lineage.json (--record), or verify every byte against it and dvc.lock."""
+"""audit: hold every byte against reports/lineage.json, the stamps and dvc.lock."""
 
 import json as json_
+from argparse import ArgumentParser
 
 from pipeline.core.errors import CheckFailed, InputError, first_five
 from pipeline.core.params import Params
 from pipeline.core.printable import printable
-from pipeline.lineage import chain
 from pipeline.lineage.audit.audit import Audit, audit
 
 REMEDY = "what to do: docs/lineage.md, When something was altered"
+HELP = "read every byte from images to verdict, dvc.lock and DVC's cache; name all that was altered and exit with 1"
 
 
-def main(params: Params, *, record: bool = False, quick: bool = False, json: bool = False, recompute: int = 0) -> str:
-    """Record or verify; return the summary, or raise CheckFailed with every finding."""
-    if record:
-        tied = chain.record(params)
-        return f"{len(tied.nodes)} files and {tied.images} images tied together in {chain.LINEAGE}"
+def arguments(parser: ArgumentParser) -> None:
+    """Offer to look less closely, or closer, and to print JSON."""
+    parser.add_argument("--quick", action="store_true", help="check structure and stamps, and read no large file")
+    parser.add_argument("--json", action="store_true", help="print what was found as JSON")
+    again = "also push N random images through the CNN again, and compare with the stored rows"
+    parser.add_argument("--recompute", type=int, metavar="N", default=0, help=again)
+
+
+def main(params: Params, *, quick: bool = False, json: bool = False, recompute: int = 0) -> str:
+    """Verify; return the summary, or raise CheckFailed with every finding."""
     if recompute < 0 or (quick and recompute):
         raise InputError(f"--recompute: got {recompute}, expected 1 or more images, and no --quick beside it")
     done = audit(params, quick=quick, recomputed=recompute)

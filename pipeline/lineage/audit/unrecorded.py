@@ -1,14 +1,16 @@
-"""Files where only the pipeline writes, that nothing in the chain speaks of."""
+"""Files where only the pipeline writes, of which no record in the chain speaks."""
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from pipeline.core import artifacts
 from pipeline.core.mismatches import Mismatch
 from pipeline.core.params import Params
 from pipeline.repair.leftovers import OURS
 
 CODE = Path("pipeline")
-FOLDERS = ("curves", "data/embeddings", "metrics", "models", "plots", "predictions", "reports", "survey")
+FOLDERS = {Path(f"{one.path.partition('{')[0]}x").parent for one in artifacts.ALL} - {artifacts.MANIFEST.at().parent}
+"""Beside the manifest the user's own files lie."""
 
 
 def find(params: Params, known: Iterable[str]) -> tuple[list[Mismatch], list[str]]:
@@ -33,9 +35,8 @@ def shadowing() -> Iterator[Mismatch]:
 
 def _written() -> Iterator[str]:
     """Yield the files, and the links to folders: nothing in the chain is one."""
-    for folder in FOLDERS:
-        inside = sorted(Path(folder).rglob("*"))
-        yield from (path.as_posix() for path in inside if path.is_symlink() or not path.is_dir())
+    inside = {path for folder in FOLDERS for path in folder.rglob("*")}
+    yield from (path.as_posix() for path in sorted(inside) if path.is_symlink() or not path.is_dir())
 
 
 def _is_temporary(path: str) -> bool:
@@ -46,14 +47,5 @@ def _is_temporary(path: str) -> bool:
 
 def _is_of_another_run(params: Params, path: str) -> bool:
     """Return whether a file lies where a run or backbone that is not listed would have it."""
-    top, *rest = Path(path).parts
-    if (top, *rest[:1]) == ("data", "embeddings"):
-        return Path(path).name.split(".")[0] not in params.run.backbones
-    if top in ("curves", "survey"):
-        return Path(path).stem not in params.run.backbones
-    listed = {(backbone, name) for backbone, name in params.runs()}
-    return (
-        top in ("metrics", "models", "plots", "predictions")
-        and len(rest) > 1
-        and ((rest[0], Path(rest[1]).stem if len(rest) == 2 else rest[1]) not in listed)
-    )
+    names = artifacts.named(path)
+    return bool(names) and not any(names in one.names_in(params) for one in (artifacts.EMBEDDINGS, artifacts.MODEL))

@@ -1,0 +1,117 @@
+"""HEADS: name -> factory of an unfitted scikit-learn classifier, preprocessing included; and what is known of each.
+
+The factories stand in `catalogue`. What a classifier lacks is added here: preprocessing in front of it, and
+probabilities if it only has scores.
+"""
+
+import inspect
+from collections.abc import Callable, Mapping
+from functools import wraps
+from typing import Any
+
+from pipeline.heads import preprocessing
+from pipeline.heads.scikit_learn import GAUSSIAN, classifier_class
+from pipeline.heads.training import FOLDS
+from pipeline.heads.types import Classifier, Factory
+
+_REGISTRY: dict[str, Factory] = {}
+HEADS: Mapping[str, Factory] = _REGISTRY
+_STREAMING: set[str] = set()
+_SIMPLER: dict[str, Mapping[str, bool]] = {}
+
+MORE, LESS = True, False
+"""Which way a setting makes a head simpler."""
+
+
+def bare(model: Classifier) -> Classifier:
+    """Return a head without the temperature that turns its scores into probabilities, which changes no decision."""
+    return getattr(model, "estimator", model) if "cv" in model.get_params(deep=False) else model
+
+
+def head(
+    scale: str = "standard", *, streams: bool = False, simpler: Mapping[str, bool] | None = None
+) -> Callable[[Factory], Factory]:
+    """Register a factory.
+
+    Args:
+        scale: its scaling unless params.yaml sets another.
+        streams: whether it trains from the file, block by block.
+        simpler: its numeric settings, the most important first, and whether MORE or LESS of each makes it simpler. The
+            simplest head within one standard error of the best is chosen; ties keep the order of params.yaml.
+
+    """
+    own = {
+        "scale": inspect.Parameter("scale", inspect.Parameter.KEYWORD_ONLY, default=scale),
+        "components": inspect.Parameter("components", inspect.Parameter.KEYWORD_ONLY, default=None),
+        "whiten": inspect.Parameter("whiten", inspect.Parameter.KEYWORD_ONLY, default=False),
+    }
+
+    def register(build: Factory) -> Factory:
+        @wraps(build)
+        def factory(*, seed: int = 0, **settings: Any) -> Classifier:  # noqa: ANN401  # what params.yaml may hold
+            before = {key: settings.pop(key, parameter.default) for key, parameter in own.items()}
+            return _whole(preprocessing.steps(seed=seed, **before), build(seed=seed, **settings), seed)
+
+        name = build.__name__
+        _SIMPLER[name] = {**(simpler or {}), **({} if streams else {"components": LESS})}
+        if streams:
+            _STREAMING.add(name)
+            _REGISTRY[name] = build
+            return build
+        signature = inspect.signature(build)
+        parameters = list(signature.parameters.values())
+        at = len(parameters) - (parameters[-1].kind is inspect.Parameter.VAR_KEYWORD)
+        factory.__signature__ = signature.replace(  # type: ignore[attr-defined]  # what inspect.signature looks for
+            parameters=[*parameters[:at], *own.values(), *parameters[at:]]
+        )
+        _REGISTRY[name] = factory
+        return factory
+
+    return register
+
+
+def _whole(before: list[Classifier], classifier: Classifier, seed: int) -> Classifier:
+    """Put preprocessing in front, and a temperature (Guo et al. 2017) behind a classifier that has scores only.
+
+    It is fitted on cross-validated scores of the training data; the classifier itself sees all of it. Unlike Platt's
+    sigmoid it leaves every decision as it is: a search may score the classifier alone, and class weights stay in force.
+    """
+    from sklearn.pipeline import make_pipeline  # noqa: PLC0415
+
+    model = make_pipeline(*before, classifier)
+    if hasattr(classifier, "predict_proba"):
+        return model
+    from sklearn.calibration import CalibratedClassifierCV  # noqa: PLC0415
+    from sklearn.model_selection import StratifiedKFold  # noqa: PLC0415
+
+    folds = StratifiedKFold(FOLDS, shuffle=True, random_state=seed)  # `training` deals them by image and group
+    return CalibratedClassifierCV(model, method="temperature", ensemble=False, cv=folds)
+
+
+def build(kind: str, seed: int, settings: Mapping[str, Any]) -> Classifier:
+    """Return the unfitted classifier of a kind of head."""
+    return HEADS[kind](seed=seed, **settings)
+
+
+def streams(kind: str) -> bool:
+    """Return whether a kind of head trains from the file, block by block."""
+    return kind in _STREAMING
+
+
+def simpler(kind: str) -> Mapping[str, bool]:
+    """Return the numbers that order a kind of head by simplicity, and whether more of each is simpler."""
+    return _SIMPLER[kind]
+
+
+def settings_of(kind: str, entry: Mapping[str, object]) -> set[str]:
+    """Return what params.yaml may set for a kind of head, beside `kind`.
+
+    Raises:
+        ValueError: if `class_name` is no classifier of scikit-learn.
+
+    """
+    names = set(inspect.signature(HEADS[kind]).parameters) - {"seed"}
+    if kind != "sklearn_class":
+        return names
+    of_class = inspect.signature(classifier_class(str(entry.get("class_name", GAUSSIAN)))).parameters
+    return names - {"settings"} | set(of_class) - {"random_state"}
