@@ -142,9 +142,9 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
 @pytest.fixture(scope="session")
 def through(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Make such a project and run all stages, once; return its folder, which nobody may change."""
-    from tests.stages.spine import run, standing_in
+    from tests.stages.spine import run, working_in
 
-    with standing_in(tmp_path_factory.mktemp("through")) as root:
+    with working_in(tmp_path_factory.mktemp("through")) as root:
         run(lay_out(root, 12))
     return root
 

@@ -18,7 +18,7 @@ from pipeline.lineage.audit.audit import audit
 from pipeline.stages import compare, complete, train
 from pipeline.verdict import schema
 from tests.conftest import Project, lay_out
-from tests.stages.spine import run, standing_in
+from tests.stages.spine import run, working_in
 
 TOO_MANY = {"logreg": {"C": 1.0}, "knn": {"n_neighbors": 5000}}
 
@@ -33,7 +33,7 @@ SETTINGS: dict[str, Any] = {
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Run a project in which one head of two is refused, once."""
-    with standing_in(tmp_path_factory.mktemp("made")) as root:
+    with working_in(tmp_path_factory.mktemp("made")) as root:
         run(lay_out(root, 12), **SETTINGS)
     return root
 
