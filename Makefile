@@ -12,7 +12,7 @@ run: .venv/.installed ## the main job: from images to reports/index.html
 	dvc repro
 	@echo "Now open reports/index.html"
 
-test: .venv/.installed ## the tests, on all cores; each test computes on one
+test: .venv/.installed ## the quick suite, on all cores; each test computes on one
 	$(suite)
 
 test-newest: export PATH := $(CURDIR)/.venv-newest/bin:$(PATH)
@@ -31,7 +31,7 @@ test-browser: .venv/.extras ## the report in a real Chromium, which must be ther
 test-engines: .venv/.extras ## `embed.engine` on real Dask and Ray clusters on this machine, whose processes are killed
 	pytest -m engines tests/cluster
 
-soak: .venv/.installed ## the tests that kill many processes
+soak: .venv/.installed ## what the quick suite tries a few of, in full: kills, flipped bits, failing writes, settings of heads
 	pytest -m soak
 
 lint: .venv/.installed ## style, types and the direction of imports

@@ -11,36 +11,32 @@ from pipeline.core.errors import CheckFailed, InputError, StateError
 from pipeline.embeddings import matrix
 from pipeline.stages import lineage
 from tests.conftest import Project
-from tests.stages.spine import run
 
 
 class TestAudit:
-    def test_a_project_without_dvc_is_held_against_the_recorded_chain(self, project: Project) -> None:
-        run(project)
-        assert ": nothing was altered" in audit.main(project.write())
+    def test_a_project_without_dvc_is_held_against_the_recorded_chain(self, finished: Project) -> None:
+        assert ": nothing was altered" in audit.main(finished.write())
         altered = ["data/raw/blue/01.png", "metrics/tiny/last.json", "reports/index.html", "tiny.pth"]
         for path in altered:
             Path(path).write_bytes(Path(path).read_bytes()[:-1])
         with pytest.raises(CheckFailed) as caught:
-            audit.main(project.write())
+            audit.main(finished.write())
         assert [finding.split(":")[0] for finding in caught.value.problems[:-1]] == altered
         assert "no dvc.lock to check against" in caught.value.printed
 
-    def test_an_altered_cost_is_found(self, project: Project) -> None:
-        run(project)
+    def test_an_altered_cost_is_found(self, finished: Project) -> None:
         cost = matrix.cost_path("tiny")
         cost.write_text(cost.read_text().replace("36", "35"))
         with pytest.raises(StateError, match=r"tiny.cost.json: expected sha256"):
-            lineage.main(project.write())
+            lineage.main(finished.write())
         with pytest.raises(CheckFailed, match=r"tiny.cost.json: expected sha256"):
-            audit.main(project.write())
+            audit.main(finished.write())
 
-    def test_a_pipe_in_an_images_place_is_a_finding_and_no_hang(self, project: Project) -> None:
-        run(project)
+    def test_a_pipe_in_an_images_place_is_a_finding_and_no_hang(self, finished: Project) -> None:
         Path("data/raw/red/03.png").unlink()
         os.mkfifo("data/raw/red/03.png")
         with pytest.raises(CheckFailed, match="red/03.png: expected sha256 .* found no readable file"):
-            audit.main(project.write())
+            audit.main(finished.write())
 
     @pytest.mark.parametrize("locator", ["package:evil.sub/x", "package:evil/../../x"])
     def test_a_locator_runs_no_code_and_leads_nowhere_else(

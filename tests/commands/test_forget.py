@@ -23,6 +23,7 @@ from pipeline.networks import backbones
 from pipeline.stages import prepare
 from tests.conftest import TINY, Project, lay_out
 from tests.faults import fail_the_nth
+from tests.soak import soak
 from tests.stages.spine import run, undrawn, working_in
 
 IMAGE, PATH = "blue/01.png", Path("data/raw/blue/01.png")
@@ -427,13 +428,14 @@ def test_files_that_were_hashed_already_are_not_read_again(
     assert str(PATH) in [finding.path for finding in forgotten.find(params.load(), known)]
 
 
+@pytest.mark.parametrize("step", [3, *soak([1])])
 def test_whatever_fails_on_the_way_a_second_time_completes_it(
-    project: Project, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    project: Project, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, step: int
 ) -> None:
     gone, recipe = sha256(), matrix.read("tiny").recipe
     kept = keys_of(sha for sha in manifest.read().sha256 if sha != gone)
     shutil.copytree(".", "../before", ignore=shutil.ignore_patterns(".git"))
-    for number in range(1, 40):
+    for number in range(step, 40, step):
         for folder in (".headswap", "data/embeddings"):
             shutil.rmtree(folder)
             shutil.copytree(Path("../before") / folder, folder)

@@ -18,6 +18,7 @@ from pipeline.embeddings.shards import SCHEMA_VERSION, keys_of, sha256_of, write
 from pipeline.embeddings.upkeep import Change, Stored
 from tests.embeddings.test_cache import KEYS, ROWS, gathered
 from tests.faults import fail_the_nth
+from tests.soak import soak
 
 ROOT = Path("c")
 RECIPE = {"backbone": "tiny", "dtype": "float16", "schema_version": SCHEMA_VERSION}
@@ -177,10 +178,11 @@ def test_a_folder_whose_recipe_is_not_its_name_is_refused() -> None:
         lambda one: upkeep.forget(one, sha256_of(KEYS[5:]), dry=False),
     ],
 )
+@pytest.mark.parametrize("step", [3, *soak([1])])
 def test_whatever_fails_on_the_way_no_needed_row_is_lost(
-    action: Callable[[Stored], object], monkeypatch: pytest.MonkeyPatch
+    action: Callable[[Stored], object], monkeypatch: pytest.MonkeyPatch, step: int
 ) -> None:
-    for number in range(1, 100):
+    for number in range(step, 100, step):
         for path in ROOT.rglob("*.h5"):
             path.unlink()
         fill([[0, 6], [1, 2, 7], [2, 3], [4, 8, 9]])

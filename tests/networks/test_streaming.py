@@ -26,7 +26,10 @@ def stored(tmp_path: Path) -> Stored:
 
 
 @pytest.mark.parametrize("hidden", [0, 16])
-def test_rows_read_block_by_block_give_what_an_array_gives(stored: Stored, hidden: int) -> None:
+def test_rows_read_block_by_block_give_what_an_array_gives(
+    stored: Stored, hidden: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(streaming, "STEPS", 100)
     X, y = data()
     one = StreamingHead(hidden=hidden, random_state=0).fit(stored, y)
     two = StreamingHead(hidden=hidden, random_state=0).fit(X.astype(np.float32), y)
