@@ -109,7 +109,7 @@ def test_where_nothing_is_frozen_there_is_nothing_to_store(project: Project, tas
 def test_live_batches_of_any_length_go_through_the_frozen_part(project: Project, task: Task) -> None:
     found, whole = inputs(project, task, plan()), loaded(project).network
     rows = task.train[:7]
-    pixels = np.stack([examples.embedding.load(task.items[row], loaded(project).framing) for row in rows])
+    pixels = np.stack([examples.frozen_pass.load(task.items[row], loaded(project).framing) for row in rows])
     with torch.inference_mode():
         expected = whole.up_to("second")(torch.from_numpy(pixels))
     torch.testing.assert_close(found.batch(rows, np.zeros(7, np.int64)), expected)
@@ -141,7 +141,7 @@ def test_no_process_stores_rows_before_all_have_looked_up_what_is_missing(
 ) -> None:
     order: list[str] = []
     monkeypatch.setattr(Processes, "wait", lambda _: order.append("wait"))
-    monkeypatch.setattr(examples.embedding, "run", lambda *_: order.append("store") or {})
+    monkeypatch.setattr(examples.frozen_pass, "run", lambda *_: order.append("store") or {})
     monkeypatch.setattr(cache, "SEEN_WITHIN", 0.0)
     with pytest.raises(StateError, match="rows are not in the cache"):
         inputs(project, task, plan(cache_frozen=True))

@@ -321,6 +321,6 @@ class TestEngine:
             identity()
             yield Here()
 
-        monkeypatch.setattr(embed.engines, "joined", joined)
+        monkeypatch.setattr(embed, "joined", joined)
         assert run(project, embed={**views, **self.AWAY}) == expected
         assert len(dealt) > 9
