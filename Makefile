@@ -1,6 +1,7 @@
 # Everything happens in .venv, made on first use with plain pip from requirements/; needs Python >= 3.11, git and make.
 PYTHON ?= python3
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
+unexport PYTHONDONTWRITEBYTECODE  # with it, every command would compile PyTorch anew
 install = bin/python -m pip install --quiet --no-compile  # Python compiles the part that is imported
 suite = OMP_NUM_THREADS=1 pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
 
