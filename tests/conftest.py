@@ -1,5 +1,6 @@
 """Tiny projects to run the pipeline on."""
 
+import copy
 import os
 import shutil
 import signal
@@ -129,19 +130,31 @@ def lay_out(root: Path, per_class: int) -> Project:
     return made
 
 
+@pytest.fixture(scope="session")
+def laid_out(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """Make a project of 36 images in 3 classes, once; nobody may change it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path_factory.mktemp("laid_out"))
+        made = lay_out(Path.cwd(), 12)
+        made.write()
+    return made
+
+
 @pytest.fixture
-def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
-    """Make a project of 36 images in 3 classes, with a tiny backbone that the catalogue knows."""
+def project(laid_out: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
+    """Stand in a copy of it, with a tiny backbone that the catalogue knows."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setitem(backbones.BACKBONES, "tiny", TINY)  # type: ignore[arg-type]
-    made = lay_out(tmp_path, 12)
-    made.write()
+    shutil.copytree(laid_out.root, tmp_path, dirs_exist_ok=True)
+    torch.manual_seed(0)
+    made = Project(tmp_path)
+    made.content = copy.deepcopy(laid_out.content)
     return made
 
 
 @pytest.fixture(scope="session")
 def through(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Make such a project and run all stages, once; return its folder, which nobody may change."""
+    """Make another and run all stages, once; return its folder, which nobody may change."""
     from tests.stages.spine import run, working_in
 
     with working_in(tmp_path_factory.mktemp("through")) as root:
@@ -151,7 +164,7 @@ def through(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def finished(project: Project, through: Path) -> Project:
-    """Make a project as above in which all stages have run."""
+    """Stand in a copy of a project in which all stages have run."""
     shutil.copytree(through, project.root, dirs_exist_ok=True)
     return project
 

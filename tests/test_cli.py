@@ -19,6 +19,7 @@ from pipeline.core.errors import CheckFailed
 from pipeline.core.verbs import VERBS, file_of
 from pipeline.data.sources.memo import MEMO
 from tests.conftest import REPOSITORY, Project
+from tests.soak import soak
 
 
 @pytest.mark.parametrize("verb", list(VERBS))
@@ -202,21 +203,28 @@ def test_a_name_that_the_terminal_cannot_show_is_escaped(project: Project, envir
 
 
 @pytest.mark.parametrize(
-    ("arguments", "unread"),
+    ("arguments", "unread", "unbuffered"),
     [
-        (["trace", "red/00.png"], "stdout"),
-        (["forget", "red/00.png"], "stdout"),
-        (["--help"], "stdout"),
-        (["trace", "nothing"], "stderr"),
+        (["trace", "red/00.png"], "stdout", ""),
+        (["--help"], "stdout", "1"),
+        (["trace", "nothing"], "stderr", "1"),
+        *soak([
+            (["trace", "red/00.png"], "stdout", "1"),
+            (["forget", "red/00.png"], "stdout", ""),
+            (["forget", "red/00.png"], "stdout", "1"),
+            (["--help"], "stdout", ""),
+            (["trace", "nothing"], "stderr", ""),
+        ]),
     ],
-)
-def test_a_reader_that_has_gone_ends_it_quietly(project: Project, arguments: list[str], unread: str) -> None:
+)  # fmt: skip
+def test_a_reader_that_has_gone_ends_it_quietly(
+    project: Project, arguments: list[str], unread: str, unbuffered: str
+) -> None:
     main(["prepare"])
-    for buffered in ("", "1"):
-        done = ended(*arguments, UNREAD=unread, PYTHONUNBUFFERED=buffered)
-        assert done.returncode == 120 or arguments == ["--help"]  # argparse itself passes over what it cannot print
-        assert not done.stdout
-        assert not done.stderr
+    done = ended(*arguments, UNREAD=unread, PYTHONUNBUFFERED=unbuffered)
+    assert done.returncode == 120 or arguments == ["--help"]  # argparse itself passes over what it cannot print
+    assert not done.stdout
+    assert not done.stderr
 
 
 def test_without_an_output_it_does_its_work_all_the_same(project: Project) -> None:

@@ -12,6 +12,7 @@ from pipeline.data.exclusions import EXCLUDED
 from pipeline.lineage.audit.audit import Audit, audit
 from tests.conftest import Project
 from tests.lineage.conftest import make
+from tests.soak import soak
 
 
 @pytest.fixture
@@ -26,7 +27,7 @@ def places(done: Audit | None = None) -> list[str]:
     return [finding.place for finding in (done or audit(params.load())).findings]
 
 
-@pytest.mark.parametrize("content", [None, "", "stages: {}\n", "stages: [", "\udcff"])
+@pytest.mark.parametrize("content", [None, "stages: {}\n", *soak(["", "stages: [", "\udcff"])])
 def test_a_floor_plan_that_is_gone_or_empty_hides_nothing(copy: Path, content: str | None) -> None:
     if content is None:
         Path("dvc.yaml").unlink()
@@ -81,7 +82,9 @@ def test_a_link_to_elsewhere_and_a_hidden_file_are_no_part_of_a_run(copy: Path, 
 
 
 @pytest.mark.parametrize("name", ["data/embeddings/tiny.json", "models/tiny/logreg/run.json"])
-@pytest.mark.parametrize("content", ['{"stage": "a", "outputs": {}, "inputs": {}, "facts": null}', "[" * 200_000, "{}"])
+@pytest.mark.parametrize(
+    "content", ['{"stage": "a", "outputs": {}, "inputs": {}, "facts": null}', *soak(["[" * 200_000, "{}"])]
+)
 def test_a_stamp_that_is_none_is_found_and_accuses_no_other_file(copy: Path, name: str, content: str) -> None:
     Path(name).write_text(content)
     assert places() == [name]
