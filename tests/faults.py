@@ -93,7 +93,10 @@ def kill_often(
     project: Path, rounds: Path, kills: int, seed: int, arguments: Sequence[str], without: Sequence[str],
     lands: tuple[str, Path],
 ) -> dict[str, Any]:  # fmt: skip
-    """Kill runs at random moments, in new copies of the project whenever one is through, until enough were killed."""
+    """Kill runs until enough were killed, in new copies of the project whenever one is through.
+
+    Every other kill comes as soon as the run has left something, the others at random moments.
+    """
     generator = random.Random(seed)
     for name in ("first", "whole"):  # the first one warms the machine up
         start = time.perf_counter()
@@ -104,8 +107,11 @@ def kill_often(
         folder = copied(project, rounds / str(number), without)
         number += 1
         while True:
+            before, at_work = len(list(folder.glob(lands[0]))), done % 2 == 0
             child, until = started(folder, arguments), time.perf_counter() + generator.uniform(0, lasts)
-            while time.perf_counter() < until and not finished(child):
+            while not finished(child) and (at_work or time.perf_counter() < until):
+                if at_work and len(list(folder.glob(lands[0]))) > before:
+                    break
                 time.sleep(0.002)
             kill(child)
             if finish(child) == 0:
