@@ -15,7 +15,7 @@ from pipeline.core import stamps
 from pipeline.core.errors import InputError, StateError
 from pipeline.data import manifest
 from pipeline.embeddings import cache, matrix, skipped
-from pipeline.networks import frozen_pass
+from pipeline.networks import embedding, frozen_pass
 from pipeline.stages import embed, prepare
 from tests.conftest import Project, write_image
 
@@ -190,7 +190,7 @@ class TestBadImages:
             Path(f"data/raw/red/{name}.png").write_bytes(b"no image")
         params = project.write(embed={"on_bad_image": "skip"})
         prepare.main(params)
-        assert embed.main(params, "tiny") == "33 rows: 33 computed, the rest from the cache; 3 images skipped"
+        assert embed.main(params, "tiny") == "33 rows: 33 computed, 0 from the cache; 3 images skipped"
 
 
 def test_features_too_large_for_float16_are_refused_with_the_remedy(
@@ -321,6 +321,6 @@ class TestEngine:
             identity()
             yield Here()
 
-        monkeypatch.setattr(embed, "joined", joined)
+        monkeypatch.setattr(embedding, "joined", joined)
         assert run(project, embed={**views, **self.AWAY}) == expected
         assert len(dealt) > 9

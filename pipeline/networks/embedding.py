@@ -1,0 +1,143 @@
+"""From a manifest to cached rows: look up what the cache has, push the rest through the network, here or on workers."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from pipeline.cluster import joined
+from pipeline.core.errors import InputError, first_five
+from pipeline.core.params import Params
+from pipeline.data.manifest import Manifest
+from pipeline.data.splits import methods
+from pipeline.embeddings import upkeep
+from pipeline.embeddings.cache import EmbeddingCache
+from pipeline.embeddings.shards import Recipe
+from pipeline.networks import frozen_pass, runtime, units, workers
+from pipeline.networks.backbones import Loaded
+from pipeline.networks.frozen_pass import Item
+from pipeline.networks.wanted import Wanted
+from pipeline.networks.workers import Job
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """What the cache holds after a pass."""
+
+    images: Wanted
+    """Every image that can be decoded, as it is."""
+    further: Wanted
+    """Further views of training images; those of one image lie together."""
+    view_of: Sequence[int]
+    """For each further view, the position of its image in `images`."""
+    undecodable: Mapping[str, str]
+    """sha256 -> reason, of the images left out."""
+    computed: int
+    """Rows that the cache did not have."""
+
+    def __str__(self) -> str:
+        views = f" and {len(self.further.row)} further views" if self.further.row else ""
+        cached = len(self.images.row) + len(self.further.row) - self.computed
+        skipped = len(self.images.table) - len(self.images.row)
+        return (
+            f"{len(self.images.row)} rows{views}: {self.computed} computed, {cached} from the cache; "
+            f"{skipped} images skipped"
+        )
+
+
+def embed(params: Params, backbone: str, loaded: Loaded, table: Manifest) -> Embedded:
+    """Bring every row that the manifest and `embed` ask for into the cache.
+
+    Raises:
+        InputError: if an image cannot be decoded and `embed.on_bad_image` is fail, or too few images are left.
+        StateError: if a file has changed since `prepare`, or the engine's workers cannot do it.
+
+    """
+    settings = params.embed
+    frozen = _FrozenPass(params, backbone, loaded)
+    images = Wanted(EmbeddingCache(settings.cache, frozen.recipe), table, range(len(table)))
+    missing = images.missing()
+    upkeep.register(settings.cache)
+    undecodable = frozen.run(missing, images.cache)
+    _require_usable(table, undecodable, settings.on_bad_image)
+
+    kept = [row for row in range(len(table)) if table.sha256[row] not in undecodable]
+    methods.require_left(table, kept, "the others of its images cannot be decoded")
+    train = [position for position, row in enumerate(kept) if table.split[row] == "train"]
+    view_of = np.repeat(train, settings.copies).tolist()
+    further = Wanted(
+        EmbeddingCache(settings.cache, frozen_pass.augmented(frozen.recipe, settings)),
+        table,
+        [kept[position] for position in view_of],
+        list(range(1, settings.copies + 1)) * len(train),
+    )
+    missing_views = further.missing()
+    frozen.run(missing_views, further.cache)
+    computed = len(missing) - len(undecodable) + len(missing_views)
+    return Embedded(Wanted(images.cache, table, kept), further, view_of, undecodable, computed)
+
+
+def forecast(params: Params, loaded: Loaded, table: Manifest) -> str:
+    """Say what `embed` would compute, and how long it would take where the cache has timed the like."""
+    settings = params.embed
+    recipe = frozen_pass.recipe_of(loaded.identity, settings)
+    images = Wanted(EmbeddingCache(settings.cache, recipe), table, range(len(table)))
+    missing, known, engine = images.missing(), images.cache.cost(images.keys), settings.engine
+    views = settings.copies * sum(split == "train" for split in table.split)
+    further = f" and at most {views} further views" if views else ""
+    where = f" on the workers of {engine.backend} at {engine.address}" if engine.address else ""
+    took = ""
+    if known.images:
+        seconds = known.seconds / known.images * len(missing)
+        took = f", about {seconds:.0f} s{' of one worker' if where else ''} at the cached rows' pace"
+    asked = f"{len(missing)} of {len(table)} images{further}"
+    return f"{asked} would go through the CNN{where}{took}; nothing was computed"
+
+
+class _FrozenPass:
+    """How images go through the network: in this process, or on the workers of an engine."""
+
+    def __init__(self, params: Params, backbone: str, loaded: Loaded) -> None:
+        self.params, self.backbone, self.loaded = params, backbone, loaded
+        self.recipe = frozen_pass.recipe_of(loaded.identity, params.embed)
+        self.forward = runtime.lazy(loaded.network, params.embed.runtime)
+
+    def run(self, items: Sequence[Item], cache: EmbeddingCache) -> Mapping[str, str]:
+        """Embed the items and add their rows to the cache; return sha256 -> reason, of the undecodable images."""
+        if not items:
+            return {}
+        if self.params.embed.engine.backend == "local":
+            return self._here(items, cache)
+        job = self._job(cache.recipe)
+        with workers.agreed(job, items[0]) as identity, joined(job.settings.engine, identity) as cluster:
+            return units.run(cluster, job, cache, items)
+
+    def _here(self, items: Sequence[Item], cache: EmbeddingCache) -> Mapping[str, str]:
+        settings = self.params.embed
+        undecodable = frozen_pass.run(
+            items,
+            cache,
+            self.forward,
+            framing=self.loaded.framing_for(settings),
+            batch_size=settings.batch_size,
+            dtype=settings.dtype,
+            load=partial(frozen_pass.load, augment=settings.augment),
+        )
+        cache.refresh()  # another writer's rows may be older than ours, and the oldest is everyone's
+        return undecodable
+
+    def _job(self, recipe: Recipe) -> Job:
+        settings, loaded = self.params.embed, self.loaded
+        name = runtime.decided(loaded.network, settings.runtime, settings.batch_size, loaded.framing.size)
+        settings = settings.model_copy(update={"runtime": name})
+        entry = self.params.backbone(self.backbone)
+        return Job(Path.cwd(), self.backbone, entry, settings, self.params.data, recipe)
+
+
+def _require_usable(table: Manifest, undecodable: Mapping[str, str], on_bad_image: str) -> None:
+    bad = [f"{table.shown(row)}: {undecodable[one]}" for row, one in enumerate(table.sha256) if one in undecodable]
+    if bad and on_bad_image == "fail":
+        listed = first_five(bad, "bad images")
+        raise InputError(*listed, "remove or replace them, or set embed.on_bad_image: skip in params.yaml")
