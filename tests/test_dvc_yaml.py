@@ -28,7 +28,7 @@ CARRIES = {
     "quality": {"data", "data/splits", "embeddings"},
     "compare": {"data", "data/images", "embeddings"},
     "lineage": {"data", "data/images", "embeddings", "evaluation", "evaluation/scoring", "quality", "verdict"},
-    "complete": {"evaluation", "evaluation/scoring"},
+    "complete": {"data", "evaluation", "evaluation/scoring"},
 }
 """Rooms that a stage imports to read and write files with, and that decide none of its numbers."""
 

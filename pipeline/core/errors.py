@@ -24,6 +24,11 @@ class InputError(PipelineError):
 class RefusedError(InputError):
     """A head or plan cannot be made with its settings, on this data; whoever tries again gets the same answer."""
 
+    @property
+    def reason(self) -> str:
+        """All problems in one line."""
+        return one_line("; ".join(self.problems))
+
 
 class StateError(PipelineError):
     """What an earlier stage left is missing or is not what it wrote."""

@@ -9,6 +9,7 @@ from pathlib import Path
 from pipeline.core import stamps
 from pipeline.core.errors import InputError, first_five
 from pipeline.core.tables import write_csv
+from pipeline.data.manifest import Record
 
 EXCLUDED = Path("data/excluded.csv")
 COLUMNS = ("sha256", "reason")
@@ -38,6 +39,16 @@ def read() -> dict[str, str]:
         if found.get(sha256) != FORGOTTEN:
             found[sha256] = reason
     return found
+
+
+def included(
+    records: Sequence[Record], contents: Sequence[str], excluded: Mapping[str, str]
+) -> tuple[list[Record], list[str]]:
+    """Return the records, and their images' sha256, that the list does not exclude; InputError if it excludes all."""
+    kept = [row for row, sha256 in enumerate(contents) if sha256 not in excluded]
+    if not kept:
+        raise InputError(f"{EXCLUDED}: leaves out all {len(records)} images, expected some to be left")
+    return [records[row] for row in kept], [contents[row] for row in kept]
 
 
 def forgotten() -> list[str]:

@@ -31,6 +31,21 @@ class Point:
 
 
 @dataclass(frozen=True)
+class Trained:
+    """What trainings on parts of the labels came to."""
+
+    points: Sequence[Point]
+    costs: Mapping[str, Cost]
+    """run -> what all its trainings took together."""
+    failed: Mapping[str, str]
+    """run -> why its settings were refused; it has no points."""
+
+    def __add__(self, other: "Trained") -> "Trained":
+        """Return both, these first."""
+        return Trained([*self.points, *other.points], {**self.costs, **other.costs}, {**self.failed, **other.failed})
+
+
+@dataclass(frozen=True)
 class Curve:
     """All trainings of one backbone, judged on the same N images of validation and test."""
 

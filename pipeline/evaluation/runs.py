@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -14,11 +15,12 @@ import numpy as np
 from pipeline.core import artifacts, environment, stamps
 from pipeline.core.atomic import write_json
 from pipeline.core.cost import Cost
-from pipeline.core.errors import InputError, RefusedError, StateError, one_line, unknown
+from pipeline.core.errors import InputError, RefusedError, StateError, unknown
 from pipeline.core.params import Params
 from pipeline.core.tables import Table, write_csv
+from pipeline.data.manifest import Manifest
 from pipeline.evaluation.scoring import metrics, predictions
-from pipeline.evaluation.scoring.predictions import Predictions
+from pipeline.evaluation.scoring.predictions import Floats, Predictions
 
 CHECKPOINTS = Path(".headswap/checkpoints")
 """Where fine-tuning keeps what an interrupted training goes on from, a folder each."""
@@ -64,6 +66,25 @@ Reader = Callable[[Path, stamps.Stamp], Predictions]
 """Reads the file of predictions that a stamp speaks of."""
 folder, stamp_path, metrics_path = artifacts.MODEL.at, artifacts.MODEL.stamp_at, artifacts.METRICS.at
 """Of a backbone's head or plan: its model, its stamp, and its validation metrics."""
+
+
+def predictions_of(table: Manifest, row: Iterable[int], probability: Floats) -> Predictions:
+    """Return what a run predicts of some images.
+
+    Args:
+        table: the manifest.
+        row: (n,) the images' rows in it, of validation and test.
+        probability: (n, K), of the manifest's classes in their order.
+
+    """
+    rows = list(row)
+    return Predictions(
+        image_id=[table.image_id[one] for one in rows],
+        split=[table.split[one] for one in rows],
+        label=[table.label[one] for one in rows],
+        classes=table.classes,
+        probability=probability,
+    )
 
 
 def record(
@@ -117,7 +138,7 @@ def attempted(backbone: str, name: str, kind: str, inputs: Mapping[str, str], ma
     try:
         return make()
     except RefusedError as error:
-        reason = one_line("; ".join(error.problems))
+        reason = error.reason
     shutil.rmtree(folder(backbone, name), ignore_errors=True)  # what an earlier one left
     nothing, failure = Predictions([], [], [], [], np.empty((0, 0))), {"failed": reason}
     plots = (*artifacts.RUN_PLOTS, *(PLOTS if kind == "plan" else ()))
@@ -168,6 +189,12 @@ def read(backbone: str, name: str, reader: Reader = predictions.read) -> Run:
     found = reader(predictions.path_of(backbone, name), stamp)
     with stamps.requiring_facts(stamp_path(backbone, name)):
         return Run(backbone, name, stamp.facts["kind"], found, Cost(**stamp.facts["cost"]), stamp)
+
+
+def read_all(some: Iterable[tuple[str, str]], reader: Reader = predictions.read) -> list[Run]:
+    """Read runs by backbone and name, in their order; two at a time, for each may hold a gigabyte. Errors as `read`."""
+    with ThreadPoolExecutor(2) as pool:
+        return list(pool.map(lambda run: read(run[0], run[1], reader), some))
 
 
 def finished() -> list[str]:

@@ -8,9 +8,10 @@ import numpy as np
 import torch
 
 from pipeline.core.cost import Cost, duration
+from pipeline.core.errors import RefusedError
 from pipeline.core.params import Params
 from pipeline.data.splits.subsets import Subset
-from pipeline.evaluation.curves import Point
+from pipeline.evaluation.curves import Point, Trained
 from pipeline.finetuning import examples, fitting, forecast, inputs
 from pipeline.finetuning.checkpoints import Checkpoint, Saved
 from pipeline.finetuning.processes import Processes
@@ -20,19 +21,35 @@ Key = Mapping[str, Any]
 """All that decides a training, but for the subset."""
 
 
-def points(
-    params: Params, backbone: str, plan: str, subsets: Sequence[Subset], progress: Callable[[], object]
-) -> tuple[list[Point], Cost]:
-    """Train a plan on every subset; return its decisions and what they took.
+def train(params: Params, backbone: str, subsets: Sequence[Subset], progress: Callable[[str], object]) -> Trained:
+    """Train every plan of the curve on every subset.
 
     Each training takes as many steps as one on all images, for a part that is seen as often as the whole would be
     under-trained (Kolesnikov et al. 2020, section 3.3: the schedule does not shrink with the data). What is finished is
     kept outside DVC's outputs, so that a killed or extended curve trains only what is missing.
 
+    Args:
+        params: with the plans.
+        backbone: the network that they train.
+        subsets: of the training images.
+        progress: is told the plan of each training that is done.
+
     Raises:
         InputError, StateError: as `fitting.run`.
 
     """
+    trained = Trained([], {}, {})
+    for plan in params.curve.plans:
+        try:
+            trained += _on_all(params, backbone, plan, subsets, progress)
+        except RefusedError as error:
+            trained += Trained([], {}, {plan: error.reason})
+    return trained
+
+
+def _on_all(
+    params: Params, backbone: str, plan: str, subsets: Sequence[Subset], progress: Callable[[str], object]
+) -> Trained:
     found, total, key = [], Cost(), inputs.decisive(params, plan, inputs.read(params, backbone))
     for subset in subsets:
         kept = _kept(key, subset)
@@ -44,12 +61,22 @@ def points(
             checkpoint.remove()
         found.append(Point(plan, len(subset.rows), subset.seed, saved.tensors["decided"].numpy()))
         total += Cost(**saved.facts["cost"])
-        progress()
-    return found, total
+        progress(plan)
+    return Trained(found, {plan: total}, {})
 
 
-def price(params: Params, backbone: str, plan: str, subsets: Sequence[Subset]) -> str:
-    """Say what the trainings that are not kept from before would take; one batch is timed, nothing is kept."""
+def prices(params: Params, backbone: str, subsets: Sequence[Subset]) -> list[str]:
+    """Say what each plan's missing trainings would take, or why it is refused; one batch is timed, nothing is kept."""
+    lines = []
+    for plan in params.curve.plans:
+        try:
+            lines.append(_price(params, backbone, plan, subsets))
+        except RefusedError as error:
+            lines.append(f"{plan}: {error.reason}")
+    return lines
+
+
+def _price(params: Params, backbone: str, plan: str, subsets: Sequence[Subset]) -> str:
     given = inputs.read(params, backbone)
     key = inputs.decisive(params, plan, given)
     missing = sum(_kept(key, subset).read() is None for subset in subsets)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from pipeline.core.cost import duration
 from pipeline.core.sections import Embed, Plan
 from pipeline.embeddings.cache import EmbeddingCache
 from pipeline.finetuning import examples, fitting
@@ -60,6 +61,13 @@ def forecast(task: Task, loaded: Loaded, plan: Plan, settings: Embed) -> Forecas
         return Forecast(trained, begun + pace.decode * missing, disk)
     passes = plan.epochs * (images + len(task.val)) + len(task.test)
     return Forecast(trained + pace.decode * passes, begun, disk)
+
+
+def summary(task: Task, loaded: Loaded, plan: Plan, settings: Embed) -> str:
+    """Say what `finetune` would store, and how long it would take."""
+    price = forecast(task, loaded, plan, settings)
+    took = duration(price.storing + price.training)
+    return f"{price.disk}at most {plan.epochs} epochs, about {took}; nothing was computed"
 
 
 def _to_store(task: Task, loaded: Loaded, plan: Plan, settings: Embed) -> tuple[int, str]:

@@ -8,12 +8,12 @@ import numpy as np
 
 from pipeline.cluster import Cluster
 from pipeline.core.cost import Cost
-from pipeline.core.errors import InputError, RefusedError, one_line
+from pipeline.core.errors import InputError, RefusedError
 from pipeline.core.params import Params
 from pipeline.core.sections import HeadEntry, Selection
-from pipeline.data.splits.subsets import Subset
-from pipeline.evaluation.curves import Point
-from pipeline.heads import entries, fitting, predicting
+from pipeline.data.splits.subsets import Subset, draw
+from pipeline.evaluation.curves import Curve, Point, Trained
+from pipeline.heads import entries, fitting, inputs, predicting
 from pipeline.heads.inputs import Inputs, of_images
 from pipeline.heads.metering import metered
 from pipeline.heads.rows import Rows, packed, unpacked
@@ -46,9 +46,41 @@ def check(heads: Mapping[str, HeadEntry]) -> list[str]:
     return [_in_curve(problem) for name, entry in heads.items() for problem in entries.check(name, entry)]
 
 
-def points(
+def read(params: Params, backbone: str) -> Inputs:
+    """Read what the curve's heads learn from; InputError if an entry is not valid, other errors as `inputs.read`."""
+    heads = params.curve.heads
+    if problems := check(heads):
+        raise InputError(*problems)
+    return inputs.read(params, backbone, streams=any(entries.streams(name, entry) for name, entry in heads.items()))
+
+
+def subsets(params: Params, given: Inputs) -> list[Subset]:
+    """Draw parts of the training images; of each class they hold enough for the folds that some heads need."""
+    targets = np.unique(given.images.y, return_inverse=True)[1].astype(np.int64)
+    contents = [given.table.sha256[row] for row in given.row]
+    groups = given.images.group.tolist()
+    return draw(given.train, targets, contents, groups, params.curve, params.seed, params.selection.folds)
+
+
+def curve(params: Params, given: Inputs, trained: Trained) -> Curve:
+    """Return the trainings with the images of validation and test that they were judged on."""
+    judged = np.concatenate([given.val, given.test])
+    rows = given.row[judged].tolist()
+    return Curve(
+        image_id=[given.table.image_id[row] for row in rows],
+        split=[given.table.split[row] for row in rows],
+        label=given.images.y[judged].tolist(),
+        classes=given.table.classes,
+        kinds=dict.fromkeys(params.curve.heads, "head") | dict.fromkeys(params.curve.plans, "plan"),
+        points=trained.points,
+        costs=trained.costs,
+        failed=trained.failed,
+    )
+
+
+def train(
     params: Params, given: Inputs, subsets: Sequence[Subset], cluster: Cluster, progress: Callable[[str], object]
-) -> tuple[list[Point], dict[str, Cost], dict[str, str]]:
+) -> Trained:
     """Fit every head on every subset, choosing its settings as its entry says.
 
     It is never refitted on validation images, for these would be labels that the subset does not have.
@@ -61,8 +93,8 @@ def points(
         progress: is told the head of each training that is done.
 
     Returns:
-        What each head decides, in the order of heads and subsets; head -> what its trainings took; and head -> why its
-        settings were refused, for those that were on some subset: they have no points.
+        What each head decides, in the order of heads and subsets. A head whose settings were refused on some subset
+        has no points.
 
     Raises:
         InputError: if a training ends for another reason.
@@ -82,7 +114,7 @@ def points(
             failed.setdefault(task.head, done.result)
         costs[task.head] += done.cost
         progress(task.head)
-    return [point for point in found if point.run not in failed], costs, failed
+    return Trained([point for point in found if point.run not in failed], costs, failed)
 
 
 def _point(known: _Known, task: _Training) -> Point | str:
@@ -96,7 +128,7 @@ def _point(known: _Known, task: _Training) -> Point | str:
         where = f"with {len(images)} training images"
         problems = [f"{_in_curve(problem)} ({where})" for problem in error.problems]
         if isinstance(error, RefusedError):
-            return one_line("; ".join(problems))
+            return RefusedError(*problems).reason
         raise InputError(*problems) from error
     decided = np.concatenate([chosen.validation, tested]).argmax(axis=1)
     return Point(task.head, len(images), task.seed, decided)

@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -55,6 +55,21 @@ class Chosen:
     """Warnings of the libraries."""
     notes: Sequence[str] = ()
     """Remarks on the choice for the reader of the results."""
+
+    def facts(self) -> dict[str, Any]:
+        """Return what the run's stamp tells of the choice."""
+        return {
+            "params": dict(self.params),
+            "candidates": [asdict(candidate) for candidate in self.candidates],
+            "unconverged_fits": self.unconverged,
+            "warnings": list(self.warned),
+            "notes": list(self.notes),
+        }
+
+    def scores(self) -> dict[str, Any]:
+        """Return what stands in the metrics file beside the validation scores."""
+        scores = {"calibration": self.calibration, "repeated": self.repeated}
+        return {name: score for name, score in scores.items() if score}
 
 
 def fit(

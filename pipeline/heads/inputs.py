@@ -84,6 +84,11 @@ def read(params: Params, backbone: str, *, streams: bool) -> Inputs:
     return Inputs(table, np.array(row), images, views, train, val, test)
 
 
+def made_from(backbone: str) -> dict[str, str]:
+    """Return path -> sha256 of manifest and embeddings, as their stages stamped them."""
+    return {**stamps.read(manifest.STAMP).outputs, **stamps.read(matrix.stamp_path(backbone)).outputs}
+
+
 @contextmanager
 def cluster(params: Params, backbone: str) -> Iterator[Cluster]:
     """Yield where heads are searched, as `embed.engine` says; errors, with the first tasks, as `engines.joined`."""

@@ -8,9 +8,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from tqdm import tqdm
 
+from pipeline.core.params import Params
 from pipeline.data.manifest import Manifest
-from pipeline.quality import copies, labels, outliers
+from pipeline.heads.inputs import Inputs
+from pipeline.heads.types import chosen_rows
+from pipeline.quality import copies, labels, outliers, signatures
 from pipeline.quality.findings import Finding, Found, Material, Pair
 
 FEWEST, FEWEST_TO_TEST = 10, 2
@@ -43,6 +47,23 @@ def _check(title: str, meaning: str = "") -> Callable[[_Function], _Function]:
         return function
 
     return add
+
+
+def run(params: Params, given: Inputs) -> dict[str, Found]:
+    """Look at all embedded images with every check; return name -> what it found."""
+    with tqdm(total=len(given.row), desc="quality: decode", unit="image", disable=None) as bar:
+        seen = signatures.read(given.table, given.row, bar.update)
+    features = chosen_rows(given.images.X, given.images.image)
+    with tqdm(total=len(CHECKS), desc="quality", unit="check", disable=None) as bar:
+        material = Material(
+            given.table, given.row, features, signatures.parts(seen), params.data.near_duplicate, params.seed,
+            bar.set_postfix_str,
+        )  # fmt: skip
+        found = {}
+        for name, check in CHECKS.items():
+            found[name] = check.run(material)
+            bar.update()
+    return found
 
 
 @_check("The same bytes more than once")

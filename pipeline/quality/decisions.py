@@ -2,12 +2,15 @@
 
 import csv
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from io import StringIO
 from pathlib import Path
 
 from pipeline.core import stamps
 from pipeline.core.errors import InputError, StateError, first_five, unknown
+from pipeline.data import exclusions
+from pipeline.data.exclusions import EXCLUDED
 from pipeline.data.manifest import Manifest
 from pipeline.quality.checks import CHECKS
 from pipeline.quality.files import COLUMNS, FINDINGS, LIST, Findings
@@ -61,6 +64,20 @@ def suggested(table: Manifest, found: Findings) -> dict[str, str]:
         elif finding["suggestion"] == "keep":
             kept.add(row["sha256"])
     return {sha256: "; ".join(dict.fromkeys(told)) for sha256, told in reasons.items() if sha256 not in kept}
+
+
+def exclude(reasons: Mapping[str, str], table: Manifest) -> str:
+    """Exclude images by sha256, each with its reason, or nothing at all; say what is left to do."""
+    known = exclusions.read()
+    new = {sha256: reason for sha256, reason in reasons.items() if sha256 not in known}
+    exclusions.add_all(new)
+    gone = known.keys() | new.keys()
+    left = Counter(label for label, sha256 in zip(table.label, table.sha256, strict=True) if sha256 not in gone)
+    lines = [f"{len(new)} images added to {EXCLUDED}, {len(reasons) - len(new)} were in it already"]
+    lines += [f"warning: no image of class {name!r} is left" for name in table.classes if not left[name]]
+    more = sum(count - 1 for sha256, count in Counter(table.sha256).items() if sha256 in new)
+    lines += [f"warning: {more} further copies of them go, too: what is excluded is the bytes"] if more else []
+    return "\n".join([*lines, f"commit {EXCLUDED} and run `dvc repro`" if new else "nothing to run"])
 
 
 def _rows(path: Path) -> list[tuple[int, dict[str, str]]]:

@@ -67,6 +67,14 @@ def write(table: Manifest, checks: Findings, images: int, made_from: Mapping[str
     stamps.write(STAMP, stamps.Stamp("quality", stamps.hashes([FINDINGS, LIST]), made_from))
 
 
+def summary(checks: Findings, images: int) -> str:
+    """Count what was found, in a line."""
+    counts = [f"{check['images']:,} {name.replace('_', ' ')}" for name, check in checks.items() if check["images"]]
+    if not counts:
+        return f"{images:,} images looked at: nothing found"
+    return f"{images:,} images looked at: {', '.join(counts)}; look at {LIST} and decide"
+
+
 def read() -> Findings:
     """Read the findings, whose bytes must be the stamped ones; StateError otherwise."""
     found = json.loads(stamps.check(FINDINGS, stamps.read(STAMP)))

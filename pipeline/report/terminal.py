@@ -1,20 +1,50 @@
 """Two runs beside each other, for the terminal."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
 from pipeline.core.cost import Cost, duration
+from pipeline.core.errors import InputError
+from pipeline.core.params import Params
 from pipeline.core.tables import aligned
-from pipeline.evaluation import clusters
+from pipeline.embeddings import matrix
+from pipeline.evaluation import clusters, runs
 from pipeline.evaluation.comparison import Estimate
-from pipeline.evaluation.scoring import metrics
+from pipeline.evaluation.scoring import condensed, metrics
 from pipeline.evaluation.scoring.metrics import OF_PROBABILITIES
 from pipeline.verdict import judge
-from pipeline.verdict.scored import Scored, estimates
+from pipeline.verdict.scored import Scored, estimates, score
 
 UNITS = (*OF_PROBABILITIES, "cost")
 """Metrics that are no share of something, so that percent would mislead."""
+
+
+def two(params: Params, named: Sequence[str], group_of: Mapping[str, str]) -> str:
+    """Return a table of two runs, by the names that a person calls them.
+
+    Args:
+        params: what they are compared by.
+        named: the names.
+        group_of: image_id -> group.
+
+    Raises:
+        InputError: if they are not two different runs.
+        StateError: if one of them failed, or is not what its stage wrote.
+
+    """
+    if len(named) != 2:
+        got = "1 run" if len(named) == 1 else f"{len(named)} runs"
+        raise InputError(f"RUN: got {got}, expected two, or none to write the report")
+    first, second = (runs.find(name, params, "RUN", condensed.read) for name in named)
+    if first.id == second.id:
+        raise InputError(f"RUN: got {first.id} twice, expected two different runs")
+    with (
+        runs.made_again_by_dvc(params, first.backbone, first.name),
+        runs.made_again_by_dvc(params, second.backbone, second.name),
+    ):
+        frozen = matrix.read_cost(first.backbone), matrix.read_cost(second.backbone)
+        return compared(score([first, second], params, group_of), frozen)
 
 
 def compared(scored: Scored, frozen: tuple[Cost, Cost]) -> str:

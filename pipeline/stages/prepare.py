@@ -2,13 +2,12 @@
 
 import gc
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 
-from pipeline.core.errors import InputError
 from pipeline.core.params import Params
 from pipeline.data import exclusions, manifest, sources
-from pipeline.data.manifest import Manifest, Record, stored_path
+from pipeline.data.manifest import Manifest, stored_path
 from pipeline.data.splits import methods
 
 HELP = "stage: hash the images, deal the splits, write data/manifest.parquet"
@@ -37,7 +36,7 @@ def _prepare(params: Params) -> str:
     place, excluded = sources.place_of(params.data), exclusions.read()
     every = sources.listed(place)
     found = sources.hashed(place, [record.path for record in every], excluded)
-    records, contents = _included(every, found, excluded)
+    records, contents = exclusions.included(every, found, excluded)
     names = [record.path for record in records]
     table = Manifest(
         image_id=names,
@@ -56,13 +55,3 @@ def _prepare(params: Params) -> str:
         notes.append(f"groups merged, for they share images with others: {merged}")
     counted = f"{len(table)} images, {len(set(contents))} distinct, {len(table.classes)} classes"
     return "; ".join([f"{counted}: {dealt}", *notes])
-
-
-def _included(
-    records: Sequence[Record], contents: Sequence[str], excluded: dict[str, str]
-) -> tuple[list[Record], list[str]]:
-    """Leave out what data/excluded.csv lists; InputError if that is everything."""
-    kept = [row for row, sha256 in enumerate(contents) if sha256 not in excluded]
-    if not kept:
-        raise InputError(f"{exclusions.EXCLUDED}: leaves out all {len(records)} images, expected some to be left")
-    return [records[row] for row in kept], [contents[row] for row in kept]

@@ -5,10 +5,8 @@ from argparse import ArgumentParser
 import numpy as np
 from tqdm import tqdm
 
-from pipeline.core import options, stamps
+from pipeline.core import options
 from pipeline.core.params import Params
-from pipeline.data import manifest
-from pipeline.embeddings import matrix
 from pipeline.evaluation import projection, surveys, transferability
 from pipeline.evaluation.surveys import Survey
 from pipeline.evaluation.transferability import Transferability
@@ -37,9 +35,8 @@ def main(params: Params, backbone: str) -> str:
         images = chosen_rows(given.images.X, np.arange(len(given.row)))
         position = projection.project(images, params.seed)
         bar.update()
-    made_from = {**stamps.read(manifest.STAMP).outputs, **stamps.read(matrix.stamp_path(backbone)).outputs}
     image_id = [given.table.image_id[row] for row in given.row]
-    surveys.write(backbone, Survey(image_id, position, scores), made_from)
+    surveys.write(backbone, Survey(image_id, position, scores), inputs.made_from(backbone))
     return (
         f"{len(image_id):,} images mapped; nearest neighbours find the class of {scores.knn_accuracy:.1%} of "
         f"{scores.images:,} training images (the largest class is {scores.largest_class:.1%}), "

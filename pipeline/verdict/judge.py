@@ -39,6 +39,16 @@ class Background:
     surveys: Mapping[str, Survey]
 
 
+def background(backbones: Sequence[str]) -> Background:
+    """Read it; StateError if something of it is missing or altered."""
+    return Background(
+        frozen={backbone: matrix.read_cost(backbone) for backbone in backbones},
+        skipped={backbone: skipped.read(backbone) for backbone in backbones},
+        drawn={backbone: curves.read(backbone) for backbone in backbones},
+        surveys={backbone: surveys.read(backbone) for backbone in backbones},
+    )
+
+
 def judge(scored: Scored, background: Background, params: Params) -> Verdict:
     """Answer the question.
 
@@ -99,6 +109,16 @@ def judge(scored: Scored, background: Background, params: Params) -> Verdict:
         answer = "cannot tell"
     verdict = replace(verdict, answer=answer, sentence=wording.sentence(answer, verdict, gain, undecidable))
     return replace(verdict, standing=summary.standing(verdict))
+
+
+def naming_failed(failed: Mapping[tuple[str, str], str], verdict: Verdict) -> Verdict:
+    """Name in a verdict the runs, by backbone and name, that failed, and the files that say so."""
+    if not failed:
+        return verdict
+    named = {"/".join(run): reason for run, reason in failed.items()}
+    stamped = stamps.hashes(runs.stamp_path(*run) for run in failed)
+    sentence = f"{verdict.sentence} Not judged, for it failed: {', '.join(named)}."
+    return replace(verdict, sentence=sentence, failed=named, inputs={**verdict.inputs, **stamped})
 
 
 def best(scored: Scored, kind: str, metric: str) -> int | None:
