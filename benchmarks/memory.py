@@ -17,9 +17,9 @@ from pipeline.data import manifest
 from pipeline.data.manifest import Manifest
 from pipeline.embeddings import matrix
 from pipeline.embeddings.cache import EmbeddingCache
+from pipeline.embeddings.mapped import MappedRows
 from pipeline.embeddings.matrix import Rows
 from pipeline.embeddings.shards import Keys, sha256_of
-from pipeline.embeddings.stored import Stored
 from pipeline.quality import signatures
 from pipeline.quality.checks import CHECKS
 from pipeline.quality.findings import Material
@@ -99,9 +99,9 @@ def stream(kind: str, folder: str, rows: str, judged: str) -> None:
     """Train a streaming head on the first rows of a stored matrix; print its accuracy on the last ones."""
     y, width = np.load(Path(folder) / "y.npy"), int(np.load(Path(folder) / "width.npy"))
     mapped = np.asarray(np.memmap(Path(folder) / "X", np.float16, "r", shape=(len(y), width)))
-    head = heads.HEADS[kind]().fit(Stored([mapped], np.arange(int(rows))), y[: int(rows)])
+    head = heads.HEADS[kind]().fit(MappedRows([mapped], np.arange(int(rows))), y[: int(rows)])
     last = np.arange(len(y) - int(judged), len(y))
-    sys.stdout.write(f"{(head.predict(Stored([mapped], last)) == y[last]).mean()}\n")
+    sys.stdout.write(f"{(head.predict(MappedRows([mapped], last)) == y[last]).mean()}\n")
 
 
 def quality(number: str) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 from benchmarks.figures import Figure, at_least, at_most
 from benchmarks.sweep import features
 from pipeline import heads
-from pipeline.embeddings.stored import Stored
+from pipeline.embeddings.mapped import MappedRows
 
 ROWS, WIDTH, CLASSES, JUDGED = 1_000_000, 1_280, 20, 20_000
 SUBSET = 50_000
@@ -31,7 +31,7 @@ def measure() -> Iterator[Figure]:
         folder = Path(name)
         y = _write(folder)
         mapped = np.asarray(np.memmap(folder / "X", np.float16, "r", shape=(len(y), WIDTH)))
-        subset, last = Stored([mapped], np.arange(SUBSET)), Stored([mapped], np.arange(ROWS, ROWS + JUDGED))
+        subset, last = MappedRows([mapped], np.arange(SUBSET)), MappedRows([mapped], np.arange(ROWS, ROWS + JUDGED))
         for kind, (other, settings) in IN_MEMORY.items():
             start = time.perf_counter()
             accuracy, peak = _streamed(kind, folder, ROWS)

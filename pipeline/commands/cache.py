@@ -15,9 +15,9 @@ from pipeline.core.atomic import still_there
 from pipeline.core.errors import CheckFailed, InputError, StateError, first_five
 from pipeline.core.params import Params
 from pipeline.core.tables import aligned
-from pipeline.embeddings import history, upkeep
-from pipeline.embeddings.shards import SCHEMA_VERSION, keys_of, read_shard, sha256_of
-from pipeline.embeddings.upkeep import Change, Stored
+from pipeline.embeddings import history, upkeep, users
+from pipeline.embeddings.shards import keys_of, read_shard, sha256_of
+from pipeline.embeddings.upkeep import Change, RecipeFolder
 from pipeline.evaluation import runs
 from pipeline.lineage.audit.carriers import checkpoints
 
@@ -53,14 +53,14 @@ def main(
     if verify:
         return _verify(stored)
     if merge:
-        change = _each("merge", filter(_is_current, stored), upkeep.merge)
+        change = _each("merge", (one for one in stored if one.is_current), upkeep.merge)
         return f"{change.shards} fewer shards, {change.rows} doubled rows removed, {_megabytes(change.bytes)} freed"
     if prune:
         return _prune(params, stored, dry=not yes, ignore_missing=ignore_missing)
     return _table(root, stored)
 
 
-def _table(root: Path, stored: list[Stored]) -> str:
+def _table(root: Path, stored: list[RecipeFolder]) -> str:
     rows = [COLUMNS, *(_row(one) for one in tqdm(stored, desc="list", unit="recipe", leave=False, disable=None))]
     total = f"{root}: {len(stored)} recipes, {_megabytes(sum(one.bytes for one in stored))}"
     table = f"{total}\n{aligned(rows)}" if stored else total
@@ -73,25 +73,25 @@ def _size(folder: Path) -> int:
     return sum(looks.st_size for _, looks in still_there(folder.glob("*")))
 
 
-def _row(one: Stored) -> tuple[str, ...]:
+def _row(one: RecipeFolder) -> tuple[str, ...]:
     recipe = one.recipe
-    rows = str(sum(len(read_shard(path).keys) for path in one.shards)) if _is_current(one) else "old layout"
+    rows = str(sum(len(read_shard(path).keys) for path in one.shards)) if one.is_current else "old layout"
     layers = ",".join(recipe.get("columns") or recipe.get("layers") or ["?"])
     layers += " augmented" if "augment" in recipe else ""
     described = (recipe.get("backbone", "?"), layers, recipe.get("image_size", "?"), recipe.get("dtype", "?"))
-    return (one.folder.name[:10], *map(str, described), rows, f"{one.bytes / 1e6:.1f}", str(len(one.shards)))
+    return (one.path.name[:10], *map(str, described), rows, f"{one.bytes / 1e6:.1f}", str(len(one.shards)))
 
 
-def _verify(stored: list[Stored]) -> str:
-    shards = list(itertools.chain.from_iterable(one.shards for one in stored if _is_current(one)))
+def _verify(stored: list[RecipeFolder]) -> str:
+    shards = list(itertools.chain.from_iterable(one.shards for one in stored if one.is_current))
     checked = tqdm(upkeep.verify(shards), total=len(shards), desc="verify", unit="shard", disable=None)
     if problems := [problem for problem in checked if problem]:
         raise CheckFailed(*problems)
     return f"{len(shards)} shards are what they were when they were written"
 
 
-def _prune(params: Params, stored: list[Stored], *, dry: bool, ignore_missing: bool) -> str:
-    if others := upkeep.other_users(params.embed.cache):
+def _prune(params: Params, stored: list[RecipeFolder], *, dry: bool, ignore_missing: bool) -> str:
+    if others := users.others(params.embed.cache):
         listed = [f"{user} uses this cache, too; if it is gone, delete {path}" for path, user in others.items()]
         raise StateError(*first_five(listed, "other users"), "nothing was removed")
     needed = history.needed()
@@ -102,11 +102,11 @@ def _prune(params: Params, stored: list[Stored], *, dry: bool, ignore_missing: b
         )
     recipes, images = needed.recipes | _recipes_of(params), sha256_of(keys_of(sorted(needed.images)))
 
-    def upkept(one: Stored) -> Change:
-        if one.folder.name not in recipes:
+    def upkept(one: RecipeFolder) -> Change:
+        if one.path.name not in recipes:
             return upkeep.remove(one, dry=dry)
         # What an older version stored, and a commit of its time needs, is left as it is.
-        return upkeep.prune(one, images, dry=dry) if _is_current(one) else Change()
+        return upkeep.prune(one, images, dry=dry) if one.is_current else Change()
 
     change = _each("prune", stored, upkept)
     old = [folder for folder, looks in still_there(checkpoints()) if time.time() - looks.st_mtime > OLD.total_seconds()]
@@ -136,15 +136,11 @@ def _recipes_of(params: Params) -> set[str]:
     return {stamps.sha256_json(recipe) for recipe in found}
 
 
-def _each(name: str, stored: Iterable[Stored], change_one: Callable[[Stored], Change]) -> Change:
+def _each(name: str, stored: Iterable[RecipeFolder], change_one: Callable[[RecipeFolder], Change]) -> Change:
     total = Change()
     for one in tqdm(list(stored), desc=name, unit="recipe", disable=None):
         total += change_one(one)
     return total
-
-
-def _is_current(one: Stored) -> bool:
-    return one.recipe.get("schema_version") == SCHEMA_VERSION
 
 
 def _megabytes(count: int) -> str:

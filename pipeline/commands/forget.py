@@ -22,7 +22,7 @@ from pipeline.data import exclusions, manifest
 from pipeline.data.exclusions import EXCLUDED, FORGOTTEN
 from pipeline.data.manifest import MANIFEST, Manifest
 from pipeline.data.sources import memo, store
-from pipeline.embeddings import matrix, upkeep
+from pipeline.embeddings import matrix, upkeep, users
 from pipeline.embeddings.upkeep import Change
 from pipeline.evaluation import runs
 from pipeline.lineage.audit import carriers, objects
@@ -73,7 +73,7 @@ def _indented(rows: Sequence[tuple[str, str]]) -> list[str]:
 
 
 def _next(params: Params, *, raw: bool) -> Iterator[str]:
-    if others := [user for root in caches(params) for user in upkeep.other_users(root).values()]:
+    if others := [user for root in caches(params) for user in users.others(root).values()]:
         yield f"the cache is shared: {', '.join(others)} may hold the images, too, and put them back"
     yield "next:"
     if raw:

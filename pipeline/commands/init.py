@@ -11,10 +11,9 @@ from pipeline.core.params import PARAMS, Params
 from pipeline.core.printable import printable
 from pipeline.core.sections import Data
 from pipeline.data import exclusions, sources
-from pipeline.data.init import arrival, choices, glance, writing
+from pipeline.data.init import choices, location, overview, writing
 from pipeline.data.manifest import stored_path
 from pipeline.data.splits import methods
-from pipeline.networks.frozen_pass import Item
 
 TIMED = 32
 """Images that are pushed through the CNN to say what all of them will take."""
@@ -38,7 +37,7 @@ def main(params: Params, *, data: str, yes: bool = False) -> str:
         InputError: if the images cannot be used, or nobody is there to be asked.
 
     """
-    found = arrival.recognise(data)
+    found = location.recognise(data)
     settings = Data(**{**params.data.model_dump(), **found.settings()})
     place, excluded = sources.place_of(settings), exclusions.read()
     every = sources.listed(place)
@@ -49,31 +48,32 @@ def main(params: Params, *, data: str, yes: bool = False) -> str:
         Path(stored_path(sha256)) if place.in_store else Path(place.shown(record.path))
         for record, sha256 in zip(records, contents, strict=True)
     ]
-    seen = glance.look(records, contents, paths)
-    print(f"{printable(data)}: {printable(found.why)}\n{glance.described(seen)}\n")  # noqa: T201
+    seen = overview.look(records, contents, paths)
+    print(f"{printable(data)}: {printable(found.why)}\n{overview.described(seen)}\n")  # noqa: T201
     new = writing.rewriting(choices.sections(found, seen, params))
     methods.assign(records, contents, new.parsed().split, params.seed)
     if new.needed:
         _ask(new.changes(), yes=yes)
         new.write()
-    price = _price(params, [Item(path, sha256) for path, sha256 in zip(paths, contents, strict=True)])
+    price = _price(params, paths, contents)
     return f"{PARAMS}: {'written' if new.needed else 'says all that already'}; {price}; next: dvc repro"
 
 
-def _price(params: Params, items: Sequence[Item]) -> str:
+def _price(params: Params, paths: Sequence[Path], contents: Sequence[str]) -> str:
     """Push a few images through the CNN, and say what all of them will take, in time and on disk."""
     from pipeline.networks import backbones, frozen_pass, runtime  # noqa: PLC0415  # after the question: torch takes seconds
 
     name, size = params.run.backbones[0], params.embed.batch_size
     loaded = backbones.load(name, params.backbone(name))
     forward = runtime.lazy(loaded.network, params.embed.runtime)
-    chosen = items[:: max(1, len(items) // TIMED)][:TIMED]
+    step = max(1, len(paths) // TIMED)
+    chosen = list(map(frozen_pass.Item, paths[::step], contents[::step]))[:TIMED]
     first = frozen_pass.seconds(chosen, forward, loaded.framing, size)  # prepares the runtime, too
     taken = frozen_pass.seconds(chosen, forward, loaded.framing, size) / len(chosen)
-    each, total = 1000 * taken, taken * len(items) + first
+    each, total = 1000 * taken, taken * len(paths) + first
     return (
         f"{name} takes {each:.0f} ms per image here, timed on {len(chosen)}: about {duration(total)} once for all "
-        f"{len(items):,}, {duration(first)} of that to begin with, then heads and report"
+        f"{len(paths):,}, {duration(first)} of that to begin with, then heads and report"
     )
 
 

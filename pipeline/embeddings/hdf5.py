@@ -1,8 +1,8 @@
 """HDF5 files from anywhere: hashed before they are parsed, and read only where they are plain data.
 
-A file can have the hash it should have and still be hostile, for whoever can write the file can often write the hash.
-HDF5 may follow links to other files, read raw data from outside, assemble virtual data sets, or promise terabytes: all
-of which is refused before a value is read. What we write never needs it.
+A file may have the expected hash and still be hostile: whoever can write the file can often write the hash, too. HDF5
+can follow links to other files, read external raw data, assemble virtual data sets, or claim terabytes. All of these
+are refused before a value is read; our own files need none of them.
 """
 
 import os
@@ -22,17 +22,17 @@ Floats = npt.NDArray[np.floating[Any]]
 
 
 def create(where: Path | BytesIO) -> h5py.File:
-    """Open a new file to write, on disk or in memory."""
+    """Open a new file for writing, on disk or in memory."""
     return h5py.File(where, "w")
 
 
 def store(group: h5py.Group, name: str, values: Array) -> None:
-    """Write a data set; HDF5 is told to store no times, so that equal content is equal bytes."""
+    """Write a data set without times, so that equal content gives equal bytes."""
     group.create_dataset(name, data=values, track_times=False)
 
 
 def reserve(group: h5py.Group, name: str, shape: tuple[int, ...], dtype: npt.DTypeLike) -> int:
-    """Lay a data set out without writing it; return where in the file its bytes, row after row, must go."""
+    """Allocate a data set without writing it; return the offset in the file at which its rows must be written."""
     properties = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
     properties.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
     properties.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
@@ -41,15 +41,15 @@ def reserve(group: h5py.Group, name: str, shape: tuple[int, ...], dtype: npt.DTy
 
 
 def parse(content: bytes, path: Path) -> h5py.File:
-    """Open a file held in memory, to read; StateError if it is no HDF5."""
+    """Open a file held in memory for reading; StateError if it is not HDF5."""
     try:
         return h5py.File(BytesIO(content), "r")
     except OSError as error:
         raise StateError(f"{path}: not an HDF5 file") from error
 
 
-def place(file: h5py.File, name: str, path: Path, size: int) -> tuple[int, tuple[int, ...], np.dtype[Any]]:
-    """Return where a data set's bytes lie: offset, shape, dtype.
+def extent(file: h5py.File, name: str, path: Path, size: int) -> tuple[int, tuple[int, ...], np.dtype[Any]]:
+    """Return a data set's offset in the file, shape and dtype.
 
     Args:
         file: the opened file.
@@ -58,7 +58,7 @@ def place(file: h5py.File, name: str, path: Path, size: int) -> tuple[int, tuple
         size: of the file, in bytes.
 
     Raises:
-        StateError: unless it is plain numbers or fixed-length text in one piece inside this very file.
+        StateError: unless it is plain numbers or fixed-length text, contiguous and inside this very file.
 
     """
     data: Any = file
@@ -80,7 +80,7 @@ def place(file: h5py.File, name: str, path: Path, size: int) -> tuple[int, tuple
 
 
 def has(group: h5py.Group, name: str) -> bool:
-    """Return whether a group holds something of its own under a name; no link is followed to find out."""
+    """Return whether a group itself holds something under a name; no link is followed."""
     if not isinstance(group, h5py.Group):
         return False
     links = group.id.links
@@ -88,21 +88,24 @@ def has(group: h5py.Group, name: str) -> bool:
 
 
 def values(file: h5py.File, name: str, path: Path, content: bytes) -> Array:
-    """Return a data set of a file held in memory, read-only and without copying; StateError as `place`."""
-    offset, shape, dtype = place(file, name, path, len(content))
+    """Return a data set of a file held in memory, read-only and not copied; StateError as `extent`."""
+    offset, shape, dtype = extent(file, name, path, len(content))
     return np.frombuffer(content, dtype, int(np.prod(shape)), offset).reshape(shape)
 
 
 def mapped(stream: BufferedReader, names: Sequence[str], path: Path) -> list[Array]:
-    """Return data sets of an opened file, mapped read-only: only what is used takes memory; errors as `place`."""
+    """Map data sets of an opened file read-only: only the parts in use take memory; StateError as `extent`."""
     size = os.fstat(stream.fileno()).st_size
     with h5py.File(stream, "r") as file:
-        places = [place(file, name, path, size) for name in names]
-    return [np.asarray(np.memmap(stream, dtype, "r", offset, shape)) for offset, shape, dtype in places]
+        extents = [extent(file, name, path, size) for name in names]
+    return [
+        np.empty(shape, dtype) if 0 in shape else np.asarray(np.memmap(stream, dtype, "r", offset, shape))
+        for offset, shape, dtype in extents
+    ]
 
 
 def text(file: h5py.File | h5py.Group, name: str, path: Path) -> str:
-    """Return a text attribute; StateError if there is none."""
+    """Return a text attribute; StateError if it is missing."""
     value = file.attrs.get(name)
     if not isinstance(value, str):
         raise StateError(f"{path}: attribute {name}: missing or no text")
@@ -110,7 +113,7 @@ def text(file: h5py.File | h5py.Group, name: str, path: Path) -> str:
 
 
 def number(file: h5py.File | h5py.Group, name: str, path: Path) -> float | int:
-    """Return a numeric attribute; StateError if there is none that is finite and at least 0."""
+    """Return a numeric attribute; StateError unless it is there, finite and at least 0."""
     value = file.attrs.get(name)
     if not isinstance(value, np.integer | np.floating) or not 0 <= value < np.inf:
         raise StateError(f"{path}: attribute {name}: missing, or no number from 0")

@@ -1,4 +1,4 @@
-"""What the repository's history needs of the embedding cache: images and recipes, commit by commit."""
+"""Which rows of the embedding cache the repository's history needs: images and recipes, commit by commit."""
 
 import json
 from collections.abc import Iterator
@@ -15,19 +15,19 @@ from pipeline.embeddings import matrix
 
 @dataclass
 class Needed:
-    """Images' sha256 and recipes' sha256 that some commit, or the working tree, needs."""
+    """The sha256 of images and of recipes that some commit, or the working tree, needs."""
 
     images: set[str] = field(default_factory=set)
     recipes: set[str] = field(default_factory=set)
     unknown: dict[str, str] = field(default_factory=dict)
-    """What nobody can say the needs of, a dvc.lock or an output that one lists -> a line that says why."""
+    """A dvc.lock, or an output that one lists, whose needs cannot be read -> a line that says why."""
 
 
 def needed() -> Needed:
-    """Read the working tree's manifest and stamps, and those of every commit that git and DVC's cache still hold.
+    """Read the manifest and stamps of the working tree, and of every commit, as far as git and DVC's cache hold them.
 
     Raises:
-        StateError: if one of them is damaged.
+        StateError: if one in the working tree is damaged.
 
     """
     found = Needed()
@@ -47,13 +47,13 @@ def needed() -> Needed:
                 continue
             try:
                 _add(found, output, content)
-            except StateError as error:  # committed like this: history cannot be mended
+            except StateError as error:  # committed like this: nobody can repair history
                 found.unknown.setdefault(md5, f"{where}: {output}: {error}")
     return found
 
 
 def _add(found: Needed, output: str, content: bytes) -> None:
-    """Add what a manifest or a stamp from DVC's cache needs; StateError if it is neither."""
+    """Add the needs of a manifest or a stamp from DVC's cache; StateError if it is neither."""
     if output == manifest.MANIFEST.as_posix():
         found.images.update(manifest.columns_of(content, ["sha256"])[0])
         return
@@ -64,7 +64,7 @@ def _add(found: Needed, output: str, content: bytes) -> None:
     found.recipes.update(_recipes(facts, "facts"))
 
 
-def _recipes(facts: Any, where: str) -> list[str]:  # noqa: ANN401  # whatever JSON can hold
+def _recipes(facts: Any, where: str) -> list[str]:  # noqa: ANN401  # any JSON
     try:
         return [stamps.sha256_json(facts[name]) for name in ("recipe", "augmented_recipe") if name in facts]
     except (ValueError, TypeError, RecursionError) as error:
@@ -72,7 +72,7 @@ def _recipes(facts: Any, where: str) -> list[str]:  # noqa: ANN401  # whatever J
 
 
 def _outputs(lock: Lock) -> Iterator[tuple[str, str]]:
-    """Yield path and md5 of the manifests and embeddings' stamps that a dvc.lock lists."""
+    """Yield path and md5 of each manifest and each embeddings' stamp that a dvc.lock lists."""
     for path, entry in ((path, entry) for stage in lock.values() for path, entry in stage.outs.items()):
         if matrix.is_stamp(Path(path)) or path == manifest.MANIFEST.as_posix():
             yield path, entry.md5

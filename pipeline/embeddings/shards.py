@@ -1,4 +1,4 @@
-"""Shards: immutable HDF5 files of rows, named by the sha256 of their bytes and checked before HDF5 reads them."""
+"""Shards: immutable HDF5 files of rows, named by the sha256 of their bytes; and the keys of the rows."""
 
 import time
 from collections.abc import Iterable, Mapping
@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from pipeline.core import stamps
 from pipeline.core.atomic import creating, write_json
@@ -18,19 +20,20 @@ from pipeline.core.errors import StateError
 from pipeline.embeddings import hdf5
 from pipeline.embeddings.hdf5 import Array, Floats
 
-# To change a shard's layout: raise this number. It is part of every recipe, so old shards are simply no longer found;
+# To change a shard's layout: raise this number. It is part of every recipe, so the cache no longer finds older shards;
 # `headswap cache --prune` deletes them.
 SCHEMA_VERSION = 2
 
 Recipe = Mapping[str, Any]
+Ints = npt.NDArray[np.intp]
 Keys = npt.NDArray[np.bytes_]
-"""(N,) of 34 bytes: 32 of the sha256, 2 of the view's number."""
+"""(N,) keys of 34 bytes: the sha256, and 2 bytes for the view's number."""
 
 KEY = np.dtype("S34")
 
 
 def keys_of(sha256: Iterable[str], views: Iterable[int] | None = None) -> Keys:
-    """Turn hexadecimal hashes and as many view numbers (all 0 unless given) into keys (N,)."""
+    """Return the keys (N,) of images by their hexadecimal hashes, each in the view of that number, 0 unless given."""
     hashes = [bytes.fromhex(one) for one in sha256]
     numbers = [0] * len(hashes) if views is None else views
     joined = b"".join(one + view.to_bytes(2, "big") for one, view in zip(hashes, numbers, strict=True))
@@ -40,6 +43,24 @@ def keys_of(sha256: Iterable[str], views: Iterable[int] | None = None) -> Keys:
 def sha256_of(keys: Keys) -> npt.NDArray[np.uint8]:
     """Return the hashes in keys (N,): (N, 32)."""
     return np.ascontiguousarray(keys).view(np.uint8).reshape(-1, KEY.itemsize)[:, :32]
+
+
+def positions_of(keys: Keys, among: Keys) -> Ints:
+    """Return the position of each of `keys` (N,) in `among` (M,), the first of several, or -1: (N,).
+
+    Arrow's hash table does it: sorting millions of strings would take minutes.
+    """
+    found = pc.index_in(_arrow(keys), value_set=_arrow(among))
+    return np.asarray(pc.fill_null(found, -1).to_numpy(), np.intp)
+
+
+def _arrow(keys: Keys) -> Any:  # noqa: ANN401  # pyarrow has no types
+    """Wrap keys without copying; Arrow's array of fixed-length values is limited to 2 GB, this one is not."""
+    size = keys.dtype.itemsize
+    offsets = np.arange(len(keys) + 1, dtype=np.int64) * size
+    content = np.ascontiguousarray(keys).view(np.uint8)
+    buffers = [None, pa.py_buffer(offsets), pa.py_buffer(content)]
+    return pa.LargeBinaryArray.from_buffers(pa.large_binary(), len(keys), buffers)
 
 
 def _keys(sha256: npt.NDArray[np.uint8], view: npt.NDArray[np.uint16]) -> Keys:
@@ -61,14 +82,14 @@ class Shard:
     features: Floats
     """(n, ...)."""
     cost: Cost
-    """Its `images` is n."""
+    """Its `images` equals n."""
     created_ns: int
     worker: str = ""
-    """Who computed it, where several do; else empty."""
+    """The worker that computed it; empty if this process did."""
 
 
 def add(root: Path, recipe: Recipe, keys: Keys, features: Floats, cost: Cost, worker: str) -> Shard:
-    """Add rows to a cache without looking at what else it holds; see `EmbeddingCache.append`."""
+    """Add rows to a cache without reading what it holds; see `EmbeddingCache.append`."""
     folder = root / stamps.sha256_json(recipe)
     if not (folder / "recipe.json").exists():
         write_json(folder / "recipe.json", dict(recipe))
@@ -76,7 +97,7 @@ def add(root: Path, recipe: Recipe, keys: Keys, features: Floats, cost: Cost, wo
 
 
 def write_shard(folder: Path, keys: Keys, features: Floats, cost: Cost, created_ns: int, worker: str = "") -> Shard:
-    """Write rows (n, ...) under keys (n,) as a file that is named by its content and whole or not there at all."""
+    """Write rows (n, ...) under keys (n,) as a file named by its content, all or nothing."""
     buffer = BytesIO()
     with hdf5.create(buffer) as file:
         hdf5.store(file, "features", features)
@@ -102,7 +123,7 @@ def write_shard(folder: Path, keys: Keys, features: Floats, cost: Cost, created_
 
 
 def read_shard(path: Path) -> Shard:
-    """Read a shard whose bytes hash to its name; StateError for any other, and for more than plain data."""
+    """Read a shard; StateError if its bytes do not hash to its name, or if it holds more than plain data."""
     content = stamps.read_bytes(path)
     _require_unaltered(path, stamps.sha256_bytes(content))
     with hdf5.parse(content, path) as file:
@@ -110,9 +131,9 @@ def read_shard(path: Path) -> Shard:
             raise StateError(f"{path}: belongs to another recipe; delete it")
         part = partial(hdf5.values, file, path=path, content=content)
         sha256, view, features = part("sha256"), part("view"), part("features")
-        keys = _joined(sha256, view, features, path)
+        keys = _checked_keys(sha256, view, features, path)
         number = partial(hdf5.number, file, path=path)
-        optional = ("peak_memory", "joules", "running_seconds", "running_images")  # older shards lack them
+        optional = ("peak_memory", "joules", "running_seconds", "running_images")  # older shards lack these
         known = {name: number(name) for name in optional if name in file.attrs}
         known["peak_memory"] = int(known.get("peak_memory", 0))
         cost = Cost(number("seconds"), number("cpu_seconds"), len(sha256), **known)  # type: ignore[arg-type]
@@ -121,19 +142,18 @@ def read_shard(path: Path) -> Shard:
 
 
 def map_shard(path: Path) -> tuple[Keys, Floats]:
-    """Return the keys (n,) of a shard, and its features (n, ...) mapped from its file; StateError as `read_shard`."""
+    """Return a shard's keys (n,), and its features (n, ...) mapped from the file; StateError as `read_shard`."""
     with stamps.hashed(path) as (stream, found):
         _require_unaltered(path, found)
         sha256, view, features = hdf5.mapped(stream, ["sha256", "view", "features"], path)
-    return _joined(sha256, view, features, path), features
+    return _checked_keys(sha256, view, features, path), features
 
 
-def _joined(sha256: Array, view: Array, features: Floats, path: Path) -> Keys:
-    """Return the keys (n,) in a shard of n rows; StateError unless all its parts have as many, of their types."""
-    numbers = features.dtype.kind in "fu"  # of a network, or bytes of a picture's signature
-    like = sha256.dtype == np.uint8 and view.dtype == np.uint16 and numbers
-    like &= sha256.shape[1:] == (32,) and view.shape == (len(sha256),) == features.shape[:1] and len(view) > 0
-    if not like:
+def _checked_keys(sha256: Array, view: Array, features: Floats, path: Path) -> Keys:
+    """Return the keys (n,) of a shard; StateError unless its data sets have one length n > 0 and the right types."""
+    # Features are a network's output, or the bytes of an image's signature.
+    typed = sha256.dtype == np.uint8 and view.dtype == np.uint16 and features.dtype.kind in "fu"
+    if not typed or sha256.shape[1:] != (32,) or not (view.shape == (len(sha256),) == features.shape[:1] and len(view)):
         raise StateError(f"{path}: sha256, view and features do not belong together; delete it")
     return _keys(sha256, view)
 

@@ -1,11 +1,10 @@
-"""Upkeep of the cache as a whole: list its recipes, verify and merge its shards, remove rows that nobody needs.
+"""Upkeep of the cache as a whole: list its recipes, verify and merge its shards, remove rows.
 
-Whatever is rewritten is written before anything is unlinked, and the rows stay bit for bit the same: a kill in between,
-or a reader or writer beside it, loses nothing but time.
+A rewritten shard is complete before any old one is unlinked, and its rows stay bit for bit the same: a kill in between,
+or a reader or writer at the same time, costs time and nothing else.
 """
 
 import json
-import platform
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.core import stamps
-from pipeline.core.atomic import remove_if_stale, still_there, write_json
+from pipeline.core.atomic import remove_if_stale, still_there
 from pipeline.core.cost import Cost
 from pipeline.core.errors import StateError
 from pipeline.embeddings import indexes
@@ -24,7 +23,7 @@ from pipeline.embeddings.matrix import comparable
 from pipeline.embeddings.shards import SCHEMA_VERSION, read_shard, sha256_of, write_shard
 
 SMALL_ROWS = 2048
-"""Shards of fewer rows are merged, up to about as many."""
+"""Shards with fewer rows are merged into shards of about so many."""
 
 Mask = npt.NDArray[np.bool_]
 Hashes = npt.NDArray[np.uint8]
@@ -32,10 +31,10 @@ Hashes = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
-class Stored:
-    """One recipe's folder."""
+class RecipeFolder:
+    """One recipe's folder of the cache."""
 
-    folder: Path
+    path: Path
     recipe: Mapping[str, Any]
     shards: tuple[Path, ...]
 
@@ -46,38 +45,38 @@ class Stored:
 
     @property
     def is_current(self) -> bool:
-        """Whether its shards are of the layout that is written now."""
+        """Whether its shards have the present layout."""
         return bool(self.recipe.get("schema_version") == SCHEMA_VERSION)
 
 
 @dataclass
 class Change:
-    """What an upkeep did, or would do: rows, shards and bytes that are gone."""
+    """What was removed, or would be: rows, shards and bytes."""
 
     rows: int = 0
     shards: int = 0
     bytes: int = 0
 
     def __iadd__(self, other: "Change") -> Self:
-        """Add another one up."""
-        self.rows, self.shards, self.bytes = (
-            self.rows + other.rows, self.shards + other.shards, self.bytes + other.bytes
-        )  # fmt: skip
+        """Add another change to this one."""
+        self.rows += other.rows
+        self.shards += other.shards
+        self.bytes += other.bytes
         return self
 
 
-def recipes(root: Path) -> list[Stored]:
-    """Return what the cache holds, sorted by folder; links are not followed.
+def recipes(root: Path) -> list[RecipeFolder]:
+    """Return the cache's recipes, sorted by folder; links are not followed.
 
     Raises:
-        StateError: if a folder's recipe.json is missing, malformed, or not the one the folder is named by.
+        StateError: if a folder's recipe.json is missing, malformed, or of another recipe than the folder's name.
 
     """
     folders = [path for path in sorted(root.glob("*")) if len(path.name) == 64 and path.is_dir()]
-    return [_stored(folder) for folder in folders if not folder.is_symlink()]
+    return [_recipe_folder(folder) for folder in folders if not folder.is_symlink()]
 
 
-def _stored(folder: Path) -> Stored:
+def _recipe_folder(folder: Path) -> RecipeFolder:
     path = folder / "recipe.json"
     try:
         recipe = json.loads(stamps.read_bytes(path))
@@ -86,7 +85,7 @@ def _stored(folder: Path) -> Stored:
     if stamps.sha256_json(recipe) != folder.name:
         raise StateError(f"{path}: is not the recipe its folder is named by; delete the folder")
     shards = tuple(path for path in sorted(folder.glob("*.h5")) if not path.is_symlink())
-    return Stored(folder, recipe, shards)
+    return RecipeFolder(folder, recipe, shards)
 
 
 def verify(shards: Sequence[Path]) -> Iterator[str | None]:
@@ -103,42 +102,42 @@ def _damage(path: Path) -> str | None:
     return None
 
 
-def remove(stored: Stored, *, dry: bool) -> Change:
-    """Remove a recipe with all it holds, of whatever layout, and say what that is."""
-    rows = sum(len(read_shard(path).keys) for path in stored.shards) if stored.is_current else 0
-    change = Change(rows, len(stored.shards), stored.bytes)
+def remove(folder: RecipeFolder, *, dry: bool) -> Change:
+    """Remove a recipe with all its shards, of any layout."""
+    rows = sum(len(read_shard(path).keys) for path in folder.shards) if folder.is_current else 0
+    change = Change(rows, len(folder.shards), folder.bytes)
     if not dry:
-        for path in stored.shards:
+        for path in folder.shards:
             path.unlink(missing_ok=True)
-        indexes.drop(stored.folder)
-        _tidy(stored.folder)
+        indexes.drop(folder.path)
+        _tidy(folder.path)
     return change
 
 
-def prune(stored: Stored, images: Hashes, *, dry: bool) -> Change:
-    """Remove the rows of all other images, and say how many; a shard that holds both kinds is rewritten."""
+def prune(folder: RecipeFolder, images: Hashes, *, dry: bool) -> Change:
+    """Keep the rows of these images only; a shard that holds others, too, is rewritten."""
     change = Change()
-    for path in stored.shards:
+    for path in folder.shards:
         change += _keep(path, held(path, images), dry=dry)
     if not dry:
-        indexes.drop(stored.folder)  # they name what is gone
-        _tidy(stored.folder)
+        indexes.drop(folder.path)  # they name shards that are gone
+        _tidy(folder.path)
     return change
 
 
-def forget(stored: Stored, images: Hashes, *, dry: bool) -> Change:
-    """Remove the rows of these images, in every view, and say how many; other rows of their shards are kept.
+def forget(folder: RecipeFolder, images: Hashes, *, dry: bool) -> Change:
+    """Remove the rows of these images, in every view; other rows of their shards are kept.
 
-    What cannot be read cannot be shown not to hold them: damaged shards, and all of an older layout, are removed whole,
-    and count no rows. Indexes go first, so that a kill leaves none that names an image whose rows are gone, and last
-    once more, for a reader may have written one meanwhile.
+    Damaged shards, and all of an older layout, may hold such rows unseen: they are removed as a whole, and count no
+    rows. Indexes are removed first, so that a kill leaves none that names a removed image, and again at the end, since
+    a reader may have written one meanwhile.
     """
-    if not stored.is_current:
-        return remove(stored, dry=dry)
+    if not folder.is_current:
+        return remove(folder, dry=dry)
     change = Change()
     if not dry:
-        indexes.drop(stored.folder)
-    for path in stored.shards:
+        indexes.drop(folder.path)
+    for path in folder.shards:
         try:
             keep = ~held(path, images)
         except StateError:
@@ -148,18 +147,18 @@ def forget(stored: Stored, images: Hashes, *, dry: bool) -> Change:
             continue
         change += _keep(path, keep, dry=dry)
     if not dry:
-        indexes.drop(stored.folder)
-        _tidy(stored.folder)
+        indexes.drop(folder.path)
+        _tidy(folder.path)
     return change
 
 
 def held(shard: Path, images: Hashes) -> Mask:
-    """Return which rows of a shard are of one of the images: (n,); StateError as `read_shard`."""
+    """Return which rows of a shard belong to one of the images: (n,); StateError as `read_shard`."""
     return np.asarray(np.isin(comparable(sha256_of(read_shard(shard).keys)), comparable(images)))
 
 
 def _keep(path: Path, keep: Mask, *, dry: bool) -> Change:
-    """Rewrite a shard with some of its rows only, and say what that takes away."""
+    """Rewrite a shard with some of its rows only, if any are to go."""
     if keep.all():
         return Change()
     change = Change(int((~keep).sum()), 1, int(path.stat().st_size * (1 - keep.mean())))
@@ -168,15 +167,15 @@ def _keep(path: Path, keep: Mask, *, dry: bool) -> Change:
     return change
 
 
-def merge(stored: Stored) -> Change:
-    """Put small shards of neighbouring age together, leaving out rows that an older shard holds as well.
+def merge(folder: RecipeFolder) -> Change:
+    """Merge small shards of similar age, without the rows that an older shard holds as well.
 
-    A merged shard counts as old as its oldest part. Only rows that nothing older holds are in it, so every row that
-    was the oldest of its key still is.
+    A merged shard is as old as its oldest part. It holds only rows that no older shard has, so of equal keys the same
+    row stays the oldest.
     """
     change = Change()
     batches: list[dict[Path, Mask]] = [{}]
-    for path, first in _first_holders(stored.shards):
+    for path, first in _first_holders(folder.shards):
         if len(first) < SMALL_ROWS:
             if sum(map(len, batches[-1].values())) + len(first) > SMALL_ROWS:
                 batches.append({})
@@ -189,12 +188,12 @@ def merge(stored: Stored) -> Change:
             change.shards += len(batch) - (written is not None)
             change.bytes += before - (written.stat().st_size if written else 0)
     if change.shards:
-        indexes.drop(stored.folder)
+        indexes.drop(folder.path)
     return change
 
 
 def _first_holders(shards: Sequence[Path]) -> list[tuple[Path, Mask]]:
-    """Return the shards, oldest first, each with which of its rows no older one holds."""
+    """Return the shards, oldest first, each with a mask of the rows that no older shard holds."""
     if not shards:
         return []
     listed = [(shard.created_ns, shard.path, shard.keys) for shard in map(read_shard, shards)]
@@ -207,7 +206,7 @@ def _first_holders(shards: Sequence[Path]) -> list[tuple[Path, Mask]]:
 
 
 def _rewrite(paths: Sequence[Path], keeps: Sequence[Mask]) -> Path | None:
-    """Replace shards of one recipe by one that holds the rows to keep, or by none."""
+    """Replace shards of one recipe by a single one with the rows to keep, or by none; return its path."""
     parts = [(read_shard(path), keep) for path, keep in zip(paths, keeps, strict=True) if keep.any()]
     written: Path | None = None
     if parts:
@@ -226,7 +225,7 @@ def _rewrite(paths: Sequence[Path], keeps: Sequence[Mask]) -> Path | None:
 
 
 def _tidy(folder: Path) -> None:
-    """Remove what killed writers left, indexes of no shard, and the folder if nothing else is in it."""
+    """Remove leftovers of killed writers, indexes without shards, and the folder if it is empty then."""
     if not indexes.shards_in(folder):
         indexes.drop(folder)
     for left in folder.glob(".*.tmp"):
@@ -234,35 +233,3 @@ def _tidy(folder: Path) -> None:
     if not any(path.name != "recipe.json" for path in folder.iterdir()):
         (folder / "recipe.json").unlink(missing_ok=True)
         folder.rmdir()
-
-
-# --- Who uses a cache --------------------------------------------------------------------------------------------
-
-
-def register(root: Path) -> None:
-    """Note in the cache that the repository in the current folder uses it."""
-    path = _user_path(root)
-    if not path.exists():
-        write_json(path, _user())
-
-
-def other_users(root: Path) -> dict[Path, str]:
-    """Return the notes of other repositories that use the cache: file -> host and folder."""
-    others = (path for path in sorted((root / "users").glob("*.json")) if path != _user_path(root))
-    return {path: _describe(path) for path in others}
-
-
-def _user() -> dict[str, str]:
-    return {"host": platform.node(), "path": str(Path.cwd())}
-
-
-def _user_path(root: Path) -> Path:
-    return root / "users" / f"{stamps.sha256_json(_user())}.json"
-
-
-def _describe(path: Path) -> str:
-    try:
-        user = json.loads(stamps.read_bytes(path))
-        return f"{user['path']} on {user['host']}"
-    except (ValueError, KeyError, TypeError, StateError):
-        return "an unreadable note"

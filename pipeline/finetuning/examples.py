@@ -18,10 +18,10 @@ from pipeline.core.cost import Cost
 from pipeline.core.errors import InputError, RefusedError, StateError
 from pipeline.core.sections import Embed, Plan
 from pipeline.data.images.decoding import Framing
-from pipeline.embeddings import upkeep
+from pipeline.embeddings import users
 from pipeline.embeddings.cache import EmbeddingCache
+from pipeline.embeddings.mapped import MappedRows
 from pipeline.embeddings.shards import Keys, keys_of
-from pipeline.embeddings.stored import Stored
 from pipeline.finetuning.processes import Processes
 from pipeline.finetuning.task import Ints, Task
 from pipeline.networks import frozen_pass, runtime, views
@@ -218,13 +218,13 @@ def _stored(
     forward: Forward,
     processes: Processes,
     said: Callable[[int], str] | None = None,
-) -> tuple[Stored, Cost]:
+) -> tuple[MappedRows, Cost]:
     """Compute the rows that the cache lacks; return all and their cost. Processes that train together share the work.
 
     `said` words beforehand what so many rows take.
     """
     keys = keys_to_store(items)
-    upkeep.register(settings.cache)
+    users.register(settings.cache)
     cache = EmbeddingCache(settings.cache, recipe)
     missing = cache.missing(keys)
     processes.wait()  # before one of them stores rows, which would shorten another one's list
@@ -242,7 +242,7 @@ def _stored(
     if lost:
         raise StateError(*(f"{reason}; run `dvc repro`" for reason in lost.values()))
     cache.wait_for(keys)
-    return cache.stored(keys), cache.cost(keys)
+    return cache.mapped(keys), cache.cost(keys)
 
 
 def _size(count: int) -> str:

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 import numpy as np
 
 from pipeline.core.errors import InputError, RefusedError, one_line
-from pipeline.embeddings.stored import Stored
+from pipeline.embeddings.mapped import MappedRows
 from pipeline.heads.rows import Rows
 from pipeline.heads.types import Features
 
@@ -40,7 +40,7 @@ def unconverged_and_others(caught: Sequence[warnings.WarningMessage]) -> tuple[i
 
 def require_finite(X: Features) -> None:
     """Raise InputError naming the rows of X (n, D) that hold something that is not a finite number."""
-    if isinstance(X, Stored):
+    if isinstance(X, MappedRows):
         return  # checked while it is read, since reading it takes long
     bad = np.flatnonzero(~np.isfinite(X).all(axis=1))
     if len(bad):

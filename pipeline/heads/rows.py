@@ -17,7 +17,7 @@ import numpy as np
 from pipeline.core import stamps
 from pipeline.core.errors import StateError
 from pipeline.data.splits import folds
-from pipeline.embeddings.stored import Stored
+from pipeline.embeddings.mapped import MappedRows
 from pipeline.heads.types import Features, Floats, Ints, Labels
 
 
@@ -59,7 +59,7 @@ class Matrix:
             StateError: if this process cannot read the file, or finds other bytes in it.
 
         """
-        stored = Stored(_opened(self) if self.mapped is None else self.mapped, rows)
+        stored = MappedRows(_opened(self) if self.mapped is None else self.mapped, rows)
         return stored if self.streams else stored[:].astype(np.float32, copy=False)
 
     def __reduce__(self) -> tuple[Any, ...]:

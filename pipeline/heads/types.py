@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.embeddings.stored import Stored
+from pipeline.embeddings.mapped import MappedRows
 
 Floats = npt.NDArray[np.floating[Any]]
 Labels = npt.NDArray[np.str_]
@@ -17,10 +17,10 @@ Classifier = Any
 Factory = Callable[..., Classifier]
 
 
-Features = Floats | Stored
+Features = Floats | MappedRows
 """(n, D); stored ones are read block by block, by heads that can."""
 
 
 def chosen_rows(X: Features, rows: Ints) -> Features:
     """Return some rows of X; stored ones stay unread."""
-    return X.chosen(rows) if isinstance(X, Stored) else X[rows]
+    return X.chosen(rows) if isinstance(X, MappedRows) else X[rows]

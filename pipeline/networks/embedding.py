@@ -12,7 +12,7 @@ from pipeline.core.errors import InputError, first_five
 from pipeline.core.params import Params
 from pipeline.data.manifest import Manifest
 from pipeline.data.splits import methods
-from pipeline.embeddings import upkeep
+from pipeline.embeddings import users
 from pipeline.embeddings.cache import EmbeddingCache
 from pipeline.embeddings.shards import Recipe
 from pipeline.networks import frozen_pass, runtime, units, workers
@@ -59,7 +59,7 @@ def embed(params: Params, backbone: str, loaded: Loaded, table: Manifest) -> Emb
     frozen = _FrozenPass(params, backbone, loaded)
     images = Wanted(EmbeddingCache(settings.cache, frozen.recipe), table, range(len(table)))
     missing = images.missing()
-    upkeep.register(settings.cache)
+    users.register(settings.cache)
     undecodable = frozen.run(missing, images.cache)
     _require_usable(table, undecodable, settings.on_bad_image)
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from pipeline.core.errors import StateError
 
 
-class Stored(nn.Module):
+class RoundedBackbone(nn.Module):
     """A backbone whose rows are rounded as they are when they are stored: float32 (B, D)."""
 
     def __init__(self, backbone: nn.Module, dtype: str) -> None:

@@ -12,10 +12,10 @@ from pipeline.core import processes, stamps
 from pipeline.core.errors import StateError
 from pipeline.core.params import Params
 from pipeline.data import exclusions
-from pipeline.embeddings import upkeep
+from pipeline.embeddings import users
 from pipeline.embeddings.cache import EmbeddingCache
+from pipeline.embeddings.mapped import MappedRows
 from pipeline.embeddings.shards import keys_of
-from pipeline.embeddings.stored import Stored
 from pipeline.serving.trained import Trained
 
 
@@ -25,7 +25,7 @@ class New:
 
     paths: Sequence[Path]
     sha256: Sequence[str]
-    features: Stored
+    features: MappedRows
     """(n, D), unread."""
     computed: int
     """Images that went through the CNN for them."""
@@ -108,7 +108,7 @@ def _pass(images: Mapping[str, Path], trained: Trained, params: Params) -> dict[
     settings, backbone = params.embed, trained.run.backbone
     loaded = backbones.load(backbone, params.backbone(backbone))
     frozen_pass.require_recipe(trained.embedded.recipe, loaded, settings, backbone)
-    upkeep.register(settings.cache)
+    users.register(settings.cache)
     return frozen_pass.run(
         [frozen_pass.Item(path, sha256) for sha256, path in images.items()],
         _cache(trained, params),
@@ -120,13 +120,13 @@ def _pass(images: Mapping[str, Path], trained: Trained, params: Params) -> dict[
     )
 
 
-def _stored(sha256: Sequence[str], known: Mapping[str, int], trained: Trained, params: Params) -> Stored:
+def _stored(sha256: Sequence[str], known: Mapping[str, int], trained: Trained, params: Params) -> MappedRows:
     """Put rows of the matrix and of the cache together, in the order of the images."""
     features = trained.embedded.features
     others = [position for position, one in enumerate(sha256) if one not in known]
     rows = np.array([known.get(one, 0) for one in sha256], np.intp)
     if not others:
-        return Stored([features], rows)
-    cached = _cache(trained, params).stored(keys_of(sha256[position] for position in others))
+        return MappedRows([features], rows)
+    cached = _cache(trained, params).mapped(keys_of(sha256[position] for position in others))
     rows[others] = len(features) + cached.rows
-    return Stored([features, *cached.parts], rows)
+    return MappedRows([features, *cached.parts], rows)

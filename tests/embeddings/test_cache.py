@@ -12,7 +12,7 @@ from pipeline.core.cost import Cost
 from pipeline.core.errors import StateError
 from pipeline.embeddings import cache as caches
 from pipeline.embeddings import shards
-from pipeline.embeddings.cache import Added, EmbeddingCache, Floats
+from pipeline.embeddings.cache import EmbeddingCache, Floats, NewShard
 from pipeline.embeddings.hdf5 import Array
 from pipeline.embeddings.shards import Keys, Shard, keys_of, read_shard, sha256_of
 
@@ -237,7 +237,7 @@ def test_stored_rows_of_any_shape_are_read_from_their_shards_when_asked_for() ->
     cache.append(KEYS[:4], rows[:4], Cost())
     cache.append(KEYS[4:], rows[4:], Cost())
     order = np.array([7, 1, 1, 9])
-    stored = EmbeddingCache(Path("c"), RECIPE).stored(KEYS[order])
+    stored = EmbeddingCache(Path("c"), RECIPE).mapped(KEYS[order])
     assert stored.shape == (4, 2, 3, 4)
     np.testing.assert_array_equal(stored[np.array([3, 0, 1])], rows[order][[3, 0, 1]])
 
@@ -248,7 +248,7 @@ def test_an_altered_shard_is_not_mapped() -> None:
     (path,) = cache.folder.glob("*.h5")
     path.write_bytes(path.read_bytes()[:-1] + b"x")
     with pytest.raises(StateError, match="altered since it was written"):
-        cache.stored(KEYS)
+        cache.mapped(KEYS)
 
 
 def test_a_cache_of_more_shards_than_files_may_be_open_is_mapped_all_the_same(tmp_path: Path) -> None:
@@ -258,7 +258,7 @@ def test_a_cache_of_more_shards_than_files_may_be_open_is_mapped_all_the_same(tm
         cache, keys = EmbeddingCache(tmp_path, {}), keys_of(f"{number:064x}" for number in range(100))
         for number in range(100):
             cache.append(keys[number : number + 1], np.full((1, 2), number, np.float32), Cost())
-        stored = cache.stored(keys)
+        stored = cache.mapped(keys)
         np.testing.assert_array_equal(stored[np.array([0, 99])], [[0, 0], [99, 99]])
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
@@ -276,7 +276,7 @@ def test_what_others_added_is_told_once_with_its_cost_and_worker() -> None:
     mine.append(KEYS[:1], ROWS[:1], Cost())
     one.append(KEYS[1:4], ROWS[1:4], Cost(3.0, 4.0), "one")
     two.append(KEYS[4:6], ROWS[4:6], Cost(5.0, 6.0), "two")
-    assert sorted(mine.refresh()) == [Added(2, Cost(5.0, 6.0, 2), "two"), Added(3, Cost(3.0, 4.0, 3), "one")]
+    assert sorted(mine.refresh()) == [NewShard(2, Cost(5.0, 6.0, 2), "two"), NewShard(3, Cost(3.0, 4.0, 3), "one")]
     assert mine.refresh() == []
     assert mine.missing(KEYS).tolist() == [6, 7, 8, 9]
     np.testing.assert_array_equal(gathered(mine, KEYS[:6]), ROWS[:6])

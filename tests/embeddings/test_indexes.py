@@ -67,7 +67,7 @@ def test_an_indexed_cache_is_opened_without_reading_a_shard(monkeypatch: pytest.
         assert indexed.row_shape() == (4,)
         assert indexed.refresh() == []
     np.testing.assert_array_equal(gathered(indexed, KEYS[[7, 0, 4]]), ROWS[[7, 0, 4]])
-    np.testing.assert_array_equal(indexed.stored(KEYS[[7, 0, 4]])[:], ROWS[[7, 0, 4]])
+    np.testing.assert_array_equal(indexed.mapped(KEYS[[7, 0, 4]])[:], ROWS[[7, 0, 4]])
 
 
 def test_the_oldest_row_of_a_key_stays_everyones_when_its_shard_is_indexed() -> None:
@@ -107,7 +107,7 @@ def test_an_index_that_repeats_others_is_removed() -> None:
     fill(slice(0, 1), slice(1, 2), slice(2, 3))
     remove_indexes()
     cache = opened()
-    known = list(cache._known.values())
+    known = list(cache._entries.values())
     for part in (known[:2], known[1:]):
         indexes.write(cache.folder, part)
     assert len(index_files()) == 3
@@ -130,7 +130,7 @@ def test_an_index_of_a_shard_that_was_removed_while_it_was_written_goes() -> Non
     cache = opened()
     remove_indexes()
     shards()[0].unlink()
-    indexes.write(cache.folder, list(cache._known.values()))
+    indexes.write(cache.folder, list(cache._entries.values()))
     assert index_files() == []
 
 
@@ -200,7 +200,7 @@ def test_a_lying_index_is_an_error_with_a_remedy_and_never_a_wrong_row(change: s
     opened()
     lie(change)
     wanted = KEYS[:6] if change == "exchange" else KEYS[[0, 9]]
-    for use in (lambda cache: gathered(cache, wanted), lambda cache: cache.stored(wanted)):
+    for use in (lambda cache: gathered(cache, wanted), lambda cache: cache.mapped(wanted)):
         with pytest.raises(StateError, match=rf"other rows than an index says; delete .*\*{indexes.SUFFIX}"):
             use(opened())
     remove_indexes()
@@ -247,7 +247,7 @@ def test_an_index_that_cannot_be_true_is_no_index(old: str, new: str) -> None:
     fill(slice(0, 3), slice(3, 6))
     opened()
     say(old, new)
-    assert indexes.named(index_files()[0]) == {}
+    assert indexes.entries_of(index_files()[0]) == {}
     np.testing.assert_array_equal(gathered(opened(), KEYS[:6]), ROWS[:6])
 
 

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 from pipeline.core import stamps
 from pipeline.core.cost import Cost
-from pipeline.embeddings import indexes, upkeep
+from pipeline.embeddings import indexes, upkeep, users
 from pipeline.embeddings.cache import EmbeddingCache
 from pipeline.embeddings.shards import SCHEMA_VERSION, keys_of, sha256_of, write_shard
-from pipeline.embeddings.upkeep import Change, Stored
+from pipeline.embeddings.upkeep import Change, RecipeFolder
 from tests.embeddings.test_cache import KEYS, ROWS, gathered
 from tests.faults import fail_the_nth
 from tests.soak import soak
@@ -34,7 +34,7 @@ def cache() -> EmbeddingCache:
     return EmbeddingCache(ROOT, RECIPE)
 
 
-def stored() -> Stored:
+def stored() -> RecipeFolder:
     (one,) = upkeep.recipes(ROOT)
     return one
 
@@ -144,7 +144,7 @@ def test_a_dry_run_says_the_same_and_removes_nothing() -> None:
 
 def test_a_recipe_that_nobody_needs_goes_with_its_folder() -> None:
     fill([[0, 1]])
-    left = stored().folder / ".x.h5.1.tmp"
+    left = stored().path / ".x.h5.1.tmp"
     left.touch()
     os.utime(left, (0, 0))
     upkeep.remove(stored(), dry=False)
@@ -155,7 +155,7 @@ def test_a_recipe_that_nobody_needs_goes_with_its_folder() -> None:
 def test_links_are_neither_followed_nor_removed() -> None:
     fill([[0, 1]])
     outside = write_shard(Path("elsewhere"), KEYS[:1], ROWS[:1], Cost(), 0).path
-    link = stored().folder / outside.name
+    link = stored().path / outside.name
     link.symlink_to(outside.resolve())
     (ROOT / ("b" * 64)).symlink_to(outside.parent.resolve())
     upkeep.prune(stored(), sha256_of(KEYS[:0]), dry=False)
@@ -165,7 +165,7 @@ def test_links_are_neither_followed_nor_removed() -> None:
 
 def test_a_folder_whose_recipe_is_not_its_name_is_refused() -> None:
     fill([[0]])
-    (stored().folder / "recipe.json").write_text("{}")
+    (stored().path / "recipe.json").write_text("{}")
     with pytest.raises(upkeep.StateError, match=r"recipe.json: is not the recipe its folder is named by"):
         upkeep.recipes(ROOT)
 
@@ -180,7 +180,7 @@ def test_a_folder_whose_recipe_is_not_its_name_is_refused() -> None:
 )
 @pytest.mark.parametrize("step", [3, *soak([1])])
 def test_whatever_fails_on_the_way_no_needed_row_is_lost(
-    action: Callable[[Stored], object], monkeypatch: pytest.MonkeyPatch, step: int
+    action: Callable[[RecipeFolder], object], monkeypatch: pytest.MonkeyPatch, step: int
 ) -> None:
     for number in range(step, 100, step):
         for path in ROOT.rglob("*.h5"):
@@ -200,14 +200,14 @@ def test_whatever_fails_on_the_way_no_needed_row_is_lost(
 
 
 def test_the_repository_registers_itself_once_and_sees_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    upkeep.register(ROOT)
-    upkeep.register(ROOT)
+    users.register(ROOT)
+    users.register(ROOT)
     assert len(list((ROOT / "users").iterdir())) == 1
-    assert upkeep.other_users(ROOT) == {}
+    assert users.others(ROOT) == {}
     root = ROOT.resolve()
     Path("other").mkdir()
     monkeypatch.chdir("other")
-    (others,) = upkeep.other_users(root).values()
+    (others,) = users.others(root).values()
     assert others.startswith(str(root.parent))
 
 

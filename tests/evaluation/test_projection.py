@@ -4,7 +4,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline.embeddings.stored import Stored
+from pipeline.embeddings.mapped import MappedRows
 from pipeline.evaluation import projection
 from pipeline.evaluation.projection import project
 
@@ -77,4 +77,4 @@ def test_stored_and_mapped_rows_are_placed_as_those_in_memory(tmp_path: Path, mo
     mapped = np.memmap(tmp_path / "X", np.float16, "r", shape=X.shape)
     expected = project(X, 0)
     np.testing.assert_array_equal(project(mapped, 0), expected)
-    np.testing.assert_array_equal(project(Stored([np.asarray(mapped)], np.arange(len(X))), 0), expected)
+    np.testing.assert_array_equal(project(MappedRows([np.asarray(mapped)], np.arange(len(X))), 0), expected)

@@ -3,7 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.embeddings.stored import Stored
+from pipeline.embeddings.mapped import MappedRows
 from pipeline.networks import streaming
 from pipeline.networks.streaming import StreamingHead
 
@@ -18,16 +18,16 @@ def data(n: int = 3000) -> tuple[np.ndarray, np.ndarray]:
 
 
 @pytest.fixture
-def stored(tmp_path: Path) -> Stored:
+def stored(tmp_path: Path) -> MappedRows:
     X, _ = data()
     X.tofile(tmp_path / "X")
     mapped = np.asarray(np.memmap(tmp_path / "X", np.float16, "r", shape=X.shape))
-    return Stored([mapped[:1000], mapped[1000:]], np.arange(3000))
+    return MappedRows([mapped[:1000], mapped[1000:]], np.arange(3000))
 
 
 @pytest.mark.parametrize("hidden", [0, 16])
 def test_rows_read_block_by_block_give_what_an_array_gives(
-    stored: Stored, hidden: int, monkeypatch: pytest.MonkeyPatch
+    stored: MappedRows, hidden: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(streaming, "STEPS", 100)
     X, y = data()
@@ -71,7 +71,7 @@ def test_mean_and_spread_are_numpys_also_far_from_zero(monkeypatch: pytest.Monke
     np.testing.assert_allclose(spread, X.std(axis=0), rtol=1e-6)
 
 
-def test_a_row_that_is_not_a_number_is_named(stored: Stored) -> None:
+def test_a_row_that_is_not_a_number_is_named(stored: MappedRows) -> None:
     X, y = data()
     X[2001, 3] = np.inf
     with pytest.raises(ValueError, match="row 2001: got NaN or infinity"):

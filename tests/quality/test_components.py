@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.embeddings.stored import Stored
+from pipeline.embeddings.mapped import MappedRows
 from pipeline.quality import components
 from tests.processors import on_threads
 
@@ -29,7 +29,7 @@ def test_distances_are_those_of_rows_of_length_one_up_to_one_scale(seed: int, n:
 
 def test_rows_left_in_a_file_give_the_same_as_rows_in_memory() -> None:
     X = example()
-    np.testing.assert_array_equal(components.of(Stored([X], np.arange(len(X))), 0), components.of(X, 0))
+    np.testing.assert_array_equal(components.of(MappedRows([X], np.arange(len(X))), 0), components.of(X, 0))
 
 
 def test_equal_rows_are_nowhere() -> None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from pipeline.core.params import Params
 from pipeline.core.printable import printable
-from pipeline.data.init.glance import Glance
+from pipeline.data.init.overview import Glance
 from pipeline.data.init.recognition import Recognised
 
 ENOUGH_FOR_HASH = 60

@@ -10,10 +10,10 @@ from pathlib import Path
 
 from pipeline.core import systems
 from pipeline.core.errors import InputError, StateError
+from pipeline.core.look_ahead import in_threads
 from pipeline.core.sections import Data
 from pipeline.data.sources.memo import mark_of
 from pipeline.data.sources.place import Hashed, Place, blocks_of, is_table, only_table
-from pipeline.data.sources.threads import in_threads
 
 _CHUNK = 256
 """Files that a thread reads one after the other."""

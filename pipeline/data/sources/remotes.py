@@ -15,11 +15,11 @@ from urllib.parse import quote, unquote
 
 from pipeline.core.atomic import replacing
 from pipeline.core.errors import InputError, first_five, one_line
+from pipeline.core.look_ahead import in_threads
 from pipeline.core.sections import Data
 from pipeline.data.sources import store
 from pipeline.data.sources.memo import SETTLED_NS
 from pipeline.data.sources.place import MOST_BYTES, Hashed, Place, hidden, normal, only_table, pieces
-from pipeline.data.sources.threads import in_threads
 
 _WORKERS = 16
 """Files that are asked for at once: most of the time is the way there and back."""

@@ -103,7 +103,7 @@ def _shards(root: Path, images: npt.NDArray[np.uint8]) -> Iterator[Mismatch]:
             if rows:
                 yield Mismatch(path.as_posix(), NOTHING, f"{rows} rows; run `headswap forget` again")
     for path in sorted(root.glob(f"*/*{indexes.SUFFIX}")):
-        named = [known.keys for known in indexes.named(path).values()]
+        named = [entry.keys for entry in indexes.entries_of(path).values()]
         if named and np.isin(matrix.comparable(sha256_of(np.concatenate(named))), matrix.comparable(images)).any():
             yield Mismatch(path.as_posix(), NOTHING, "an index that names it; run `headswap forget` again")
     for path in sorted([*root.glob("*/.*.tmp"), *matrix.matrix_path("x").parent.glob(".*.tmp")]):

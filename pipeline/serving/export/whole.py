@@ -44,7 +44,7 @@ class Exported:
             loaded, settings = backbones.load(trained.run.backbone, params.backbone(trained.run.backbone)), params.embed
             frozen_pass.require_recipe(trained.embedded.recipe, loaded, settings, trained.run.backbone)
             self.framing = loaded.framing_for(settings)
-            rounded = onnx_export.Stored(loaded.network, settings.dtype)
+            rounded = onnx_export.RoundedBackbone(loaded.network, settings.dtype)
             backbone = _plain(onnx_export.any_batch(rounded, self.framing.size, "features", OPSET))
             self.features = backbone.SerializeToString()
             self.whole = behind(backbone, graph, len(trained.classes))

@@ -11,14 +11,14 @@ Floats = npt.NDArray[np.floating[Any]]
 Ints = npt.NDArray[np.integer[Any]]
 
 
-class Stored:
-    """Chosen rows of mapped features, copied out when asked for, after which their pages are let go of.
+class MappedRows:
+    """Chosen rows of mapped features, copied on request; the pages they came from then leave memory.
 
-    `stored[rows]`, with a slice or an array of row numbers, is an array of the stored type; only so much is in memory.
+    `rows[numbers]`, with a slice or an array of row numbers, is an array of the stored type.
     """
 
     def __init__(self, parts: Sequence[Floats], rows: Ints) -> None:
-        """Choose `rows` of the `parts` put below one another."""
+        """Choose `rows` of the `parts`, numbered as if the parts were one below the other."""
         self.parts = parts
         self.rows = rows
         self.starts = np.cumsum([0, *(len(part) for part in parts)])
@@ -31,27 +31,27 @@ class Stored:
         """(n, ...)."""
         return len(self.rows), *self.parts[0].shape[1:]
 
-    def chosen(self, rows: Ints) -> "Stored":
+    def chosen(self, rows: Ints) -> "MappedRows":
         """Return some of these rows, still unread."""
-        return Stored(self.parts, self.rows[rows])
+        return MappedRows(self.parts, self.rows[rows])
 
     def __getitem__(self, rows: Ints | slice) -> Floats:
         wanted = self.rows[rows]
         if len(self.parts) == 1:
             found = self.parts[0].take(wanted, axis=0)
-            _let_go(self.parts[0])
+            _release(self.parts[0])
             return found
         found = np.empty((len(wanted), *self.shape[1:]), self.parts[0].dtype)
         for part, start in zip(self.parts, self.starts[:-1], strict=True):
             inside = (wanted >= start) & (wanted < start + len(part))
             if inside.any():
                 found[inside] = part[wanted[inside] - start]
-                _let_go(part)
+                _release(part)
         return found
 
 
-def _let_go(part: Floats) -> None:
-    """Let the pages of a mapped array leave memory; they are read from the file again if asked for."""
+def _release(part: Floats) -> None:
+    """Let the pages of a mapped array leave memory; the next access reads them from the file again."""
     base: Any = part
     while base is not None and not isinstance(base, mmap.mmap):
         base = getattr(base, "base", None)

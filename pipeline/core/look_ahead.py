@@ -1,4 +1,4 @@
-"""Work in threads, with few results waiting."""
+"""Threads that work ahead of whoever uses their results, while few results wait."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -9,14 +9,24 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-def in_threads(work: Callable[[Item], Result], items: Iterable[Item], workers: int) -> Iterator[Result]:
-    """Yield the result for every item, in order; after the first error nothing that waits is begun."""
+def in_threads(
+    work: Callable[[Item], Result], items: Iterable[Item], workers: int, ahead: int | None = None
+) -> Iterator[Result]:
+    """Yield the result for every item, in order. After the first error no waiting item is begun.
+
+    Args:
+        work: what to do with an item.
+        items: taken one by one, as results are used.
+        workers: threads.
+        ahead: items begun or waiting at any time, which bounds memory; 4 per thread unless given.
+
+    """
     waiting: deque[Future[Result]] = deque()
     with ThreadPoolExecutor(workers) as pool:
         try:
             for item in items:
                 waiting.append(pool.submit(work, item))
-                if len(waiting) > 4 * workers:
+                if len(waiting) >= (ahead or 4 * workers):
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()

@@ -7,25 +7,25 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.core.errors import StateError
-from pipeline.embeddings import placing
+from pipeline.embeddings import row_writer
 
 ROWS = np.arange(40, dtype=np.float32).reshape(10, 4)
 OFFSET = 7
 
 
 def put(path: Path, parts: list[np.ndarray], window: int, staged: int) -> bytes:
-    """Place rows in a file that has bytes before and after them; return its content."""
+    """Write rows into a file that has bytes before and after them; return its content."""
     path.write_bytes(b"x" * OFFSET + bytes(10 * 4 * 2) + b"y" * OFFSET)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(placing, "_WINDOW", window)
-        patch.setattr(placing, "_STAGED", staged)
-        placing.put(path, OFFSET, (10, 4), np.float16, ((part, ROWS[part]) for part in parts))
+        patch.setattr(row_writer, "_WINDOW", window)
+        patch.setattr(row_writer, "_STAGED", staged)
+        row_writer.write_rows(path, OFFSET, (10, 4), np.float16, ((part, ROWS[part]) for part in parts))
     return path.read_bytes()
 
 
 @given(st.permutations(range(10)), st.lists(st.integers(1, 9), max_size=4), st.integers(1, 100), st.integers(1, 200))
 @settings(max_examples=100)
-def test_rows_in_any_order_end_where_they_belong_however_small_the_windows(
+def test_rows_in_any_order_get_to_their_positions_however_small_the_windows(
     tmp_path_factory: pytest.TempPathFactory, order: list[int], cuts: list[int], window: int, staged: int
 ) -> None:
     parts = np.split(np.array(order), sorted(set(cuts)))
@@ -34,7 +34,7 @@ def test_rows_in_any_order_end_where_they_belong_however_small_the_windows(
 
 
 @pytest.mark.parametrize("left_out", [0, 4, 9])
-def test_a_row_left_out_is_counted(left_out: int, tmp_path: Path) -> None:
+def test_missing_rows_are_counted(left_out: int, tmp_path: Path) -> None:
     part = np.delete(np.arange(10)[::-1], left_out)
     with pytest.raises(StateError, match="1 of 10 rows are missing"):
         put(tmp_path / "file", [part], 16, 1)
@@ -53,7 +53,7 @@ def test_rows_that_come_in_order_are_written_once(tmp_path: Path, monkeypatch: p
     assert sum(written) == 10 * 4 * 2
 
 
-def test_a_write_that_ends_early_is_gone_on_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_short_write_is_continued(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real = os.pwrite
     monkeypatch.setattr(os, "pwrite", lambda file, content, offset: real(file, content[:3], offset))
     content = put(tmp_path / "file", [np.arange(10)[::-1]], 24, 50)
