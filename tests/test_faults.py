@@ -296,12 +296,11 @@ def test_neither_the_order_of_work_nor_the_number_of_threads_leaves_a_trace(
     recipe = frozen_pass.recipe_of(loaded.identity, params.embed)
     forward = runtime.lazy(loaded.network, "torch")
     for seed, workers in ((0, 1), (1, 8)):
-        monkeypatch.setattr(frozen_pass, "ThreadPoolExecutor", partial(ThreadPoolExecutor, workers))
+        monkeypatch.setattr(frozen_pass, "decoding_threads", partial(int, workers))
         order = np.random.default_rng(seed).permutation(36)
         items = [Item(Path(table.path[row]), table.sha256[row]) for row in order]
         cache = EmbeddingCache(ROOT, recipe)
         frozen_pass.run(items, cache, forward, loaded.framing, 4, "float16")
-        monkeypatch.setattr(frozen_pass, "ThreadPoolExecutor", ThreadPoolExecutor)
         assert main(EMBED) == 0
         assert MATRIX.read_bytes() == expected
         clear()

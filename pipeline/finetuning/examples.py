@@ -21,12 +21,13 @@ from pipeline.data.images.decoding import Framing
 from pipeline.embeddings import users
 from pipeline.embeddings.cache import EmbeddingCache
 from pipeline.embeddings.mapped import MappedRows
+from pipeline.embeddings.shard_writer import TooNarrowError
 from pipeline.embeddings.shards import Keys, keys_of
 from pipeline.finetuning.processes import Processes
 from pipeline.finetuning.task import Ints, Task
 from pipeline.networks import frozen_pass, runtime, views
 from pipeline.networks.backbones import Loaded
-from pipeline.networks.frozen_pass import Item, TooNarrowError
+from pipeline.networks.frozen_pass import Item
 from pipeline.networks.network import Backbone
 from pipeline.networks.runtime import Floats, Forward
 

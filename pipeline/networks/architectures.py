@@ -1,4 +1,4 @@
-"""Architectures of torchvision and timm: how each is built and cut into blocks, and where its weights come from."""
+"""Architectures of torchvision and timm: how to build one, cut it into blocks, and where its weights come from."""
 
 import inspect
 import shutil
@@ -27,27 +27,27 @@ HALF = (0.5, 0.5, 0.5)
 
 @dataclass(frozen=True)
 class Architecture:
-    """How to build one backbone and where its own weights come from."""
+    """How to build a backbone, and where its published weights come from."""
 
     build: Callable[[], nn.Module]
-    """The whole network, classifier included; its weights need no values."""
+    """Return the whole network, classifier included; its weights need no values."""
     cut: Callable[[nn.Module], Blocks]
-    """The same modules without pooling and classifier, as named blocks in the order they run."""
+    """Return its modules without pooling and classifier, as named blocks in the order they run."""
     weights: Callable[[], str]
-    """Return the locator (see `stamps.locate`) of the weights' file, whether it is there or not."""
+    """Return the locator (see `stamps.locate`) of the weights' file, which may not be there."""
     sha256: str = ""
-    """The hash of that file, or its first digits; empty where its publisher states none."""
+    """The hash of that file, or its first digits; empty if its publisher states none."""
     fetch: Callable[[Path], None] | None = None
-    """Download the weights' file to a path; None where it comes with a package."""
+    """Download the weights' file to a path; None if it comes with a package."""
     mean: Triple = IMAGENET_MEAN
     std: Triple = IMAGENET_STD
     image_size: int = 224
     crop: float = 1.0
-    """The framing the weights were trained for."""
+    """With `image_size`, the framing that the weights were trained for."""
 
 
 def torchvision_cnns() -> Iterator[str]:
-    """Yield the names in torchvision's registry of classifiers whose source knows no attention."""
+    """Yield the names in torchvision's registry of classifiers whose source does not mention attention."""
     for name in models.list_models(module=models):
         if "Attention" not in inspect.getsource(inspect.getmodule(models.get_model_builder(name)) or models):
             yield name
@@ -58,26 +58,26 @@ def of_torchvision(name: str) -> Architecture:
     weights = models.get_model_weights(name).DEFAULT
     published = weights.transforms()
     file = weights.url.rsplit("/", 1)[1]
-    # These two were trained on values from -1 to 1, which torchvision reaches by transforming ImageNet's again.
-    again = name in ("googlenet", "inception_v3")
+    # These two were trained on values from -1 to 1, to which torchvision converts what it has normalised for ImageNet.
+    symmetric = name in ("googlenet", "inception_v3")
     return Architecture(
         build=partial(_create_torchvision, name),
         cut=_cut_torchvision,
         weights=lambda: f"torch-hub:{file}",
-        # Its publisher states the first digits of the sha256 in the file's name.
+        # The file's name states the first digits of its sha256.
         sha256=file.removesuffix(".pth").rsplit("-", 1)[1],
         fetch=partial(_fetch_torchvision, weights.url),
-        mean=HALF if again else tuple(published.mean),
-        std=HALF if again else tuple(published.std),
+        mean=HALF if symmetric else tuple(published.mean),
+        std=HALF if symmetric else tuple(published.std),
         image_size=published.crop_size[0],
         crop=published.crop_size[0] / published.resize_size[0],
     )
 
 
 class _WithoutValues(TorchFunctionMode):
-    """Parameters are laid out and not filled, for their values are loaded; it also makes large networks cheap to list.
+    """Build a network with parameters that have shapes and no values, which are loaded later: large ones become cheap.
 
-    `torch.device("meta")` would catch the arithmetic by which some networks compute their widths as well.
+    `torch.device("meta")` would also affect the arithmetic by which some networks compute their widths.
     """
 
     def __torch_function__(
@@ -92,7 +92,7 @@ class _WithoutValues(TorchFunctionMode):
 
 def _create_torchvision(name: str) -> nn.Module:
     with _WithoutValues(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # two networks announce another way to draw initial weights
+        warnings.simplefilter("ignore")  # two networks announce a change of their initial weights
         return models.get_model(name, weights=None)  # type: ignore[no-any-return]
 
 
@@ -162,7 +162,7 @@ def _import_timm(name: str) -> ModuleType:
 
 
 def _cut_timm(model: Any) -> Blocks:  # noqa: ANN401
-    """Cut at the network's parts if these are plainly chained, which is tried out; else make it one block, `body`."""
+    """Cut the network at its parts, if these give its output one after the other; else make it one block, `body`."""
     activations = torch.zeros(1, *model.default_cfg["input_size"])
     model.eval()
     chained: Blocks = {}
@@ -173,7 +173,7 @@ def _cut_timm(model: Any) -> Blocks:  # noqa: ANN401
         for name, block in cut(model).items():
             try:
                 activations = block(activations)
-            except (RuntimeError, TypeError, ValueError):  # whatever a part in the wrong place does
+            except (RuntimeError, TypeError, ValueError):  # from a part that does not fit here
                 break
             chained[name] = block
             if torch.equal(activations, expected):
@@ -195,5 +195,5 @@ def _fetch_timm(repository: str | None, path: Path) -> None:
     from huggingface_hub import hf_hub_download  # noqa: PLC0415  # comes with timm
 
     if repository is None:
-        raise ValueError("none are published")
+        raise ValueError("timm publishes none")
     shutil.copyfile(hf_hub_download(repository, "model.safetensors"), path)

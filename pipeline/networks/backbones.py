@@ -1,4 +1,4 @@
-"""BACKBONES: name -> architecture + weights + preprocessing; besides, `timm:<model>` is any CNN of timm's.
+"""BACKBONES: name -> architecture, weights and preprocessing; `timm:<model>` stands for any CNN of timm's.
 
 To add a backbone: one entry in BACKBONES, whose `cut` divides the network into named blocks.
 """
@@ -27,19 +27,19 @@ BACKBONES: Mapping[str, Architecture] = {
 
 @dataclass(frozen=True)
 class Loaded:
-    """A backbone with its weights, and what identifies both."""
+    """A backbone with its weights, and the identity of both."""
 
     network: Backbone
     identity: Mapping[str, Any]
-    """What decides the network's numbers, as it stands in a recipe."""
+    """All that decides the network's numbers, as in a recipe."""
     weights: str
     """The locator of the weights' file."""
     pinned: int
-    """How many digits of its sha256 were known beforehand, of 64."""
+    """How many of the 64 digits of its sha256 were known beforehand."""
     framing: Framing
 
     def framing_for(self, settings: Embed) -> Framing:
-        """Return what becomes of an image's shape, decoded as the settings say."""
+        """Return how an image becomes a square, decoded as the settings say."""
         return self.framing._replace(scaled_jpeg=settings.scaled_jpeg)
 
 
@@ -47,8 +47,8 @@ def load(name: str, entry: BackboneEntry) -> Loaded:
     """Build a backbone and load its weights, after checking their sha256.
 
     Raises:
-        InputError: if the name is unknown, the weights are missing, altered, malicious or of another network, or a
-            layer is none of its blocks.
+        InputError: if the name is unknown; the weights are missing, altered, malicious or of another network; or a
+            layer is not one of its blocks.
 
     """
     kind = entry.kind or name
@@ -81,7 +81,7 @@ def load(name: str, entry: BackboneEntry) -> Loaded:
 
 
 def unfilled(kind: str, preprocessing: Mapping[str, Any]) -> Backbone:
-    """Build a backbone whose values are yet to be loaded; InputError if something it needs is not installed."""
+    """Build a backbone without values, to be loaded later; InputError if a package it needs is not installed."""
     architecture = architecture_of(kind, kind)
     mean, std = (tuple(preprocessing[name]) for name in ("mean", "std"))
     return Backbone(architecture.cut(architecture.build()), mean, std).eval()
@@ -89,19 +89,19 @@ def unfilled(kind: str, preprocessing: Mapping[str, Any]) -> Backbone:
 
 @dataclass(frozen=True)
 class Description:
-    """A backbone without its values, as `headswap backbones` shows it."""
+    """What `headswap backbones` shows of a backbone."""
 
     width: int
     parameters: int
-    """Of the blocks; the classifier is not used."""
+    """Parameters of the blocks; the classifier is not used."""
     size: int
     weights: str
     here: bool
-    """Whether the weights' file is there; its hash is checked when it is loaded."""
+    """Whether the weights' file is there; its hash is checked only when it is loaded."""
 
 
 def describe(name: str, entry: BackboneEntry) -> Description:
-    """Describe a backbone without loading or downloading anything; InputError if something it needs is missing."""
+    """Describe a backbone without loading or downloading weights; InputError if a package it needs is missing."""
     architecture = architecture_of(entry.kind or name, name)
     size = framing_of(architecture, entry).size
     blocks = architecture.cut(architecture.build())
@@ -116,7 +116,7 @@ def describe(name: str, entry: BackboneEntry) -> Description:
 
 
 def architecture_of(kind: str, name: str) -> Architecture:
-    """Look a kind up in the catalogue; InputError names the nearest one."""
+    """Look a kind up in the catalogue; InputError names the nearest kind."""
     if kind.startswith("timm:"):
         return of_timm(kind.removeprefix("timm:"))
     if kind not in BACKBONES:
@@ -125,7 +125,7 @@ def architecture_of(kind: str, name: str) -> Architecture:
 
 
 def framing_of(architecture: Architecture, entry: BackboneEntry) -> Framing:
-    """Return what an entry asks for, or else what the weights were trained for."""
+    """Return the framing of an entry, or else the one that the weights were trained for."""
     return Framing(entry.image_size or architecture.image_size, entry.crop or architecture.crop)
 
 

@@ -1,6 +1,6 @@
-"""The small MLP head as a scikit-learn classifier: trained by PyTorch, kept and evaluated as NumPy arrays.
+"""The small MLP head as a scikit-learn classifier: trained by PyTorch, stored and evaluated as NumPy arrays.
 
-Because the fitted state is plain arrays, it is saved without code, and predicting needs no PyTorch.
+Since the fitted state is plain arrays, saving it saves no code, and predicting needs no PyTorch.
 """
 
 import math
@@ -21,11 +21,11 @@ Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.intp]
 
 HELD_OUT = 0.15
-"""Fraction of the training data that early stopping looks at."""
+"""Fraction of the training data held out for early stopping."""
 
 
 class DenseHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
-    """What a trained network of at most one hidden layer knows: its arrays, and how they predict.
+    """A trained network with at most one hidden layer: its arrays, and how they predict.
 
     `weights_` holds output_weight (K, H), output_bias (K,) and, with a hidden layer, hidden_weight (H, D) and
     hidden_bias (H,).
@@ -48,10 +48,11 @@ class DenseHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit
         return np.asarray(self.classes_[self.predict_proba(X).argmax(axis=1)])
 
     def _keep(self, network: nn.Sequential) -> None:
+        """Copy the network's parameters into `weights_`."""
         names = {0: "output"} if len(network) == 1 else {0: "hidden", 3: "output"}
         self.weights_ = {
-            f"{name}_{part}": getattr(network[place], part).detach().numpy().copy()
-            for place, name in names.items()
+            f"{name}_{part}": getattr(network[layer], part).detach().numpy().copy()
+            for layer, name in names.items()
             for part in ("weight", "bias")
         }
 
@@ -64,7 +65,7 @@ def dense(width: int, hidden: int, classes: int, dropout: float) -> nn.Sequentia
 
 
 def loss_of(class_weight: str | None, targets: Ints) -> nn.CrossEntropyLoss:
-    """Return the log-loss; classes weigh alike if `class_weight` is "balanced", else by their number of rows."""
+    """Return the log-loss; with "balanced", rows weigh inversely to their class's frequency."""
     if class_weight not in {None, "balanced"}:
         raise ValueError(f"class_weight: got {class_weight!r}, expected one of: null, balanced")
     weight = compute_class_weight(class_weight, classes=np.unique(targets), y=targets)
@@ -72,7 +73,7 @@ def loss_of(class_weight: str | None, targets: Ints) -> nn.CrossEntropyLoss:
 
 
 class MLPHead(DenseHead):
-    """One hidden layer with ReLU and dropout, AdamW, stopped early on a part held out of the training data.
+    """One hidden layer with ReLU and dropout, trained by AdamW and stopped early on held-out training data.
 
     Args:
         hidden: units of the hidden layer.

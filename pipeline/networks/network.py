@@ -1,4 +1,4 @@
-"""Backbone: a CNN without its classification layer, in named blocks; and how a library's network is cut into them."""
+"""Backbone: a CNN in named blocks, without its classifier; and how to cut a library's network into blocks."""
 
 from collections.abc import Iterator, Sequence
 from itertools import accumulate, pairwise
@@ -11,10 +11,10 @@ from pipeline.core.errors import InputError, RefusedError, unknown
 Blocks = dict[str, nn.Module]
 
 CLASSIFIER = "classifier"
-"""What plans call the part behind the last block, which is always new."""
+"""The plans' name for the part behind the last block, which is always new."""
 
 GEM_POWER, GEM_FLOOR = 3.0, 1e-6
-"""The exponent p of the generalised mean and the floor under what it is taken of (Radenovic et al. 2018, eq. 1)."""
+"""The exponent p of the generalised mean, and the floor of its inputs (Radenovic et al. 2018, eq. 1)."""
 
 
 def average(activations: Tensor) -> Tensor:
@@ -36,17 +36,17 @@ POOLINGS = {"average": average, "max": largest, "gem": generalised_mean}
 
 
 class Backbone(nn.Module):
-    """uint8 (B, 3, S, S) -> float32 (B, width): the activations of some blocks, pooled and put side by side.
+    """uint8 (B, 3, S, S) -> float32 (B, width): the activations of some blocks, pooled and concatenated.
 
     Args:
         blocks: the whole network's, in the order they run.
-        mean: of the three channels, as fractions of white.
+        mean: of each of the three channels, as a fraction of white.
         std: likewise.
-        layers: names of the blocks whose output is wanted; the last one unless given.
+        layers: names of the blocks whose output is pooled; the last block unless given.
         poolings: names from POOLINGS, each applied to each layer.
 
     Raises:
-        InputError: if a layer is no block.
+        InputError: if a layer is not a block.
 
     """
 
@@ -62,8 +62,8 @@ class Backbone(nn.Module):
         poolings: Sequence[str] = ("average",),
     ) -> None:
         super().__init__()
-        if strange := [layer for layer in layers if layer not in blocks]:
-            raise InputError(*[unknown("params.yaml: backbones.*.layers", layer, blocks) for layer in strange])
+        if wrong := [layer for layer in layers if layer not in blocks]:
+            raise InputError(*[unknown("params.yaml: backbones.*.layers", layer, blocks) for layer in wrong])
         self.layers = list(layers) or list(blocks)[-1:]
         self.poolings = list(poolings)
         self.blocks = nn.Sequential()
@@ -74,7 +74,7 @@ class Backbone(nn.Module):
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1) * 255, persistent=False)
 
     def extra_repr(self) -> str:
-        """Say what is taken from the blocks: the representation stands for the network where runtimes remember it."""
+        """Name layers and poolings: runtimes remember a network by its representation."""
         return f"layers={self.layers}, poolings={self.poolings}"
 
     def normalise(self, images: Tensor) -> Tensor:
@@ -86,14 +86,14 @@ class Backbone(nn.Module):
         return torch.cat(list(self._pooled(images).values()), dim=1)
 
     def columns(self, size: int) -> dict[str, list[int]]:
-        """Return which columns of a row hold which "layer/pooling", as [start, stop], for S = size."""
+        """Return "layer/pooling" -> its columns of a row, as [start, stop], for S = size."""
         with torch.inference_mode():
             widths = {name: part.shape[1] for name, part in self._pooled(torch.zeros(1, 3, size, size)).items()}
         ends = accumulate(widths.values(), initial=0)
         return {name: list(columns) for name, columns in zip(widths, pairwise(ends), strict=True)}
 
     def _pooled(self, images: Tensor) -> dict[str, Tensor]:
-        """Run the blocks up to the last wanted one; return what each layer and pooling gives, as they are listed."""
+        """Run the blocks up to the last wanted layer; return "layer/pooling" -> (B, C), in the order of the lists."""
         outputs: dict[str, Tensor] = {}
         activations = self.normalise(images)
         for name, block in self.blocks.named_children():
@@ -111,10 +111,10 @@ class Backbone(nn.Module):
         return [name for name, _ in self.blocks.named_children()]
 
     def split_before(self, name: str) -> tuple[nn.Sequential, nn.Sequential]:
-        """Cut the blocks in two, the named one first in the second part; `classifier` is what comes after them all.
+        """Split the blocks into those before the named one and the rest; `classifier` leaves the rest empty.
 
         Raises:
-            InputError: if there is no such block; it lists the valid names.
+            RefusedError: if there is no such block; it lists the valid names.
 
         """
         names = [*self.names(), CLASSIFIER]
@@ -124,7 +124,7 @@ class Backbone(nn.Module):
         return self.blocks[:at], self.blocks[at:]
 
     def up_to(self, name: str) -> "Prefix":
-        """Return the part before a block as a network of its own; InputError lists the valid names."""
+        """Return the part before a block as a network of its own; errors as `split_before`."""
         return Prefix(self, self.split_before(name)[0])
 
 
@@ -142,17 +142,17 @@ class Prefix(nn.Module):
 
 
 HEADS = ("avgpool", "global_pool", "dropout", "fc", "classifier", "head", "aux1", "aux2", "AuxLogits")
-"""What the libraries call the parts behind the last activations, and the extra classifiers beside them."""
+"""The libraries' names for the parts behind the last activations, and for extra classifiers."""
 CONTAINERS = ("features", "layers", "trunk_output", "blocks", "stages")
-"""What they call a chain of the parts that become blocks."""
+"""Their names for a chain of parts that become blocks."""
 
 
 def cut(model: nn.Module) -> Blocks:
-    """Cut a network of plainly chained parts into named blocks whose composition gives its last activations.
+    """Cut a network whose parts run one after the other into named blocks, up to its last activations.
 
-    A part with parts of its own starts a block, as does a convolution after one, or whatever follows pooling;
-    activations, normalisation and pooling belong to the block before them. The first block is called `stem`; the others
-    have their first part's name, or a number where that is one.
+    A block starts with a part that has parts of its own, with a convolution after such a part, or with whatever follows
+    max pooling; activations, normalisation and pooling belong to the block before them. The first block is called
+    `stem`; each other one has its first part's name, or `block<n>` where that name is a number.
     """
     blocks: dict[str, list[nn.Module]] = {}
     before: nn.Module | None = None
@@ -179,7 +179,7 @@ def _starts_block(part: nn.Module, before: nn.Module) -> bool:
 
 
 def _is_composite(part: nn.Module) -> bool:
-    normalises = isinstance(part, nn.modules.batchnorm._BatchNorm)  # timm's holds its activation
+    normalises = isinstance(part, nn.modules.batchnorm._BatchNorm)  # timm's batch norm contains its activation
     return next(part.children(), None) is not None and not normalises
 
 

@@ -1,4 +1,4 @@
-"""A network as ONNX, by PyTorch's exporter."""
+"""Networks as ONNX, exported by PyTorch."""
 
 import contextlib
 import io
@@ -12,7 +12,7 @@ from pipeline.core.errors import StateError
 
 
 class RoundedBackbone(nn.Module):
-    """A backbone whose rows are rounded as they are when they are stored: float32 (B, D)."""
+    """A backbone whose rows are rounded to the storage type, as stored ones are: float32 (B, D)."""
 
     def __init__(self, backbone: nn.Module, dtype: str) -> None:
         super().__init__()
@@ -25,7 +25,7 @@ class RoundedBackbone(nn.Module):
 
 
 def content(network: nn.Module, shape: tuple[int, ...], **options: object) -> bytes:
-    """Return a network as ONNX for uint8 images of one shape (B, 3, S, S), or as the exporter's options say.
+    """Return a network as ONNX for uint8 images of one shape (B, 3, S, S); `options` go to the exporter.
 
     Raises:
         StateError: if PyTorch cannot export it.
@@ -34,7 +34,7 @@ def content(network: nn.Module, shape: tuple[int, ...], **options: object) -> by
     buffer = io.BytesIO()
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), torch.inference_mode():
-        warnings.simplefilter("ignore")  # the exporter's own use of deprecated calls
+        warnings.simplefilter("ignore")  # the exporter itself uses deprecated calls
         example = (torch.zeros(shape, dtype=torch.uint8),)
         program = torch.onnx.export(network.cpu(), example, dynamo=True, verbose=False, **options)  # type: ignore[arg-type]
     if program is None:
@@ -44,10 +44,15 @@ def content(network: nn.Module, shape: tuple[int, ...], **options: object) -> by
 
 
 def any_batch(network: nn.Module, size: int, output: str, opset: int) -> bytes:
-    """Return a network as ONNX from `images`, uint8 (N, 3, size, size) of any N, to a named output; errors as above."""
+    """Return a network as ONNX from `images`, uint8 (N, 3, size, size) for any N, to a named output.
+
+    Raises:
+        StateError: as `content`.
+
+    """
     return content(
         network,
-        (2, 3, size, size),  # of one image the exporter would make a constant
+        (2, 3, size, size),  # the exporter would make a batch of one image a constant
         dynamic_shapes=({0: torch.export.Dim.DYNAMIC},),
         input_names=["images"],
         output_names=[output],

@@ -1,7 +1,7 @@
-"""One forward interface over PyTorch, OpenVINO and ONNX Runtime, with a numerical guard.
+"""One forward interface over PyTorch, OpenVINO and ONNX Runtime, with a numerical check.
 
 To add a runtime: write a function from a module and an example batch to a Forward, and enter it in RUNTIMES.
-`auto` times those in AUTO on the network itself, keeps the fastest, and records the choice.
+`auto` times those in AUTO on the network itself, uses the fastest, and records the choice.
 """
 
 import copy
@@ -31,23 +31,23 @@ from pipeline.networks import onnx_export
 Batch = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
 Forward = Callable[[Batch], Floats]
-"""uint8 (B, 3, S, S) -> float32 (B, ...); B must always be the batch size it was prepared with."""
+"""uint8 (B, 3, S, S) -> float32 (B, ...); B must always be the batch size that it was prepared for."""
 
 TOLERANCE = 1e-3
-"""The largest difference from eager float32 that is let pass, as a fraction of the largest value in the batch."""
+"""The largest tolerated difference from eager float32, as a fraction of the largest value in the batch."""
 AUTOCAST_TOLERANCE = 1e-2
-"""The same where half precision computes: on a CUDA device."""
+"""The same in half precision, on a CUDA device."""
 GUARDED = 4
-"""Images that are compared; eager PyTorch would take longer over a batch than some runs take in all."""
+"""Images that are compared; for a whole batch eager PyTorch would take longer than some runs do."""
 CHOICES = Path(".headswap/runtime.json")
-"""What `auto` chose: hash of network, batch shape and processor -> runtime, and the timings behind it."""
+"""The choices of `auto`: hash of network, batch shape and processor -> runtime, and its timings."""
 TIMINGS = 3
 EXPORTS, EXPORTS_KEPT = Path(".headswap/onnx"), 8
-"""Networks exported before, and how many of them are kept."""
+"""Networks exported earlier, and how many of them are kept."""
 
 
 def prepare(network: nn.Module, runtime: str, example: Batch) -> Forward:
-    """Return the network's forward pass under a runtime, checked on the first images of a batch against eager float32.
+    """Return the network's forward pass in a runtime, after a comparison with eager float32 on the first images.
 
     Raises:
         InputError: if the runtime is unknown or not installed.
@@ -75,7 +75,7 @@ def prepare(network: nn.Module, runtime: str, example: Batch) -> Forward:
 
 
 def lazy(network: nn.Module, runtime: str) -> Forward:
-    """Return a forward pass that is prepared with the first batch it gets: never, where there is none."""
+    """Return a forward pass that is prepared when it gets its first batch."""
     prepared: Forward | None = None
 
     def forward(images: Batch) -> Floats:
@@ -87,7 +87,7 @@ def lazy(network: nn.Module, runtime: str) -> Forward:
 
 
 def decided(network: nn.Module, runtime: str, batch_size: int, side: int) -> str:
-    """Return the name of the runtime that would be used here: `auto` is timed, if there is no record of its choice."""
+    """Return the name of the runtime to use here; if there is no record of the choice of `auto`, time them."""
     if runtime != "auto":
         return runtime
     example = np.zeros((batch_size, 3, side, side), np.uint8)
@@ -96,12 +96,12 @@ def decided(network: nn.Module, runtime: str, batch_size: int, side: int) -> str
 
 
 def used(network: nn.Module, runtime: str, example: Batch) -> str:
-    """Return the name of the runtime that was prepared: for `auto`, of the one it chose."""
+    """Return the name of the runtime that was prepared; for `auto`, of its choice."""
     return str(_choices()[_key(network, example)]["runtime"]) if runtime == "auto" else runtime
 
 
 def _fastest(network: nn.Module, example: Batch) -> Forward:
-    """Prepare the runtime that a record names for this network, batch and processor; without one, time them all."""
+    """Prepare the recorded choice for this network, batch and processor; if there is none, time all runtimes."""
     key, choices = _key(network, example), _choices()
     if key in choices:
         return prepare(network, choices[key]["runtime"], example)
@@ -134,7 +134,7 @@ def _choices() -> dict[str, Any]:
 
 
 def _seconds(forward: Forward, example: Batch) -> float:
-    """Return the least of some timings; a busy machine only ever makes one longer."""
+    """Return the shortest of some timings, since a busy machine only makes them longer."""
     timings = []
     for _ in range(TIMINGS):
         start = time.perf_counter()
@@ -144,9 +144,9 @@ def _seconds(forward: Forward, example: Batch) -> float:
 
 
 def device() -> torch.device:
-    """Return where PyTorch computes: a GPU if there is one, and of several this process's own.
+    """Return where PyTorch computes: on a GPU if there is one, on this process's own if there are several.
 
-    With its number, for what "cuda" alone means is each thread's own affair, and batches are moved in other threads.
+    The number is part of it, because plain "cuda" means the current thread's device, and other threads move batches.
     """
     if torch.cuda.is_available():
         return torch.device("cuda", local_rank())
@@ -154,18 +154,18 @@ def device() -> torch.device:
 
 
 def local_rank() -> int:
-    """Return this process's number among those that `torchrun` has started on this machine; 0 if it is alone."""
+    """Return this process's number among those that `torchrun` started on this machine; 0 if it is alone."""
     together = int(os.environ.get("WORLD_SIZE", "1")) > 1
-    return int(os.environ.get("LOCAL_RANK", "0")) if together else 0  # others than torchrun set the first alone
+    return int(os.environ.get("LOCAL_RANK", "0")) if together else 0  # other launchers set LOCAL_RANK alone
 
 
 def _torch(network: nn.Module, example: Batch) -> Forward:  # noqa: ARG001  # eager needs no example
-    """Eager PyTorch, channels last; on a GPU with autocast and asynchronous copies. No GPU path has been timed."""
+    """Eager PyTorch, channels last; on a GPU with autocast and asynchronous copies."""
     return _on_device(_moved(network))
 
 
 def _torch_compile(network: nn.Module, example: Batch) -> Forward:  # noqa: ARG001  # compiles at the first batch
-    """PyTorch compiled by Inductor with frozen weights; needs a C++ compiler, and a minute at the first batch."""
+    """PyTorch compiled by Inductor with frozen weights; needs a C++ compiler, and a minute for the first batch."""
     return _on_device(torch.compile(_moved(network), options={"freezing": True}))
 
 
@@ -180,7 +180,7 @@ def _on_device(network: Callable[[torch.Tensor], torch.Tensor]) -> Forward:
     def forward(images: Batch) -> Floats:
         batch = torch.from_numpy(images)
         if where.type == "cuda":
-            with torch.cuda.device(where):  # pinned by that one's driver
+            with torch.cuda.device(where):  # pin it in this device's context
                 batch = batch.pin_memory()
         batch = batch.to(where, non_blocking=True).contiguous(memory_format=torch.channels_last)
         with torch.inference_mode(), torch.autocast(where.type, enabled=where.type == "cuda"):
@@ -190,7 +190,7 @@ def _on_device(network: Callable[[torch.Tensor], torch.Tensor]) -> Forward:
 
 
 def _openvino(network: nn.Module, example: Batch) -> Forward:
-    """OpenVINO on the CPU in float32. It reads ONNX itself; its converter, which would report usage, is kept out."""
+    """OpenVINO on the CPU in float32. It reads ONNX itself: its converter would report usage, and is never imported."""
     core = _module("openvino", without="openvino.tools.ovc").Core()
     model = core.read_model(_onnx(network, example.shape))
     settings = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
@@ -219,9 +219,9 @@ def _onnxruntime(network: nn.Module, example: Batch) -> Forward:
 
 
 def threads() -> int:
-    """Return how many threads a process may compute on, as OpenMP and so PyTorch is told; 0 leaves it to the runtime.
+    """Return how many threads OMP_NUM_THREADS, which PyTorch obeys, allows this process; 0 leaves it to the runtime.
 
-    Dask and Ray say it to their workers, several of which share a machine.
+    Dask and Ray set it for their workers, several of which share a machine.
     """
     stated = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
     return int(stated) if stated.isdecimal() else 0
@@ -234,13 +234,13 @@ RUNTIMES: Mapping[str, Callable[[nn.Module, Batch], Forward]] = {
     "onnxruntime": _onnxruntime,
 }
 AUTO = ("openvino", "onnxruntime", "torch")
-"""What `auto` times on a CPU; compiling would take longer than many a pass."""
+"""What `auto` times on a CPU; compiling would often take longer than the pass."""
 
 
 def _onnx(network: nn.Module, shape: tuple[int, ...]) -> bytes:
-    """Return the network as ONNX for batches of one shape, from disk if it was exported before: that takes seconds.
+    """Return the network as ONNX for batches of one shape, from disk if it was exported before.
 
-    The file's name holds the hash of its content, and of all that decides it.
+    Exporting takes seconds. The file's name has the hash of all that decides its content, and the hash of the content.
     """
     state = hashlib.sha256()
     for value in itertools.chain(network.parameters(), network.buffers()):
@@ -258,8 +258,8 @@ def _onnx(network: nn.Module, shape: tuple[int, ...]) -> bytes:
     content = onnx_export.content(network, shape)
     with replacing(EXPORTS / f"{key}-{stamps.sha256_bytes(content)}.onnx") as temporary:
         temporary.write_bytes(content)
-    kept = sorted((looks.st_mtime, path) for path, looks in still_there(EXPORTS.glob("*.onnx")))
-    for _, path in kept[:-EXPORTS_KEPT]:
+    exports = sorted((looks.st_mtime, path) for path, looks in still_there(EXPORTS.glob("*.onnx")))
+    for _, path in exports[:-EXPORTS_KEPT]:
         path.unlink(missing_ok=True)
     return content
 

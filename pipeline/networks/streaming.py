@@ -1,8 +1,8 @@
 """Heads that train block by block, for a matrix larger than memory: linear, or with one hidden layer.
 
-X is anything of shape (n, D) that yields an array for a slice of rows or for row numbers; it is never held whole. Rows
-are read in short runs of neighbours, in random order, a buffer of runs is shuffled, and batches are taken from it: so
-reads stay long and batches stay mixed, even where files lie in order of their class.
+X is anything of shape (n, D) that yields an array for a slice of rows or for row numbers; it is never held as a whole.
+Runs of neighbouring rows are read in random order into a buffer, the buffer is shuffled, and batches are taken from it:
+so reads stay long and batches stay mixed, even if the files lie in the order of their classes.
 """
 
 import math
@@ -22,11 +22,11 @@ RUN, BUFFER = 64, 128
 BLOCK = 2048
 """Rows at a time where order does not matter."""
 STEPS = 1000
-"""At least so many: few rows are passed over more often than `epochs` says."""
+"""At least so many steps: with few rows there are more epochs than `epochs` says."""
 
 
 class RowSource(Protocol):
-    """Features (n, D) of which some rows can be had at a time."""
+    """Features (n, D) that are read some rows at a time."""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -45,7 +45,7 @@ class StreamingHead(DenseHead):
         dropout: fraction of hidden units dropped in training.
         learning_rate: at the start.
         weight_decay: of AdamW.
-        epochs: passes over the rows; more where there are few.
+        epochs: passes over the rows; more if there are few rows.
         batch_size: rows per step.
         class_weight: None, or "balanced" for weights inverse to the classes' frequencies.
         random_state: seed of the initial weights, the order and the dropout.
@@ -117,7 +117,7 @@ class StreamingHead(DenseHead):
         network.eval()
 
     def _fold_in(self, mean: Floats, spread: Floats) -> None:
-        """Make the first layer take features as they are: W (x - mean) / spread + b = (W / spread) x + (b - ...)."""
+        """Fold the standardisation into the first layer: W (x - mean) / spread + b = (W / spread) x + (b - ...)."""
         first = "hidden" if self.hidden else "output"
         weight = (self.weights_[f"{first}_weight"] / spread).astype(np.float32)
         self.weights_[f"{first}_weight"] = weight
@@ -137,7 +137,7 @@ def _blocks(rows: int, size: int) -> Iterator[slice]:
 def _moments(X: RowSource) -> tuple[Floats, Floats]:
     """Return mean and standard deviation of each column, (D,) each; 1 for a constant one.
 
-    Blocks are merged by the formula of Chan, Golub & LeVeque (1983), which does not cancel.
+    Blocks are merged by the formula of Chan, Golub & LeVeque (1983), which avoids cancellation.
     """
     count, mean, squares = 0, np.zeros(X.shape[1]), np.zeros(X.shape[1])
     for rows in _blocks(len(X), BLOCK):
@@ -172,4 +172,4 @@ def _mixed(X: RowSource, batch_size: int, order: np.random.Generator) -> Iterato
             batch = shuffled[begin : begin + batch_size]
             yield rows[batch], features[batch]
         left = (rows[shuffled[whole:]], features[shuffled[whole:]])
-        del features  # before the next buffer is read beside it
+        del features  # before the next buffer is read

@@ -1,7 +1,7 @@
 """The frozen pass on the workers of a cluster.
 
-The unit of work is a list of images; what a worker makes of it is one immutable shard in the cache that all share. The
-driver deals the units, watches the shards appear, and never carries features.
+The unit of work is a list of images, from which a worker makes one immutable shard in the shared cache. The driver
+hands out the units and watches the shards appear; no features pass through it.
 """
 
 import itertools
@@ -28,23 +28,23 @@ from pipeline.networks.frozen_pass import Item
 from pipeline.networks.workers import Job
 
 UNIT_ROWS = 4096
-"""The largest unit, which is what a lost worker loses: some 10 MB of rows, seconds on a GPU, a minute on a CPU core."""
+"""Rows of the largest unit, all that a lost worker loses: some 10 MB, seconds on a GPU, a minute on a CPU core."""
 UNITS_PER_SLOT = 8
-"""And so small that the last ones, when some workers have nothing to do any more, take a small part of the whole."""
+"""At least so many: small units keep the end short, when some workers have nothing left to do."""
 LOOKING_PART = 20
-"""How many times longer than a look the time between two is: a folder of many shards takes long to list."""
+"""The pause between two looks at the cache, in multiples of a look's time: many shards take long to list."""
 SHOWN = 8
-"""Workers that are shown one by one."""
+"""Workers shown one by one."""
 
 
 def run(cluster: RemoteCluster, job: Job, cached: EmbeddingCache, items: Sequence[Item]) -> dict[str, str]:
     """Embed the items on the workers, and return when all their rows are in the cache.
 
-    On an interrupt no more units begin, and KeyboardInterrupt is raised; what workers have in hand they finish.
+    On an interrupt no more units begin, and KeyboardInterrupt is raised; workers finish the units that they have begun.
 
     Args:
         cluster: whose workers agree with this process on all that decides rows; see `workers.agreed`.
-        job: what to do with them.
+        job: what to do with the items.
         cached: where the rows appear.
         items: the images, all missing from the cache, each content and view once.
 
@@ -52,20 +52,21 @@ def run(cluster: RemoteCluster, job: Job, cached: EmbeddingCache, items: Sequenc
         sha256 -> reason, of the images that could not be decoded.
 
     Raises:
-        StateError: if all workers are lost, or some of them once too often; or what a unit raises, with its worker.
+        StateError: if all workers are lost, or units lose theirs too often.
+        PipelineError: if a unit raises it, with the worker's name.
 
     """
     skipped: dict[str, str] = {}
     keys = keys_of((item.sha256 for item in items), (item.view for item in items))
     gpu = job.settings.runtime.startswith("torch") and cluster.slots(gpu=True) > 0
-    pace, look_at = _Pace(len(items)), 0.0
+    progress, look_at = _Progress(len(items)), 0.0
     with (
         tqdm(total=len(items), desc="embed", unit="image", smoothing=0, disable=None) as bar,
         deferred() as interrupted,
     ):
 
         def left() -> list[Sequence[Item]]:
-            pace.look(cached, bar)
+            progress.look(cached, bar)
             if interrupted():
                 return []
             missing = [items[row] for row in cached.missing(keys) if items[row].sha256 not in skipped]
@@ -77,21 +78,21 @@ def run(cluster: RemoteCluster, job: Job, cached: EmbeddingCache, items: Sequenc
                     skipped |= done
                     bar.update(len(done))
                 if time.monotonic() >= look_at:
-                    look_at = pace.look(cached, bar)
+                    look_at = progress.look(cached, bar)
                 if interrupted():
                     break
         except StateError:
-            if not interrupted():  # else workers ended with the same Ctrl-C, which counts
+            if not interrupted():  # else the same Ctrl-C ended the workers
                 raise
-        pace.look(cached, bar)
-    for line in pace.lines():
+        progress.look(cached, bar)
+    for line in progress.lines():
         tqdm.write(f"embed: {line}", file=sys.stderr)
     cached.wait_for(keys[[item.sha256 not in skipped for item in items]])
     return skipped
 
 
 def units(items: Sequence[Item], slots: int, batch_size: int) -> list[Sequence[Item]]:
-    """Deal items into units of whole batches, about as many batches in each, and as many units for each slot."""
+    """Split items into units of whole batches: about equally many batches per unit, and units per slot."""
     batches = -(-len(items) // batch_size)
     largest = max(1, UNIT_ROWS // batch_size)
     per_slot = max(UNITS_PER_SLOT, -(-batches // (largest * slots)))
@@ -99,7 +100,7 @@ def units(items: Sequence[Item], slots: int, batch_size: int) -> list[Sequence[I
     return [items[start:stop] for start, stop in itertools.pairwise(bounds.tolist())]
 
 
-class _Pace:
+class _Progress:
     """Images and seconds of each worker."""
 
     def __init__(self, total: int) -> None:
@@ -107,10 +108,10 @@ class _Pace:
         self.total = total
 
     def look(self, cached: EmbeddingCache, bar: "tqdm[Any]") -> float:
-        """Look for new shards, show them, and return when to look again: looking takes a small part of the time."""
+        """Look for new shards, show them, and return when to look again."""
         begun = time.monotonic()
         for added in cached.refresh():
-            if added.worker:  # a merge of shards, which shows their rows once more, names none
+            if added.worker:  # a merged shard has none, and its rows were shown before
                 self.costs[added.worker] += added.cost
                 bar.update(min(added.rows, self.total - bar.n))
         bar.set_postfix_str(str(self))

@@ -1,7 +1,7 @@
 """Views: deterministic augmented copies of an image, numbered from 1; view 0 is the image as it is.
 
-The frozen pass stores them and fine-tuning trains on them. torchvision's v2 transforms change the pixels; what is
-random about them is drawn here, for theirs comes from a generator that all threads would share.
+The frozen pass stores them and fine-tuning trains on them. torchvision's v2 transforms change the pixels, but their
+random numbers are drawn here: torchvision's come from one generator for all threads.
 """
 
 import hashlib
@@ -18,22 +18,22 @@ from pipeline.core.sections import Augment
 from pipeline.data.images import decoding
 from pipeline.data.images.decoding import WHOLE, Framing, Region
 
-# Version of what a number means: raise it whenever a change here changes a pixel. It is part of the views' recipe.
+# The views' code version, part of their recipe: raise it whenever a change here changes a pixel.
 CODE_VERSION = 2
 
 LIMIT = 2**16
-"""Views of an image that have a number of their own."""
+"""Views of an image: their numbers stay below."""
 
 Pixels = npt.NDArray[np.uint8]
 Orientation = tuple[bool, int]
-"""Mirrored or not, then quarter-turns to the left."""
+"""Whether mirrored, then the quarter-turns to the left."""
 
 
 def pixels(content: bytes, sha256: str, view: int, framing: Framing, settings: Augment) -> Pixels:
     """Return a view of an image: (3, S, S).
 
-    What is done to it depends on the image's bytes, the view's number and the settings, and on nothing else: the same
-    on every machine, in any order.
+    It depends on the image's bytes, the view's number and the settings alone: every machine and every order of work
+    gives the same.
 
     Raises:
         BadImageError: if the image cannot be decoded.
@@ -46,11 +46,9 @@ def pixels(content: bytes, sha256: str, view: int, framing: Framing, settings: A
     square = decoding.pixels(content, framing, _crop(generator, settings.crop))
     angle = generator.uniform(-settings.rotate, settings.rotate)
     brightness, contrast, saturation = generator.uniform(1 - settings.colour, 1 + settings.colour, size=3)
-    changed = torch.from_numpy(
-        np.array(square)
-    )  # a grey image is one channel seen three times, which none may write to
+    changed = torch.from_numpy(np.array(square))  # a copy: a grey image is one read-only channel, broadcast
     if settings.rotate:
-        changed = _rotated(changed, angle)
+        changed = _rotate(changed, angle)
     if settings.colour:
         changed = transforms.adjust_saturation(changed, saturation)
         changed = transforms.adjust_contrast(transforms.adjust_brightness(changed, brightness), contrast)
@@ -61,7 +59,7 @@ def pixels(content: bytes, sha256: str, view: int, framing: Framing, settings: A
 
 
 def orientations(settings: Augment) -> Sequence[Orientation]:
-    """Return the ways an image may be mirrored and turned, itself first; the views take them in turn."""
+    """Return the ways to mirror and turn an image, the identity first; consecutive views take consecutive ones."""
     mirrors = (False,) if settings.flips == "none" else (False, True)
     if settings.quarter_turns:
         return [(mirrored, turns) for turns in range(4) for mirrored in mirrors]
@@ -77,8 +75,8 @@ def _crop(generator: np.random.Generator, smallest: float) -> Region:
     return Region(left, top, left + side, top + side) if smallest < 1 else WHOLE
 
 
-def _rotated(square: Tensor, angle: float) -> Tensor:
-    """Turn by degrees; what turns in from outside is the mirrored border, so that no corner is empty."""
+def _rotate(square: Tensor, angle: float) -> Tensor:
+    """Rotate by degrees; the corners are filled with the mirrored border."""
     size = square.shape[-1]
     margin = size // 4  # enough up to 45 degrees: (sqrt(2) - 1) / 2 = 0.21
     padded = transforms.pad(square, [margin], padding_mode="reflect")

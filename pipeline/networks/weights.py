@@ -1,4 +1,4 @@
-"""The weights of a backbone: downloading and reading their file, checking its sha256, fitting them to a network."""
+"""The weights of a backbone: download and read their file, check its sha256, match them to a network."""
 
 import warnings
 from io import BytesIO
@@ -19,7 +19,7 @@ StateDict = dict[str, Tensor]
 
 
 def fetch(kind: str, architecture: Architecture, path: Path) -> None:
-    """Download weights that are not here, where they can be; an interrupted download leaves nothing."""
+    """Download weights that are missing, if they are published; an interrupted download leaves nothing."""
     if architecture.fetch is None or path.exists():
         return
     try:
@@ -55,9 +55,9 @@ def parse(locator: str, content: bytes) -> StateDict:
         if locator.endswith(".safetensors"):
             return safetensors.torch.load(content)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # what torch warns of in a strange file, it or the checks below refuse
+            warnings.simplefilter("ignore")  # torch, or the checks below, refuse any file that it warns about
             loaded = torch.load(BytesIO(content), map_location="cpu", weights_only=True)  # noqa: TID251  # here only
-    except Exception as error:  # a damaged file makes the parsers raise whatever it is that goes wrong inside
+    except Exception as error:  # the parsers raise many kinds of errors on damaged files
         raise InputError(f"{locator}: weights: not a plain state dict ({type(error).__name__})") from error
     for wrapper in ("state_dict", "model"):
         if isinstance(loaded, dict) and isinstance(loaded.get(wrapper), dict):
@@ -68,9 +68,9 @@ def parse(locator: str, content: bytes) -> StateDict:
 
 
 def matching(own: StateDict, blocks: Blocks, given: StateDict, locator: str) -> StateDict:
-    """Take from a checkpoint what the blocks need, by name; its classifier may be another.
+    """Return the tensors of a checkpoint that the blocks need, by name; the classifier's may be missing or differ.
 
-    Where no name fits but every shape does, in order, the order decides (the packaged Lite weights are named so).
+    If no name agrees but all shapes do, in order, tensors are matched by order: the packaged Lite weights need it.
     """
     if not own.keys() & given.keys() and [v.shape for v in own.values()] == [v.shape for v in given.values()]:
         given = dict(zip(own, given.values(), strict=True))

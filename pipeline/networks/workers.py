@@ -1,4 +1,4 @@
-"""What runs in a worker of a cluster: a unit of the frozen pass, and before it the question whether all agree."""
+"""What runs in a worker of a cluster: units of the frozen pass, after a check that worker and driver agree."""
 
 import contextlib
 import functools
@@ -26,28 +26,28 @@ from pipeline.networks.frozen_pass import Item, Pixels
 from pipeline.networks.runtime import Forward
 
 LIBRARIES = ("torch", "torchvision", "timm", "openvino", "onnxruntime", "numpy", "pillow")
-"""What decides a row's bits besides Headswap's own code."""
+"""Libraries that decide a row's bits, besides Headswap's own code."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """What all units of a pass share."""
+    """What all units of a pass have in common."""
 
     project: Path
-    """The folder that paths are relative to, the same on all machines."""
+    """The folder that relative paths start from, the same on all machines."""
     backbone: str
     entry: BackboneEntry
     settings: Embed
-    """With the runtime that the driver decided on."""
+    """With the runtime that the driver chose."""
     data: Data
     recipe: Recipe
-    """Of the rows: of images as they are, or of further views."""
+    """The rows': of images as they are, or of further views."""
     gpu: bool = False
     """Whether the engine gives each unit a GPU."""
 
     @property
     def cache(self) -> Path:
-        """The folder that all write to."""
+        """The folder that all workers write to."""
         return self.project / self.settings.cache
 
 
@@ -55,16 +55,16 @@ def embed(job: Job, items: Sequence[Item]) -> Mapping[str, str]:
     """Embed one unit into one shard; return sha256 -> reason, of the images that could not be decoded.
 
     Raises:
-        PipelineError: as `embedding.run`, with this worker's name.
+        PipelineError: as `frozen_pass.run`, with this worker's name.
 
     """
-    with _working_in(job.project), _named():
+    with _working_in(job.project), _errors_naming_worker():
         if job.gpu and runtime.device().type != "cuda":
             raise StateError("was given a GPU by its engine, but PyTorch finds none")
         loaded, forward = _network(job.backbone, job.entry, job.settings.runtime, job.settings.batch_size)
         return frozen_pass.run(
             items,
-            _Shards(job),
+            _WorkerCache(job),
             forward,
             framing=loaded.framing_for(job.settings),
             batch_size=job.settings.batch_size,
@@ -76,16 +76,16 @@ def embed(job: Job, items: Sequence[Item]) -> Mapping[str, str]:
 
 @contextlib.contextmanager
 def agreed(job: Job, first: Item) -> Iterator[agreement.Identify]:
-    """Yield the question that every worker must answer as this process does: what decides rows, where the cache is.
+    """Yield a function whose answer in every worker must equal this process's: what decides rows, where the cache is.
 
     Args:
-        job: whose workers are asked.
-        first: an image that they must be able to read.
+        job: for which the workers are asked.
+        first: an image that every worker must be able to read.
 
     """
     job.cache.mkdir(parents=True, exist_ok=True)
-    for left in job.cache.glob(".seen.*.tmp"):
-        remove_if_stale(left)
+    for leftover in job.cache.glob(".seen.*.tmp"):
+        remove_if_stale(leftover)
     token = _temporary(job.cache)
     token.write_text(token.name)
     try:
@@ -94,32 +94,32 @@ def agreed(job: Job, first: Item) -> Iterator[agreement.Identify]:
         token.unlink(missing_ok=True)
 
 
-class _Shards:
-    """The cache as a worker has it: to add to."""
+class _WorkerCache:
+    """The cache in a worker, which only adds to it."""
 
     def __init__(self, job: Job) -> None:
         self.job = job
 
     def append(self, keys: Keys, features: Floats, cost: Cost) -> None:
-        """Add rows; their energy is unknown, for it is measured of a machine that workers share."""
+        """Add rows; their energy is unknown, since it is measured for a whole machine, which workers share."""
         shards.add(self.job.cache, self.job.recipe, keys, features, replace(cost, joules=None), agreement.worker())
 
 
 @contextlib.contextmanager
 def _working_in(project: Path) -> Iterator[None]:
-    """Work where relative paths lead from; in a scratch folder, if the project is not here."""
+    """Work in the project's folder; in a scratch folder, if this machine has no such folder."""
     with contextlib.chdir(project if project.is_dir() else _scratch().name):
         yield
 
 
 @functools.cache
 def _scratch() -> "tempfile.TemporaryDirectory[str]":
-    """Return a folder that goes with the process."""
+    """Return a folder that is removed with the process."""
     return tempfile.TemporaryDirectory(prefix="headswap-")
 
 
 @contextlib.contextmanager
-def _named() -> Iterator[None]:
+def _errors_naming_worker() -> Iterator[None]:
     try:
         yield
     except PipelineError as error:
@@ -128,7 +128,7 @@ def _named() -> Iterator[None]:
 
 @functools.lru_cache(maxsize=1)
 def _network(backbone: str, entry: BackboneEntry, runtime_name: str, batch_size: int) -> tuple[Loaded, Forward]:  # noqa: ARG001
-    """Load a network, once per process and size of batches: the first one prepares it."""
+    """Load a network, once per process and batch size: its first batch prepares it."""
     loaded = backbones.load(backbone, entry)
     return loaded, runtime.lazy(loaded.network, runtime_name)
 
@@ -139,7 +139,7 @@ def _remote(data: Data) -> Remote:
 
 
 def _load(data: Data, item: Item, framing: Framing, augment: Augment | None = None) -> Pixels:
-    """Read an image as `embedding.load`, or from its remote root where no store is in sight."""
+    """Read an image as `frozen_pass.load`, or from its remote root if this machine has no store."""
     if data.remote is None or item.path.exists():
         return frozen_pass.load(item, framing, augment)
     content = _remote(data).content(item.name)
@@ -149,7 +149,7 @@ def _load(data: Data, item: Item, framing: Framing, augment: Augment | None = No
 
 
 def _identity(job: Job, first: Item, token: Path) -> dict[str, str]:
-    """Return what decides rows here.
+    """Return what decides rows in this process.
 
     Raises:
         StateError: if this process does not see the cache or an image.
@@ -167,7 +167,7 @@ def _identity(job: Job, first: Item, token: Path) -> dict[str, str]:
 
 
 def _require_shared(folder: Path, token: Path) -> None:
-    """Raise StateError unless what the driver has just written can be read here, and something written beside it."""
+    """Raise StateError unless this process can read the token that the driver wrote, and write beside it."""
     mine = _temporary(folder)
     try:
         seen = token.read_text() == token.name
@@ -187,5 +187,5 @@ def _not_shared(folder: Path, why: str) -> str:
 
 
 def _temporary(folder: Path) -> Path:
-    """Name a file as `atomic.replacing` does, so that the doctor knows one that a kill leaves."""
+    """Name a file as `atomic.replacing` does, so that the doctor recognises one that a kill leaves."""
     return folder / f".seen.{uuid.uuid4().hex}.tmp"

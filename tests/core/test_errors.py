@@ -6,7 +6,7 @@ import pytest
 
 from pipeline.cluster.connection import WorkersLostError
 from pipeline.core.errors import CheckFailed, InputError, PipelineError, StateError
-from pipeline.networks.frozen_pass import TooNarrowError
+from pipeline.embeddings.shard_writer import TooNarrowError
 
 
 @pytest.mark.parametrize("kind", [PipelineError, InputError, StateError, CheckFailed, TooNarrowError, WorkersLostError])

@@ -17,9 +17,10 @@ from torch import nn
 from pipeline.cluster import agreement
 from pipeline.core import cost, stamps
 from pipeline.core.errors import InputError, StateError
+from pipeline.embeddings.shard_writer import TooNarrowError
 from pipeline.embeddings.shards import Shard, keys_of, read_shard
 from pipeline.networks import backbones, frozen_pass, runtime, workers
-from pipeline.networks.frozen_pass import Item, TooNarrowError
+from pipeline.networks.frozen_pass import Item
 from pipeline.networks.workers import Job
 from tests.conftest import Project, tiny_network
 
