@@ -98,7 +98,7 @@ BAD: list[tuple[dict[str, Any], list[str], str]] = [
         ["doctor"],
         "got 'blok', expected one of: classifier, first, second",
     ),
-    ({"data": {"path": "data/raw/red"}}, ["prepare"], "in no class's folder; expected <class>/<image>"),
+    ({"data": {"path": "data/raw/red"}}, ["prepare"], "not in a class folder; expected <class>/<image>"),
     ({}, ["audit"], "reports/lineage.json: missing, so there is nothing to check against; run `dvc repro`"),
 ]
 

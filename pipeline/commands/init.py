@@ -11,7 +11,7 @@ from pipeline.core.params import PARAMS, Params
 from pipeline.core.printable import printable
 from pipeline.core.sections import Data
 from pipeline.data import exclusions, sources
-from pipeline.data.init import choices, location, overview, writing
+from pipeline.data.init import choices, location, overview, params_file
 from pipeline.data.manifest import stored_path
 from pipeline.data.splits import methods
 
@@ -48,9 +48,9 @@ def main(params: Params, *, data: str, yes: bool = False) -> str:
         Path(stored_path(sha256)) if place.in_store else Path(place.shown(record.path))
         for record, sha256 in zip(records, contents, strict=True)
     ]
-    seen = overview.look(records, contents, paths)
-    print(f"{printable(data)}: {printable(found.why)}\n{overview.described(seen)}\n")  # noqa: T201
-    new = writing.rewriting(choices.sections(found, seen, params))
+    seen = overview.of(records, contents, paths)
+    print(f"{printable(data)}: {printable(found.why)}\n{overview.text(seen)}\n")  # noqa: T201
+    new = params_file.rewriting(choices.sections(found, seen, params))
     methods.assign(records, contents, new.parsed().split, params.seed)
     if new.needed:
         _ask(new.changes(), yes=yes)

@@ -1,4 +1,4 @@
-"""Images that are left out for good, by the sha256 of their bytes: no name of a file or a person is kept."""
+"""Images that are excluded for good, by the sha256 of their bytes: no name of a file or a person is kept."""
 
 import csv
 import re
@@ -14,14 +14,14 @@ from pipeline.data.manifest import Record
 EXCLUDED = Path("data/excluded.csv")
 COLUMNS = ("sha256", "reason")
 FORGOTTEN = "forgotten"
-"""The reason that `headswap forget` gives; the audit then proves that nothing carries the image any more."""
+"""The reason that `headswap forget` gives; the audit then checks that nothing contains the image any more."""
 
 
 def read() -> dict[str, str]:
-    """Return sha256 -> reason, in the order of the file, which may be missing; of several reasons `forgotten` counts.
+    """Return sha256 -> reason, in the order of the file, which may be missing; `forgotten` outweighs other reasons.
 
     Raises:
-        InputError: if the file is no such table, with every malformed line.
+        InputError: if the file is not such a table, with its malformed lines.
 
     """
     if not EXCLUDED.exists():
@@ -52,7 +52,7 @@ def included(
 
 
 def forgotten() -> list[str]:
-    """Return the sha256 of the images that nothing may carry; InputError as `read`."""
+    """Return the sha256 of the forgotten images, which nothing may contain; InputError as `read`."""
     return [sha256 for sha256, reason in read().items() if reason == FORGOTTEN]
 
 
@@ -63,12 +63,12 @@ def _malformed(rows: Sequence[Sequence[str]]) -> Iterator[str]:
 
 
 def add(sha256: Iterable[str], reason: str) -> None:
-    """Add images, the whole file anew or not at all; nothing is written if all are in it for that reason."""
+    """Add images; the file is written as a whole, or not at all if it would not change."""
     add_all(dict.fromkeys(sha256, reason))
 
 
 def add_all(reasons: Mapping[str, str]) -> None:
-    """Add images by sha256, each with its reason; otherwise as `add`."""
+    """As `add`, with a reason for each sha256."""
     known = read()
     wanted = {**known, **reasons}
     if wanted != known:

@@ -29,13 +29,13 @@ class Record:
     """One labelled image as a source yields it."""
 
     path: str
-    """In the folder, archive or root that it lies in, with '/' between its parts."""
+    """Relative to the data folder, archive or remote root, with '/' between its parts."""
     label: str
     group: str | None = None
     stratum: str | None = None
-    """What to keep balanced besides the label, when the split is stratified."""
+    """What a stratified split keeps balanced besides the label."""
     split: str | None = None
-    """Where the source itself puts the image, when the split is predefined."""
+    """The split that the source states, for a predefined split."""
 
 
 @dataclass(frozen=True)
@@ -43,9 +43,9 @@ class Manifest:
     """One row per image, sorted by `image_id`; all columns have the same length N."""
 
     image_id: Sequence[str]
-    """The path inside the data folder, archive or remote root: unique, and readable in every later table."""
+    """The path inside the data folder, archive or remote root: unique, and used in every later table."""
     path: Sequence[str]
-    """The path to open from the project's folder."""
+    """The path to open, relative to the project's folder."""
     sha256: Sequence[str]
     label: Sequence[str]
     group: Sequence[str | None]
@@ -56,23 +56,23 @@ class Manifest:
 
     @property
     def classes(self) -> list[str]:
-        """The labels there are, sorted: the order of every probability column."""
+        """The distinct labels, sorted: the order of every probability column."""
         return sorted(set(self.label))
 
     @property
     def folder(self) -> Path:
-        """The folder in which all images lie: the data folder or the store."""
+        """The folder of all images: the data folder or the store."""
         if self.path[0] == stored_path(self.sha256[0]):
             return STORE
         return Path(self.path[0].removesuffix(self.image_id[0]))
 
     def require_folder(self, folder: Path) -> None:
-        """Raise StateError unless the images lie in `params.data.folder`: no other is opened."""
+        """Raise StateError unless the images lie in `params.data.folder`: files elsewhere are not opened."""
         if len(self) and self.folder != folder:
             raise StateError(f"{MANIFEST}: path: got images in {self.folder}, expected {folder} as in params.yaml")
 
     def shown(self, row: int) -> str:
-        """Return what a person would look for: the path, or the id of an image that the store holds."""
+        """Return what a person would look for: the path, or the id of an image in the store."""
         return self.image_id[row] if self.path[row] == stored_path(self.sha256[row]) else self.path[row]
 
     def row_of(self) -> dict[str, int]:
@@ -85,12 +85,12 @@ class Manifest:
 
 
 def stored_path(sha256: str) -> str:
-    """Return where the store has the image with these bytes."""
+    """Return the path in the store of the image with this sha256."""
     return f"{STORE.as_posix()}/{sha256[:2]}/{sha256}"
 
 
 def image_bytes(path: Path, sha256: str) -> bytes:
-    """Read an image whose bytes must be the manifest's; StateError if it is gone or has changed since `prepare`."""
+    """Return an image's bytes; StateError if the file is gone or has changed since `prepare`."""
     in_store = path.as_posix() == stored_path(sha256)
     if in_store and not path.exists():
         raise StateError(f"{path}: gone from the store; run `headswap prepare`, which reads it where it came from")
@@ -101,12 +101,12 @@ def image_bytes(path: Path, sha256: str) -> bytes:
     return content
 
 
-def told(params: Params) -> dict[str, object]:
-    """Return what of params.yaml decides the rows, besides the images: as the stamp states it."""
+def settings_of(params: Params) -> dict[str, object]:
+    """Return the settings that decide the rows, besides the images, as the stamp states them."""
     data = params.data
-    told = {"source": data.source, "seed": params.seed, "split": params.split.model_dump()}
-    told |= {"remote": data.remote} if data.remote else {}
-    return told | ({"columns": data.columns.model_dump()} if data.columns != Columns() else {})
+    facts = {"source": data.source, "seed": params.seed, "split": params.split.model_dump()}
+    facts |= {"remote": data.remote} if data.remote else {}
+    return facts | ({"columns": data.columns.model_dump()} if data.columns != Columns() else {})
 
 
 def write(manifest: Manifest, facts: dict[str, object]) -> None:
@@ -118,7 +118,7 @@ def write(manifest: Manifest, facts: dict[str, object]) -> None:
 
 
 def read() -> Manifest:
-    """Read the manifest, whose bytes must be the stamped ones and whose paths stay in one folder; StateError if not."""
+    """Read the manifest; StateError unless its bytes are the stamped ones and its paths stay in one folder."""
     content = stamps.check(MANIFEST, stamps.read(STAMP))
     try:
         table = pq.ParquetFile(BytesIO(content)).read()  # `read_table` imports for 0.2 s first
@@ -135,9 +135,9 @@ def read() -> Manifest:
 
 
 def columns_of(content: bytes, names: Sequence[str]) -> list[list[str]]:
-    """Return columns of a manifest that history holds; StateError, which leaves out where, if it is none.
+    """Return columns of a manifest from the repository's history; StateError, without a path, if it is not one.
 
-    No path in it is to be opened: only `read` looks whether they stay in the data folder.
+    Do not open its paths: only `read` checks that they stay in the data folder.
     """
     try:
         table = pq.ParquetFile(BytesIO(content)).read(columns=list(names))
@@ -157,7 +157,7 @@ def columns_of(content: bytes, names: Sequence[str]) -> list[list[str]]:
 
 
 def _suspect_rows(found: Manifest, table: Any) -> list[int]:  # noqa: ANN401  # pyarrow has no types
-    """Return the rows that are to be looked at one by one: a million of them take a second together, and ten singly."""
+    """Return the rows that need a closer look: a million rows take a second together, and ten one by one."""
     if not len(found):
         return []
     if any(table[name].null_count for name in COLUMNS if name != "group"):
@@ -166,18 +166,18 @@ def _suspect_rows(found: Manifest, table: Any) -> list[int]:  # noqa: ANN401  # 
     prefix = pa.scalar("" if found.folder == Path() else f"{found.folder.as_posix()}/".replace("//", "/"))
     parts = [STORE.as_posix(), pc.utf8_slice_codeunits(table["sha256"], 0, 2), table["sha256"], "/"]
     expected = pc.binary_join_element_wise(*(parts if in_store else [prefix, table["image_id"], ""]))
-    sound = [
+    valid = [
         pc.equal(table["path"], expected),
         pc.invert(pc.match_substring_regex(table["image_id"], r"(^|/)\.{0,2}(/|$)")),  # empty, `.` or `..`
         pc.match_substring_regex(table["sha256"], "^[0-9a-f]{64}$"),
         pc.is_in(table["split"], pa.array(SPLITS)),
         pa.array([image_id.isprintable() for image_id in found.image_id]),
     ]
-    return np.flatnonzero(~np.logical_and.reduce([np.asarray(one) for one in sound])).tolist()
+    return np.flatnonzero(~np.logical_and.reduce([np.asarray(one) for one in valid])).tolist()
 
 
 def _problem(table: Manifest, row: int) -> str | None:
-    """Say what is wrong with a row, if anything is; the path decides which file is opened."""
+    """Return what is wrong with a row, if anything is; its path decides which file is opened."""
     if any(getattr(table, name)[row] is None for name in COLUMNS if name != "group"):
         return "an empty cell"
     image_id, inside = table.image_id[row], PurePosixPath(table.image_id[row])

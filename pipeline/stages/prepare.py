@@ -47,7 +47,7 @@ def _prepare(params: Params) -> str:
         split=methods.assign(records, contents, params.split, params.seed),
     )
     gone = len(every) - len(records)
-    manifest.write(table, facts={**manifest.told(params), "excluded": gone})
+    manifest.write(table, facts={**manifest.settings_of(params), "excluded": gone})
     counts = Counter(table.split)
     dealt = ", ".join(f"{counts[split]} {split}" for split in manifest.SPLITS)
     notes = [f"{gone} left out by {exclusions.EXCLUDED}"] if gone else []

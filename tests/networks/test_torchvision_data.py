@@ -47,7 +47,7 @@ def test_a_data_set_becomes_folders_by_split_and_class() -> None:
     [
         ("MINST", "did you mean 'MNIST'"),
         ("VOCDetection", "torchvision:VOCDetection"),
-        ("EMNIST", "has no split that this knows"),
+        ("EMNIST", "has none of the splits train, val, test"),
         ("CIFAR10", "cannot be downloaded or read"),
     ],
 )

@@ -1,4 +1,4 @@
-"""The one definition of how bytes become pixels, and what counts as a bad image; docs/images.md tells users."""
+"""The one definition of how bytes become pixels, and of a bad image; docs/images.md explains it to users."""
 
 import math
 from collections.abc import Iterator
@@ -20,7 +20,7 @@ SUFFIXES = frozenset(
 )
 MAX_PIXELS = 100_000_000
 
-# EXIF orientation -> what turns the stored pixels upright (EXIF 2.32, tag 0x0112).
+# EXIF orientation -> the operation that turns the stored pixels upright (EXIF 2.32, tag 0x0112).
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -40,8 +40,8 @@ _BITS_PER_SAMPLE, _PHOTOMETRIC, _WHITE_IS_ZERO = 258, 262, 0
 class Framing(NamedTuple):
     """How an image of any shape becomes a square: its side in pixels, and the fraction of the shorter side kept.
 
-    With `scaled_jpeg`, a large JPEG is decoded at a half, a quarter or an eighth of its size where that is still at
-    least the size needed: several times faster, and not quite the same pixels.
+    With `scaled_jpeg`, a large JPEG is decoded at a half, a quarter or an eighth of its size, if that is still large
+    enough: this is several times faster, and gives slightly other pixels.
     """
 
     size: int
@@ -62,13 +62,13 @@ WHOLE = Region(0, 0, 1, 1)
 
 
 class BadImageError(Exception):
-    """These bytes are no image that can be used; the message says why, without the path."""
+    """These bytes are not a usable image; the message says why, without the path."""
 
 
 def pixels(content: bytes, framing: Framing, region: Region = WHOLE) -> Pixels:
     """Turn a file's bytes into a square: (3, size, size) uint8, values 0-255, read-only where the image is grey.
 
-    A grey image is decoded and resized as one channel, which is then seen three times.
+    A grey image is decoded and resized as one channel, which is then broadcast to three.
 
     Raises:
         BadImageError: if they cannot be decoded.
@@ -84,35 +84,35 @@ def pixels(content: bytes, framing: Framing, region: Region = WHOLE) -> Pixels:
 def decode(content: bytes, needed: int | None = None) -> Image.Image:
     """Turn a file's bytes into an upright image, grey (mode L) or RGB.
 
-    EXIF orientation is applied; transparency is laid over white, as a web page would show it; 12 and 16-bit grey is
-    scaled to 8 bits; of an animation or multi-page file the first frame counts; colour profiles are ignored. 32-bit
-    integer and float images have no agreed range and are refused, as is anything truncated or of more than MAX_PIXELS
+    EXIF orientation is applied; transparency is blended with white, as a web page shows it; 12 and 16-bit grey is
+    scaled to 8 bits; an animation or multi-page file gives its first frame; colour profiles are ignored. 32-bit integer
+    and float images have no agreed range and are refused, as is any file that is truncated or has more than MAX_PIXELS
     pixels.
 
     Args:
         content: of the file.
-        needed: pixels of the shorter side that a JPEG may be scaled down to while it is decoded, but not below.
+        needed: the shorter side, in pixels, to which decoding may scale a JPEG down.
 
     """
-    with _worded():
+    with _as_bad_image():
         return _to_eight_bits(_loaded(content, needed))
 
 
 def dimensions(content: bytes) -> tuple[int, int]:
-    """Return width and height as the beginning of a file's bytes states them; BadImageError if it states none."""
-    with _worded():
+    """Return width and height as the file's header states them; BadImageError if it does not."""
+    with _as_bad_image():
         return _opened(content).size
 
 
 @contextmanager
-def _worded() -> Iterator[None]:
+def _as_bad_image() -> Iterator[None]:
     try:
         yield
     except BadImageError:
         raise
     except UnidentifiedImageError as error:
         raise BadImageError(f"not an image in one of the formats {', '.join(FORMATS)}") from error
-    except Exception as error:  # damaged files make the decoders raise whatever it is that goes wrong inside
+    except Exception as error:  # the decoders raise many kinds of errors on damaged files
         raise BadImageError(f"cannot be decoded ({one_line(error)})") from error
 
 
@@ -128,7 +128,7 @@ def _opened(content: bytes) -> Image.Image:
 def _loaded(content: bytes, needed: int | None) -> Image.Image:
     image = _opened(content)
     if needed is not None:
-        image.draft(None, (needed, needed))  # only JPEGs take heed
+        image.draft(None, (needed, needed))  # has an effect on JPEGs only
     image.load()
     turn = _UPRIGHT.get(image.getexif().get(ExifTags.Base.Orientation, 1))
     return image.transpose(turn) if turn is not None else image
@@ -148,7 +148,7 @@ def _to_eight_bits(image: Image.Image) -> Image.Image:
 
 
 def _from_sixteen_bits(image: Image.Image) -> Image.Image:
-    """Scale grey of up to 16 bits to 8, rounding; a TIFF says how many bits, and whether 0 is white."""
+    """Scale grey of up to 16 bits to 8, rounding; a TIFF states the number of bits, and whether 0 is white."""
     tags = getattr(image, "tag_v2", {})
     largest = 2 ** tags.get(_BITS_PER_SAMPLE, (16,))[0] - 1
     values = np.asarray(image).astype(np.uint32)
@@ -165,7 +165,7 @@ def _lab_to_rgb() -> ImageCms.ImageCmsTransform:
 def square(image: Image.Image, framing: Framing, region: Region = WHOLE) -> Pixels:
     """Resize the shorter side to size / crop (bicubic, antialiased), then cut the central size x size square.
 
-    Of that square, `region` is what is shown, enlarged to the whole.
+    If `region` is given, only that part of the square is shown, enlarged to its full size.
 
     Returns:
         (size, size) uint8 for a grey image, else (size, size, 3), values 0-255.
@@ -175,7 +175,7 @@ def square(image: Image.Image, framing: Framing, region: Region = WHOLE) -> Pixe
     scale = size / framing.crop / min(image.size)
     width, height = (max(size, round(side * scale)) for side in image.size)
     left, top = (width - size) / 2, (height - size) / 2
-    # One resampling straight from the wanted box of the original: no intermediate image, no second rounding.
+    # One resampling from the box in the original: no intermediate image, no second rounding.
     sides = ((left, width, image.width), (top, height, image.height))
     starts, ends = (
         [(at + size * part) / whole * side for part, (at, whole, side) in zip(corner, sides, strict=True)]

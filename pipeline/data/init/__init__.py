@@ -1,4 +1,4 @@
 """`headswap init`: from a stranger's folder, table or archive to params.yaml.
 
-Contract: it only reads the images, says what it found, and writes params.yaml last, whole.
+Contract: it only reads the images, says what it found, and writes params.yaml at the end, as a whole.
 """

@@ -1,46 +1,44 @@
-"""From what a user names - a folder, a table, an archive, a URL, a data set of torchvision - to images in place."""
+"""Finds the images behind what a user names: a folder, table, archive, URL or data set of torchvision."""
 
-import csv
 import re
 from collections.abc import Sequence
-from io import StringIO
 from pathlib import Path, PurePosixPath
 
 from pydantic import ValidationError
 
 from pipeline.core import stamps
-from pipeline.core.atomic import write_text
 from pipeline.core.errors import InputError
 from pipeline.core.sections import ARCHIVES, Data
+from pipeline.core.tables import write_csv
 from pipeline.data.init import recognition
-from pipeline.data.init.recognition import Recognised
+from pipeline.data.init.recognition import Layout
 from pipeline.data.sources import SOURCES, place_of, remotes, tables
 from pipeline.data.sources.place import TABLES, Place, is_table
-from pipeline.data.sources.remotes import Listed
+from pipeline.data.sources.remotes import ListableRemote
 
 RAW = Path("data/raw")
-"""Where what comes from elsewhere is put."""
+"""Where downloads are put."""
 
 
-def recognise(said: str) -> Recognised:
-    """Say what params.yaml should say; what comes from a URL or from torchvision is fetched first.
+def recognise(name: str) -> Layout:
+    """Return the layout of the images behind a name, after downloading a URL's table or archive, or torchvision's data.
 
     Raises:
-        InputError: if there is nothing, or nothing that a source reads.
+        InputError: if nothing is there, or nothing that a source can read.
 
     """
-    if said.startswith("torchvision:"):
-        return _local(_data_set(said.removeprefix("torchvision:")))
-    if "://" in said:
-        return _remote(said)
-    path = Path(said).expanduser() if said.startswith("~") else Path(said)
-    if not said.strip() or not path.exists():
-        raise InputError(f"--data: {said!r}: no such file or folder")
+    if name.startswith("torchvision:"):
+        return _local(_data_set(name.removeprefix("torchvision:")))
+    if "://" in name:
+        return _remote(name)
+    path = Path(name).expanduser() if name.startswith("~") else Path(name)
+    if not name.strip() or not path.exists():
+        raise InputError(f"--data: {name!r}: no such file or folder")
     return _local(_as_written(path))
 
 
 def _as_written(path: Path) -> Path:
-    """Return a path as params.yaml should have it: from the project's folder if it is inside, else from the root."""
+    """Return a path as params.yaml should have it: relative to the project if it is inside, else absolute."""
     whole = path.resolve()
     return whole.relative_to(Path.cwd()) if whole.is_relative_to(Path.cwd()) else whole
 
@@ -55,11 +53,11 @@ def _data_set(name: str) -> Path:
     return folder
 
 
-def _local(path: Path) -> Recognised:
+def _local(path: Path) -> Layout:
     if path.is_file() and is_table(path.name):
         place = place_of(Data(source="table", path=path.parent))
-        if (read := place.table()) != path.name:
-            raise InputError(f"--data: {path}: {read} lies beside it and would be read in its place; move it away")
+        if (other := place.table()) != path.name:
+            raise InputError(f"--data: {path}: {other} lies beside it and would be read instead; move it away")
         return _table(place)
     if path.is_file() and not path.name.lower().endswith(ARCHIVES):
         raise InputError(f"--data: {path}: a file, expected a folder, a table (.csv, .parquet) or an archive")
@@ -67,73 +65,60 @@ def _local(path: Path) -> Recognised:
     names = list(place.names())
     beside = [name for name in names if "/" not in name and is_table(name)]
     folders = {name.partition("/")[0] for name in names if "/" in name}
-    if set(beside) & set(TABLES) or (beside and len(folders) < 2):  # a table for its own sake, or nothing else
+    if set(beside) & set(TABLES) or (beside and len(folders) < 2):  # named as expected, or all there is
         return _table(place)
     if path.is_dir() and (inner := _only_folder(names)):
         return _local(path / inner)
     source, why = recognition.tree(names, path)
-    return Recognised(source, path, why, splits=source == "split_folders")
+    return Layout(source, path, why, splits=source == "split_folders")
 
 
-def _table(place: Place) -> Recognised:
+def _table(place: Place) -> Layout:
     name = place.table()
     columns = recognition.columns(tables.columns(place), Path(place.shown(name)))
     renamed = columns if any(ours != theirs for ours, theirs in columns.items()) else {}
-    return Recognised("table", place.data.path, f"{name} lists the images", renamed, splits="split" in columns)
+    return Layout("table", place.data.path, f"{name} lists the images", renamed, splits="split" in columns)
 
 
 def _only_folder(names: Sequence[str]) -> str | None:
-    """Return the one folder in which everything lies in folders, as archives are often unpacked."""
+    """Return the folder that holds everything, itself in folders, as unpacked archives often have one."""
     tops = {PurePosixPath(name).parts[0] for name in names}
     second = {PurePosixPath(name).parts[1] for name in names if len(PurePosixPath(name).parts) > 2}
     deep = all(len(PurePosixPath(name).parts) > 2 for name in names)
     return tops.pop() if len(tops) == 1 and deep and len(second) > 1 else None
 
 
-def _remote(said: str) -> Recognised:
-    """Fetch an archive or a table; of anything else, list what lies under it into a table.
+def _remote(given: str) -> Layout:
+    """Download an archive or a table; for any other URL, write a table of what lies under it.
 
-    What is written lies in a folder of that URL's own, where nothing of the user's is.
+    Each URL has its own folder for that, away from the user's files.
     """
-    url = _url(said)
+    url = _url(given)
     last = re.sub(r"[^A-Za-z0-9._-]", "-", url.rpartition("/")[2]).strip("-.") or "remote"
     folder = RAW / f"{last.partition('.')[0]}-{stamps.sha256_bytes(url.encode())[:8]}"
     if last.lower().endswith(ARCHIVES):
-        return _local(_fetched(url, folder / last))
+        return _local(remotes.fetch(url, folder / last))
     if is_table(last):
-        _fetched(url, folder / f"labels{Path(last).suffix.lower()}")
+        remotes.fetch(url, folder / f"labels{Path(last).suffix.lower()}")
         found = _table(place_of(Data(source="table", path=folder)))
         root = url.rpartition("/")[0]
-        return Recognised("table", folder, f"{url} lists the images", found.columns, root, found.splits)
+        return Layout("table", folder, f"{url} lists the images", found.columns, root, found.splits)
     path = folder / "labels.csv"
-    place = Listed(Data(source="table", path=path, remote=url))
+    place = ListableRemote(Data(source="table", path=path, remote=url))
     source, why = recognition.tree(list(place.names()), url)
     records = sorted(SOURCES[source](place), key=lambda record: record.path)
-    _write(path, [(record.path, record.label, record.split) for record in records])
-    return Recognised("table", folder, f"{why}; listed in {path}", {}, url, source == "split_folders")
+    splits = any(record.split for record in records)
+    names = ("path", "label", "split") if splits else ("path", "label")
+    write_csv(path, [names, *([getattr(record, name) for name in names] for record in records)])
+    return Layout("table", folder, f"{why}; listed in {path}", {}, url, source == "split_folders")
 
 
-def _url(said: str) -> str:
-    """Return a URL as params.yaml may have it; InputError if it is none."""
-    scheme, _, rest = said.partition("://")
+def _url(given: str) -> str:
+    """Return a URL in the form for params.yaml; InputError if it is not one."""
+    scheme, _, rest = given.partition("://")
     url = f"{scheme.lower()}://{rest}".rstrip("/")
     try:
         Data(source="table", path=RAW, remote=url)
     except ValidationError as error:
-        raise InputError(f"--data: {said!r}: expected a URL such as s3://bucket/photos") from error
+        raise InputError(f"--data: {given!r}: expected a URL such as s3://bucket/photos") from error
     return url
-
-
-def _write(path: Path, rows: Sequence[tuple[str, str, str | None]]) -> None:
-    splits = any(split for _, _, split in rows)
-    text = StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(("path", "label", "split") if splits else ("path", "label"))
-    writer.writerows(row if splits else row[:2] for row in rows)
-    write_text(path, text.getvalue())
-
-
-def _fetched(url: str, path: Path) -> Path:
-    """Read a file into a local one, anew each time, for it may have changed."""
-    remotes.fetch(url, path)
-    return path

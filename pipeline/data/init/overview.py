@@ -1,4 +1,4 @@
-"""A first look at labelled images: how many of which class, how large, and which cannot be read."""
+"""A first look at labelled images: how many per class, how large, and which are unreadable."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,68 +16,72 @@ from pipeline.data.images.decoding import BadImageError, dimensions
 from pipeline.data.manifest import Record
 
 SHOWN = 12
-"""Classes that are listed; of more, the largest and the smallest."""
+"""Classes listed; if there are more, the largest and the smallest."""
 FEW = 10
-"""Images of a class below which little can be learnt or judged."""
+"""Images of a class below which little can be learnt or measured."""
 
 
 @dataclass(frozen=True)
-class Glance:
-    """What was seen of N images."""
+class Overview:
+    """Counts and sizes of N images."""
 
     of_class: Mapping[str, int]
     groups: int
     sides: Sequence[tuple[int, int]]
-    """Width and height of each that could be opened."""
+    """Width and height of each readable image."""
     bytes: int
     copies: int
-    """Images whose bytes another one has."""
+    """Images with the same bytes as another one."""
     unreadable: Sequence[str]
-    """A line each."""
+    """A line for each image."""
 
 
-def look(records: Sequence[Record], contents: Sequence[str], paths: Sequence[Path]) -> Glance:
-    """Open every image's header; none is decoded, so that damage further inside is not seen.
+def of(records: Sequence[Record], contents: Sequence[str], paths: Sequence[Path]) -> Overview:
+    """Read every image's header. None is decoded, so damage further inside goes unnoticed.
 
     Args:
         records: N images.
         contents: the sha256 of each one's bytes, (N,).
-        paths: where to open each, (N,).
+        paths: of each image's file, (N,).
 
     """
     with ThreadPoolExecutor() as pool:
-        seen = list(tqdm(pool.map(_opened, paths), total=len(paths), desc="look", unit="image", disable=None))
-    return Glance(
+        headers = list(tqdm(pool.map(_header, paths), total=len(paths), desc="look", unit="image", disable=None))
+    return Overview(
         of_class=Counter(record.label for record in records),
         groups=len({record.group for record in records if record.group}),
-        sides=[one.sides for one in seen if one.sides],
-        bytes=sum(one.bytes for one in seen),
+        sides=[header.sides for header in headers if header.sides],
+        bytes=sum(header.bytes for header in headers),
         copies=len(contents) - len(set(contents)),
-        unreadable=[f"{record.path}: {one.problem}" for record, one in zip(records, seen, strict=True) if one.problem],
+        unreadable=[
+            f"{record.path}: {header.problem}"
+            for record, header in zip(records, headers, strict=True)
+            if header.problem
+        ],
     )
 
 
 @dataclass(frozen=True)
-class _Seen:
+class _Header:
     bytes: int
     sides: tuple[int, int] | None = None
     problem: str = ""
 
 
-def _opened(path: Path) -> _Seen:
+def _header(path: Path) -> _Header:
     content = stamps.read_bytes(path)
     try:
-        return _Seen(len(content), dimensions(content))
+        return _Header(len(content), dimensions(content))
     except BadImageError as error:
-        return _Seen(len(content), problem=str(error))
+        return _Header(len(content), problem=str(error))
 
 
-def described(seen: Glance) -> str:
-    """Return what was seen as text for a terminal, several lines."""
+def text(seen: Overview) -> str:
+    """Return the overview for a terminal, several lines."""
     return "\n".join(_lines(seen))
 
 
-def _lines(seen: Glance) -> Iterator[str]:
+def _lines(seen: Overview) -> Iterator[str]:
     total, classes = sum(seen.of_class.values()), len(seen.of_class)
     size = f"{seen.bytes / 1e6:,.0f} MB" if seen.bytes >= 1e6 else f"{seen.bytes / 1e3:,.0f} kB"
     yield f"{total:,} images, {size}, {classes:,} classes" + (f", {seen.groups:,} groups" if seen.groups else "")
@@ -95,7 +99,7 @@ def _lines(seen: Glance) -> Iterator[str]:
         spread = f" to {shorter.max():,} pixels, half of them at least {int(np.median(shorter)):,}"
         yield f"shorter side: {shorter.min():,}{spread if len(set(shorter)) > 1 else ' pixels'}"
     if seen.copies:
-        yield f"copies: {seen.copies:,} images have the bytes of another one; a split keeps such together"
+        yield f"copies: {seen.copies:,} images have the same bytes as another one; a split keeps them together"
     if seen.unreadable:
         yield f"unreadable: {len(seen.unreadable):,} files, which `embed.on_bad_image: skip` would leave out and list"
         yield from (f"  {line}" for line in first_five(seen.unreadable, "unreadable files"))

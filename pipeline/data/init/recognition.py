@@ -1,4 +1,4 @@
-"""What a tree of files is: class folders, train, val and test folders, or a table with images beside it."""
+"""How a tree of files is laid out: class folders, folders train, val and test, or a table with images beside it."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -15,36 +15,36 @@ COLUMNS: Mapping[str, Sequence[str]] = {
     "group": ("group", "patient", "patient_id", "subject", "subject_id", "session", "module", "lesion_id"),
     "split": ("split", "set", "subset", "partition"),
 }
-"""Ours -> what tables call them, in lower case, the likelier first."""
+"""Our column -> the names that tables give it, in lower case, the likeliest first."""
 
 
 @dataclass(frozen=True)
-class Recognised:
-    """What `data` in params.yaml should say."""
+class Layout:
+    """The settings for `data` in params.yaml, and why."""
 
     source: str
     path: Path
     why: str
     columns: Mapping[str, str] = field(default_factory=dict)
-    """Ours -> the table's, where they differ or are there at all."""
+    """Our column -> the table's; empty if all have our names."""
     remote: str | None = None
     splits: bool = False
-    """Whether the data says which image is of which split."""
+    """Whether the data says which split an image belongs to."""
 
     def settings(self) -> dict[str, object]:
-        """Return what `data` in params.yaml has of it."""
+        """Return the keys that `data` in params.yaml takes from it."""
         return {"source": self.source, "path": self.path, "columns": self.columns, "remote": self.remote}
 
 
 def tree(names: Sequence[str], where: object) -> tuple[str, str]:
-    """Return the source that reads a tree of files without a table, and why.
+    """Return the name of the source that reads a tree of files without a table, and the reason.
 
     Args:
-        names: of the files, relative to the tree's root, as a place gives them: none is hidden.
+        names: of the files, relative to the root; none is hidden.
         where: the root, for messages.
 
     Raises:
-        InputError: if there are no images, some lie beside the class folders, or folders of splits and classes mix.
+        InputError: if there are no images, some lie beside the class folders, or splits and classes share a level.
 
     """
     inside = [path for path in map(PurePosixPath, names) if path.suffix.lower() in SUFFIXES]
@@ -59,11 +59,8 @@ def tree(names: Sequence[str], where: object) -> tuple[str, str]:
             "test of these, or a CSV with columns path and label"
         )
     if loose:
-        raise InputError(
-            *first_five(
-                [f"{where}/{name}: lies beside the class folders, expected in one" for name in loose], "loose images"
-            )
-        )
+        problems = [f"{where}/{name}: lies beside the class folders, expected in one" for name in loose]
+        raise InputError(*first_five(problems, "loose images"))
     tops = Counter(name.parts[0] for name in inside)
     named = {top for top in tops if top.lower() in SPLIT_FOLDERS}
     if named == set(tops):
@@ -78,7 +75,7 @@ def tree(names: Sequence[str], where: object) -> tuple[str, str]:
 
 
 def columns(header: Sequence[str], table: Path) -> dict[str, str]:
-    """Return which of a table's columns is path, label, and if it has them group and split.
+    """Return our column -> the table's, for path and label, and for group and split if it has them.
 
     Raises:
         InputError: if there is no column for paths, or none for labels.

@@ -1,7 +1,7 @@
 """Any classification data set of torchvision, laid out as folders of PNGs: `<split>/<class>/<number>.png`.
 
-Downloads and their checksums are torchvision's own; so are the readers, some of which unpickle what they have checked.
-Afterwards the data set is a folder of images like any other.
+torchvision downloads the files, checks their checksums and reads them; some of its readers unpickle what they have
+checked. The result is a folder of images like any other.
 """
 
 import inspect
@@ -23,18 +23,18 @@ SPLITS: Mapping[str, Sequence[str]] = {
     "val": ("val", "valid", "validation"),
     "test": ("test",),
 }
-"""Ours -> what data sets call them, the better one first."""
+"""Our split -> the names that data sets give it, the best first."""
 
 Part = tuple[str, Callable[[], Any]]
-"""A split's name, empty where there is none, and what gives its images and labels."""
+"""A split's name, empty if there are no splits, and what builds its data set."""
 
 
 def lay_out(name: str, folder: Path) -> int:
-    """Download a data set if it is not here, write its images to a new folder, all or nothing; return how many.
+    """Download a data set if it is missing, and write all its images to a new folder or none; return how many.
 
     Raises:
-        InputError: if there is no such data set, it is not one of classification, it cannot be downloaded, or the
-            folder exists.
+        InputError: if there is no such data set, it is not for classification, it cannot be downloaded, or the folder
+            exists.
 
     """
     if folder.exists():
@@ -45,7 +45,7 @@ def lay_out(name: str, folder: Path) -> int:
     try:
         images = sum(_write(name, _opened(name, part), temporary / split) for split, part in _parts(name))
         if not images:
-            raise InputError(f"torchvision:{name}: has no split that this knows: {', '.join(SPLITS)}")
+            raise InputError(f"torchvision:{name}: has none of the splits {', '.join(SPLITS)}")
         temporary.replace(folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -53,7 +53,7 @@ def lay_out(name: str, folder: Path) -> int:
 
 
 def require_known(name: str) -> None:
-    """Raise InputError, naming the nearest, unless torchvision has such a data set."""
+    """Raise InputError, with the nearest name, unless torchvision has such a data set."""
     known = [one for one in datasets.__all__ if _is_data_set(getattr(datasets, one))]
     if name not in known:
         raise InputError(unknown("--data: torchvision", name, known))
@@ -64,7 +64,7 @@ def _is_data_set(what: object) -> bool:
 
 
 def _parts(name: str) -> Iterator[Part]:
-    """Yield the splits that a data set has, by the names that its constructor takes."""
+    """Yield a data set's splits, as its constructor's arguments name them."""
     build = getattr(datasets, name)
     taken = inspect.signature(build).parameters
     common: dict[str, Any] = {"root": str(DOWNLOADS / name)} if "root" in taken else {}
@@ -78,7 +78,7 @@ def _parts(name: str) -> Iterator[Part]:
 
 
 def _named_splits(build: Callable[..., Any], common: Mapping[str, Any]) -> Iterator[Part]:
-    """Yield ours with the first of their names that is not refused; a name is checked before anything is downloaded."""
+    """Yield each split under the first name that the data set accepts; it checks the name before it downloads."""
     for ours, theirs in SPLITS.items():
         for one in theirs:
             try:
@@ -101,7 +101,7 @@ def _opened(name: str, part: Callable[[], Any]) -> Any:  # noqa: ANN401  # torch
             f"{DOWNLOADS / name} from another machine"
         ) from error
     except (TypeError, ImportError) as error:
-        raise InputError(f"torchvision:{name}: cannot be used without more ({error})") from error
+        raise InputError(f"torchvision:{name}: needs more than its name ({error})") from error
 
 
 def _write(name: str, images: Any, folder: Path) -> int:  # noqa: ANN401
@@ -120,6 +120,6 @@ def _write(name: str, images: Any, folder: Path) -> int:  # noqa: ANN401
 
 
 def _folder_of(label: str, number: int) -> str:
-    """Return a class's folder: its name, or one that begins with its number where the name cannot be a folder's."""
+    """Return a class's folder: its name, preceded by its number if the bare name cannot be a folder's."""
     usable = "/" not in label and not label.startswith(".") and label.isprintable()
     return label if usable else f"{number} {label.replace('/', '-')}"

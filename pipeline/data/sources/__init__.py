@@ -1,4 +1,4 @@
-"""What images there are, with their labels (a source), wherever their bytes lie (a place)."""
+"""A source lists images with their labels; a place, such as a folder or an archive, has their bytes."""
 
 from pipeline.data.sources.catalogue import SOURCES
 from pipeline.data.sources.contents import hashed, read_again

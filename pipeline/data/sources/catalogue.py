@@ -1,7 +1,7 @@
 """SOURCES: name -> function that yields the Records of a place.
 
-To add a source: write a function from a place to Records (paths relative to it) and decorate it. It asks the place for
-names and for the bytes of small files, and so works in folders and archives alike; docs/add-a-source.md has more.
+To add a source: write a function from a place to Records (paths relative to it) and decorate it. It gets names and the
+bytes of small files from the place, and so works in folders and archives alike; docs/add-a-source.md has more.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -33,7 +33,7 @@ def image_folder(place: Place) -> Iterator[Record]:
         if rest:
             yield Record(name, label)
         else:
-            loose.append(f"{place.shown(name)}: in no class's folder; expected <class>/<image>")
+            loose.append(f"{place.shown(name)}: not in a class folder; expected <class>/<image>")
     if loose:
         raise InputError(*first_five(sorted(loose), "images"))
 
@@ -41,22 +41,22 @@ def image_folder(place: Place) -> Iterator[Record]:
 @_source
 def split_folders(place: Place) -> Iterator[Record]:
     """Read `<split>/<class>/**/<image>`, where a split is train, val (valid, validation) or test."""
-    others = []
+    wrong = []
     for name in _images(place):
         split, label, *rest = name.split("/", 2) if "/" in name else ("", name)
         if rest and split.lower() in SPLIT_FOLDERS:
             yield Record(name, label, split=SPLIT_FOLDERS[split.lower()])
         elif rest:
-            others.append(unknown(f"{place.shown(name)}: split", split, SPLIT_FOLDERS))
+            wrong.append(unknown(f"{place.shown(name)}: split", split, SPLIT_FOLDERS))
         else:
-            others.append(f"{place.shown(name)}: in no class's folder; expected <split>/<class>/<image>")
-    if others:
-        raise InputError(*first_five(sorted(others), "images"))
+            wrong.append(f"{place.shown(name)}: not in a class folder; expected <split>/<class>/<image>")
+    if wrong:
+        raise InputError(*first_five(sorted(wrong), "images"))
 
 
 @_source
 def table(place: Place) -> Iterator[Record]:
-    """Read a table, CSV or Parquet: columns for path and label, if wanted also group and split."""
+    """Read a table, CSV or Parquet, with columns for path and label, and optional ones for group and split."""
     columns = place.data.columns
     rows = tables.rows(place, (columns.path, columns.label), (columns.group, columns.split))
     without = []
@@ -71,7 +71,7 @@ def table(place: Place) -> Iterator[Record]:
 
 @_source
 def csv_file(place: Place) -> Iterable[Record]:
-    """Read a table: the older name."""
+    """Read a table: the older name of `table`."""
     return table(place)
 
 
@@ -79,7 +79,7 @@ def csv_file(place: Place) -> Iterable[Record]:
 def elpv(place: Place) -> Iterator[Record]:
     """Read the ELPV data set: solar cells, defective where the experts' mean probability exceeds one half.
 
-    `labels.csv` there has three columns apart by white space: path, defect probability, cell type (mono or poly).
+    Its `labels.csv` has three columns, separated by white space: path, defect probability, cell type (mono or poly).
     """
     shown = place.shown("labels.csv")
     for number, line in enumerate(tables.text(shown, place.read("labels.csv")).splitlines(), start=1):

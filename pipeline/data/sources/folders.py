@@ -12,36 +12,36 @@ from pipeline.core import systems
 from pipeline.core.errors import InputError, StateError
 from pipeline.core.look_ahead import in_threads
 from pipeline.core.sections import Data
-from pipeline.data.sources.memo import mark_of
+from pipeline.data.sources.memo import fingerprint_of
 from pipeline.data.sources.place import Hashed, Place, blocks_of, is_table, only_table
 
 _CHUNK = 256
-"""Files that a thread reads one after the other."""
+"""Files that a thread reads in one go."""
 _BLOCK = 1 << 20
-"""Bytes that are read at once."""
+"""Bytes read at once."""
 
 
 class Folder(Place):
-    """A folder; its images are opened where they are."""
+    """A folder, whose images are opened where they are."""
 
     in_store = False
 
     def __init__(self, data: Data) -> None:
         super().__init__(data)
-        self._seen: dict[str, str | None] = {}
-        """Name -> mark, of what was looked at already."""
+        self._fingerprints: dict[str, str | None] = {}
+        """Of the files that `problems` has looked at, by name."""
 
     def names(self) -> Iterator[str]:
-        """Walk it; a link to a folder is an InputError, for what is behind it would be passed over."""
-        left = [""]
-        while left:
-            above = left.pop()
+        """Walk the folder; a link to a folder is an InputError, since the files behind it would be missed."""
+        folders = [""]
+        while folders:
+            above = folders.pop()
             for entry in self._entries(above):
                 if entry.name.startswith("."):
                     continue
                 if entry.is_dir(follow_symlinks=False):
-                    left.append(f"{above}{entry.name}/")
-                elif entry.is_symlink() and _leads_to_folder(entry):
+                    folders.append(f"{above}{entry.name}/")
+                elif entry.is_symlink() and _points_to_folder(entry):
                     raise InputError(f"{entry.path}: a link to a folder is not followed; move the folder here")
                 else:
                     yield f"{above}{entry.name}"
@@ -66,7 +66,7 @@ class Folder(Place):
         return only_table([entry.name for entry in entries if Path(entry.path).is_file()], self.data.path)
 
     def problems(self, names: Sequence[str]) -> Iterator[str]:
-        """Look at every file once; every folder is resolved once."""
+        """Yield a line for each name that is no regular file inside; each folder is resolved once."""
         folder, root = str(self.data.path), os.path.realpath(self.data.path)
         resolved: dict[str, bool] = {}
         for name in names:
@@ -75,11 +75,11 @@ class Folder(Place):
                 resolved[above] = not name.startswith("/") and _is_inside(root, f"{folder}/{above}")
             if not resolved[above]:
                 yield f"{self.shown(name)}: leads out of the data folder {folder}"
-            elif problem := self._look(root, name):
+            elif problem := self._problem(root, name):
                 yield f"{self.shown(name)}: {problem}"
 
-    def _look(self, root: str, name: str) -> str | None:
-        """Say why a name is no regular file in the folder, if it is none; only a link has to be followed to know."""
+    def _problem(self, root: str, name: str) -> str | None:
+        """Return why a name is not a regular file in the folder, if so; note its fingerprint otherwise."""
         path = f"{self.root}/{name}"
         try:
             found = os.lstat(path)
@@ -91,12 +91,12 @@ class Folder(Place):
             return "no such file"
         if not stat.S_ISREG(found.st_mode):
             return "not a regular file"
-        self._seen[name] = mark_of(found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino)
+        self._fingerprints[name] = fingerprint_of(found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino)
         return None
 
-    def marks(self, names: Sequence[str]) -> Sequence[str | None]:
-        """Return what `problems` saw."""
-        return [self._seen.get(name) for name in names]
+    def fingerprints(self, names: Sequence[str]) -> Sequence[str | None]:
+        """Return the fingerprints that `problems` noted."""
+        return [self._fingerprints.get(name) for name in names]
 
     def hashed(
         self, names: Sequence[str], unwanted: Collection[str], *, keep: bool  # noqa: ARG002  # nothing is stored
@@ -106,10 +106,10 @@ class Folder(Place):
         yield from in_threads(work, blocks_of(names, _CHUNK), systems.cores())
 
 
-def _leads_to_folder(link: os.DirEntry[str]) -> bool:
+def _points_to_folder(link: os.DirEntry[str]) -> bool:
     try:
         return link.is_dir()
-    except OSError:  # it leads in a circle
+    except OSError:  # the links form a circle
         return False
 
 
@@ -124,19 +124,19 @@ def _hash_all(folder: str, names: Sequence[str]) -> list[Hashed]:
 def _hash(name: str, path: str) -> Hashed:
     now = time.time_ns()
     try:
-        file = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a pipe would block for ever
+        file = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # opening a pipe would block for ever
         try:
-            looks = os.fstat(file)
-            if not stat.S_ISREG(looks.st_mode):
+            status = os.fstat(file)
+            if not stat.S_ISREG(status.st_mode):
                 raise StateError(f"{path}: not a regular file")
-            block = os.read(file, min(looks.st_size, _BLOCK))
+            block = os.read(file, min(status.st_size, _BLOCK))
             hasher, size = hashlib.sha256(block), len(block)
-            while size != looks.st_size and (block := os.read(file, _BLOCK)):
+            while size != status.st_size and (block := os.read(file, _BLOCK)):
                 hasher.update(block)
                 size += len(block)
         finally:
             os.close(file)
     except OSError as error:
         raise StateError(f"{path}: cannot be read ({error.strerror}); run `dvc repro`") from error
-    mark = mark_of(looks.st_size, looks.st_mtime_ns, looks.st_ctime_ns, looks.st_ino, now)
-    return Hashed(name, hasher.hexdigest(), mark)
+    fingerprint = fingerprint_of(status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino, now)
+    return Hashed(name, hasher.hexdigest(), fingerprint)

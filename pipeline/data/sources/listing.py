@@ -1,4 +1,4 @@
-"""Which images there are: what a source yields, every entry checked before a byte of an image is read."""
+"""The images of a data set: the entries of its source, all checked before an image is read."""
 
 import itertools
 import unicodedata
@@ -20,7 +20,7 @@ from pipeline.data.sources.zips import Zip
 
 
 def place_of(data: Data) -> Place:
-    """Return where the bytes are; InputError if there is nothing of that kind."""
+    """Return the place of a data set; InputError if nothing usable is there."""
     where = f"params.yaml: data.path: {data.path}"
     if data.remote:
         if data.is_archive:
@@ -35,7 +35,7 @@ def place_of(data: Data) -> Place:
             raise InputError(f"{where}: no such file; put the archive there or change the path")
         return _archive(data)
     if is_table(data.path.name) and data.path.is_file():
-        # DVC would see changes of the table and none of the images, and leave old numbers standing.
+        # DVC would notice changes of the table but not of the images, and so keep outdated numbers.
         raise InputError(
             f"{where}: a table, and DVC would not see its images change; set data.path: {data.path.parent}"
         )
@@ -43,20 +43,20 @@ def place_of(data: Data) -> Place:
 
 
 def _archive(data: Data) -> Zip | Tar:
-    """Open an archive by what it is, whatever it is called: DVC's cache calls it otherwise."""
+    """Open an archive by its content, whatever its name: in DVC's cache it has another one."""
     return Zip(data) if zipfile.is_zipfile(data.path) else Tar(data)
 
 
 def carried(data: Data, path: Path, images: Collection[str]) -> dict[str, str]:
-    """Return what of some images, by sha256, lies in an archive: path -> sha256.
+    """Return those of some images that an archive contains: path -> sha256.
 
     Args:
         data: as params.yaml has it.
-        path: of that archive, or of another state of it.
-        images: to look for.
+        path: of that archive, or of another version of it.
+        images: the sha256 of each image to look for.
 
     Raises:
-        InputError: if it cannot be read.
+        InputError: if the archive cannot be read.
 
     """
     archive = _archive(data.model_copy(update={"path": path}))
@@ -65,10 +65,10 @@ def carried(data: Data, path: Path, images: Collection[str]) -> dict[str, str]:
 
 
 def listed(place: Place) -> list[Record]:
-    """Return what the source says, sorted by path.
+    """Return the records of the place's source, sorted by path.
 
     Raises:
-        InputError: if the source is unknown or finds nothing, or with the entries that cannot be used.
+        InputError: if the source is unknown or finds nothing; or with a line for each unusable entry.
 
     """
     source, where = place.data.source, place.data.path
@@ -89,7 +89,7 @@ def listed(place: Place) -> list[Record]:
 
 
 def _unusable(place: Place, names: Sequence[str]) -> Iterator[str]:
-    """Say what is wrong with the images' names; those that may be looked for, the place looks for."""
+    """Yield what is wrong with the images' names, or with the files of those names that are safe to open."""
     safe = []
     for name in names:
         if not name.isprintable():
@@ -104,7 +104,7 @@ def _unusable(place: Place, names: Sequence[str]) -> Iterator[str]:
 
 
 def _labels(place: Place, records: Sequence[Record]) -> Iterator[str]:
-    """Say which labels are none, and which pairs are probably meant to be one."""
+    """Yield the labels that are unusable, and the pairs that probably mean one class."""
     first = {record.label: record for record in reversed(records)}
     alike: defaultdict[str, list[str]] = defaultdict(list)
     for label in sorted(first):
@@ -112,14 +112,14 @@ def _labels(place: Place, records: Sequence[Record]) -> Iterator[str]:
             shown = place.shown(first[label].path)
             yield f"{shown}: label: got {label!r}, expected a class name of printable characters"
         else:
-            alike[_plain(label)].append(label)
+            alike[_normalised(label)].append(label)
     for one, *others in alike.values():
         for other in others:
             paths = f"{first[one].path} and {first[other].path}"
             yield f"labels: got {one!r} and {other!r} ({paths}), expected one spelling of one class"
 
 
-def _plain(label: str) -> str:
-    """Return what a label is but for case, spaces and the ways to write an accent; single letters are classes."""
+def _normalised(label: str) -> str:
+    """Return a label without differences of case, spaces and accents' encoding; single letters keep their case."""
     composed = unicodedata.normalize("NFC", " ".join(label.split()))
     return unicodedata.normalize("NFC", composed.casefold()) if len(composed) > 1 else composed

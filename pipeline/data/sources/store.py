@@ -1,4 +1,4 @@
-"""The store: images that came out of an archive or a remote root, each in a file named by the sha256 of its bytes."""
+"""The store: images from an archive or a remote root, each in a file named by the sha256 of its bytes."""
 
 import hashlib
 import os
@@ -13,7 +13,7 @@ from pipeline.data.manifest import stored_path
 
 
 def present() -> set[str]:
-    """Return the sha256s of what is in the store."""
+    """Return the sha256s of the images in the store."""
     found: set[str] = set()
     for folder in STORE.iterdir() if STORE.is_dir() else ():
         if re.fullmatch("[0-9a-f]{2}", folder.name):
@@ -22,17 +22,17 @@ def present() -> set[str]:
 
 
 def put(blocks: Iterable[bytes], unwanted: Collection[str], *, keep: bool = True) -> str:
-    """Take in one image as its blocks come; return its sha256.
+    """Store one image block by block; return its sha256.
 
-    It is there whole or not at all, unless the power fails before `flush`.
+    It is stored as a whole or not at all, unless the power fails before `flush`.
 
     Args:
         blocks: of its bytes.
-        unwanted: sha256s of images that are not kept.
-        keep: whether any is.
+        unwanted: sha256s of images that are not stored.
+        keep: whether to store any.
 
     Raises:
-        OSError: if the disk is full, or whatever else goes wrong with it.
+        OSError: if the disk is full or fails.
 
     """
     hasher, temporary = hashlib.sha256(), STORE / f".image.{uuid.uuid4().hex}.tmp"
@@ -57,18 +57,18 @@ def put(blocks: Iterable[bytes], unwanted: Collection[str], *, keep: bool = True
 
 
 def tidy() -> None:
-    """Remove what killed processes left and no living one writes."""
-    for left in STORE.glob(".image.*.tmp"):
-        remove_if_stale(left)
+    """Remove the leftovers of killed processes."""
+    for leftover in STORE.glob(".image.*.tmp"):
+        remove_if_stale(leftover)
 
 
 def flush() -> None:
-    """Wait until the disk has all that was put here: once for thousands of images instead of once for each."""
+    """Wait until all stored images are on the disk: once for thousands of them, instead of once each."""
     os.sync()
 
 
 def remove(sha256: Iterable[str], *, dry: bool = False) -> list[Path]:
-    """Remove images; return the files that they were in, or would be."""
+    """Remove images; return the paths of those that are stored."""
     paths = [path for one in sha256 if (path := Path(stored_path(one))).is_file()]
     for path in () if dry else paths:
         path.unlink(missing_ok=True)

@@ -14,32 +14,33 @@ import pyarrow.parquet as pq
 from pipeline.core.errors import InputError, one_line
 from pipeline.data.sources.place import Place
 
-Rows = Iterator[tuple[str | None, ...]]
+Cells = Iterator[tuple[str | None, ...]]
+"""Of one row after the other."""
 
 
 def columns(place: Place) -> list[str]:
-    """Return the names of the columns of the place's table; InputError if it is none."""
+    """Return the column names of the place's table; InputError if it is not a table."""
     shown, content, is_parquet = _read(place)
-    with _words(shown):
+    with _input_errors(shown):
         if is_parquet:
             return list(pq.read_schema(BytesIO(content)).names)
         return next(_csv_reader(shown, content), [])
 
 
-def rows(place: Place, required: Sequence[str], optional: Sequence[str]) -> Rows:
-    """Yield the cells of some columns for every row of the place's table: None in a column that is not there.
+def rows(place: Place, required: Sequence[str], optional: Sequence[str]) -> Cells:
+    """Yield the cells of some columns for every row of the place's table; None for columns that it lacks.
 
     Raises:
-        InputError: if it is no such table, or lacks a required column.
+        InputError: if it is not a table, or lacks a required column.
 
     """
     shown, content, is_parquet = _read(place)
-    with _words(shown):
+    with _input_errors(shown):
         yield from (_parquet if is_parquet else _csv)(shown, content, required, optional)
 
 
 def text(shown: str, content: bytes) -> str:
-    """Return UTF-8 with or without a byte-order mark; InputError if it is another encoding."""
+    """Decode UTF-8 with or without a byte-order mark; InputError if it is another encoding."""
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -47,13 +48,13 @@ def text(shown: str, content: bytes) -> str:
 
 
 def _read(place: Place) -> tuple[str, bytes, bool]:
-    """Return how to call the table, its bytes, and whether it is Parquet."""
+    """Return the table's name for messages, its bytes, and whether it is Parquet."""
     name = place.table()
     return place.shown_table(name), place.read(name), name.lower().endswith(".parquet")
 
 
 @contextmanager
-def _words(shown: str) -> Iterator[None]:
+def _input_errors(shown: str) -> Iterator[None]:
     try:
         yield
     except (csv.Error, pa.ArrowException, OSError, ValueError) as error:
@@ -64,7 +65,7 @@ def _csv_reader(shown: str, content: bytes) -> Any:  # noqa: ANN401  # its type 
     return csv.reader(StringIO(text(shown, content), newline=""))
 
 
-def _csv(shown: str, content: bytes, required: Sequence[str], optional: Sequence[str]) -> Rows:
+def _csv(shown: str, content: bytes, required: Sequence[str], optional: Sequence[str]) -> Cells:
     reader = _csv_reader(shown, content)
     columns: list[str] = next(reader, [])
     _require(shown, columns, required, optional)
@@ -72,10 +73,10 @@ def _csv(shown: str, content: bytes, required: Sequence[str], optional: Sequence
     for row in filter(None, reader):
         if len(row) != len(columns):
             raise InputError(f"{shown}:{reader.line_num}: got {len(row)} cells, expected {len(columns)}")
-        yield tuple(None if place is None else row[place].strip() for place in at)
+        yield tuple(None if index is None else row[index].strip() for index in at)
 
 
-def _parquet(shown: str, content: bytes, required: Sequence[str], optional: Sequence[str]) -> Rows:
+def _parquet(shown: str, content: bytes, required: Sequence[str], optional: Sequence[str]) -> Cells:
     file = pq.ParquetFile(BytesIO(content))
     present = file.schema_arrow.names
     _require(shown, present, required, optional)
@@ -87,7 +88,7 @@ def _parquet(shown: str, content: bytes, required: Sequence[str], optional: Sequ
 
 
 def _cells(column: Any) -> list[str | None]:  # noqa: ANN401  # pyarrow has no types
-    """Return the cells as text; a NaN, which tables of numbers have for nothing, is nothing."""
+    """Return the cells as text; NaN, which stands for empty cells in columns of numbers, is None."""
     if pa.types.is_floating(column.type):
         column = pc.if_else(pc.is_nan(column), None, column)
     return column.cast(pa.string()).to_pylist()  # type: ignore[no-any-return]

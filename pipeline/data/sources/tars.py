@@ -1,4 +1,4 @@
-"""A tar file as a place, packed with gzip, bzip2, xz or not at all."""
+"""A tar file as a place, compressed with gzip, bzip2, xz or not at all."""
 
 import bz2
 import gzip
@@ -11,8 +11,8 @@ from typing import IO, Any
 from pipeline.data.sources.archives import Archive, Member, unreadable
 
 _LONGEST = 1 << 24
-"""Bytes of a header: tarfile reads as many as the file asks for, and may be asked for more than there is memory."""
-# A file's first bytes -> what unpacks it.
+"""Bytes of the largest header: tarfile reads as many as the file states, which may be more than there is memory."""
+# A file's first bytes -> how to open it.
 _OPENERS: dict[bytes, Any] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\0": lzma.open}
 
 
@@ -24,7 +24,7 @@ class Tar(Archive):
             for info in archive:
                 if not info.isdir():
                     yield info.name, Member(info, info.size, unreadable(info.size, regular=info.isreg()))
-            # A header in the middle that is none ends the loop as well.
+            # A damaged header in the middle ends the loop, too.
             file: Any = archive.fileobj
             file.seek(archive.offset)
             if any(block := file.read(tarfile.BLOCKSIZE)) or not block:
@@ -33,7 +33,7 @@ class Tar(Archive):
     @contextmanager
     def _opened(self) -> Iterator[Callable[[tarfile.TarInfo], IO[bytes]]]:
         with self._read() as archive:
-            yield archive.extractfile  # type: ignore[misc]  # of regular files only, which it always opens
+            yield archive.extractfile  # type: ignore[misc]  # it always opens regular files, and is asked for no others
 
     @contextmanager
     def _read(self) -> Iterator[tarfile.TarFile]:
@@ -47,13 +47,13 @@ class Tar(Archive):
 
 
 class _Bounded:
-    """A stream of which nobody reads very much at once."""
+    """A stream that refuses to read very much at once."""
 
     def __init__(self, stream: IO[bytes]) -> None:
         self.tell, self.seek, self.stream = stream.tell, stream.seek, stream
 
     def read(self, size: int) -> bytes:
-        """Return so many bytes."""
+        """Return up to `size` bytes."""
         if size > _LONGEST:
             raise tarfile.ReadError(f"a header of {size:,} bytes")
         return self.stream.read(size)

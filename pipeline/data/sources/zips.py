@@ -9,13 +9,13 @@ from typing import IO
 from pipeline.data.sources.archives import Archive, Member, unreadable
 
 _ENCRYPTED = 1
-"""Bit of a member's flags."""
+"""A bit of a member's flags."""
 _READ = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
-"""The standard library unpacks the others without a bound."""
+"""The standard library decompresses other methods without a bound."""
 
 
 class Zip(Archive):
-    """A zip file; what it packs with bzip2 or LZMA, as images never are, is refused."""
+    """A zip file; members compressed with bzip2 or LZMA, as images never are, are refused."""
 
     def _members(self) -> Iterator[tuple[str, Member]]:
         with zipfile.ZipFile(self.data.path) as archive:
@@ -31,8 +31,8 @@ class Zip(Archive):
 
 def _problem(info: zipfile.ZipInfo) -> str | None:
     if info.flag_bits & _ENCRYPTED:
-        return "behind a password; make an archive without one"
+        return "encrypted; make an archive without a password"
     if info.compress_type not in _READ:
-        return "packed in a rare way; make an archive with the usual compression (deflate)"
-    kind = stat.S_IFMT(info.external_attr >> 16)  # of Unix; 0 elsewhere
+        return "compressed by a rare method; make an archive with the usual one (deflate)"
+    kind = stat.S_IFMT(info.external_attr >> 16)  # Unix file type; 0 if made elsewhere
     return unreadable(info.file_size, regular=kind in (0, stat.S_IFREG))

@@ -40,7 +40,7 @@ def images(params: Params, table: Manifest) -> Iterator[Mismatch]:
 def _stated(params: Params) -> Iterator[Mismatch]:
     """Compare what `prepare` was told with params.yaml."""
     facts = stamps.read(manifest.STAMP).facts
-    for name, value in manifest.told(params).items():
+    for name, value in manifest.settings_of(params).items():
         if facts.get(name) != value:
             yield Mismatch(
                 manifest.MANIFEST.as_posix(), f"{value!r}, as in params.yaml", repr(facts.get(name)), f"{name}"

@@ -55,7 +55,7 @@ def test_a_folder_that_is_no_split_is_named_with_the_nearest() -> None:
 
 def test_images_beside_the_class_folders_are_named() -> None:
     folder = lay_out("cat/1.png", "dog/1.png", *(f"loose{n}.png" for n in range(7)))
-    with pytest.raises(InputError, match=r"raw/loose0.png: in no class's folder; expected <class>/<image>") as caught:
+    with pytest.raises(InputError, match=r"raw/loose0.png: not in a class folder; expected <class>/<image>") as caught:
         records_of("image_folder", folder)
     assert caught.value.problems[-1] == "... 7 images in all"
 

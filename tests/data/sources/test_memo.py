@@ -98,7 +98,7 @@ def test_a_damaged_memo_is_as_good_as_none(reads: list[str], damage: str) -> Non
 
 def test_a_killed_run_goes_on_where_it_was(reads: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(folders, "_CHUNK", 4)
-    monkeypatch.setattr(contents, "SAVED_SECONDS", 0)
+    monkeypatch.setattr(contents, "SAVE_EVERY", 0)
     real = memo.write
     saved = list[int]()
 

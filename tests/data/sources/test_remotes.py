@@ -184,8 +184,8 @@ def test_a_remote_root_needs_a_table_and_a_file_system_that_is_installed() -> No
         ({"size": 1}, False),
     ],
 )
-def test_only_what_would_look_otherwise_if_it_changed_is_remembered(found: dict[str, Any], trusted: bool) -> None:
-    assert (remotes._mark(found, OLD + 1) is not None) is trusted
+def test_only_a_fingerprint_that_would_change_with_the_file_is_trusted(found: dict[str, Any], trusted: bool) -> None:
+    assert (remotes._fingerprint(found, OLD + 1) is not None) is trusted
 
 
 class TestContent:

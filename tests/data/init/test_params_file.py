@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
 from pipeline.core.errors import InputError
-from pipeline.data.init.sections import rewritten
+from pipeline.data.init.params_file import rewritten
 from tests.conftest import REPOSITORY
 
 TEXT = """# The file.
