@@ -1,11 +1,11 @@
-"""Candidates: for each image the others whose pictures, as they are, mirrored or cropped a little, are most like it.
+"""Candidates: for each image the most similar others, also mirrored or slightly cropped.
 
-A picture is reduced to 8 x 8 means, brought to mean 0 and spread 1, and to its whitened principal components: a
-direction that all images of a task share then counts for no more than one that tells two of them apart. An image is
-looked up as it is, mirrored, and without 3% of each border or 5% of one: there such a copy of it lies. Of 100 copies of
-each kind among the demo's 2,624 cells, and among 6,000 of Fashion-MNIST, that puts all within the nearest three; looked
-up only as they are, cropped copies are not even among the nearest eight in 4 of 10 cases, and whitened embeddings miss
-2 of 3 of them.
+A picture is reduced to 8 x 8 means, normalised to mean 0 and standard deviation 1, and projected on whitened principal
+components: a direction that all images of a task share then counts no more than one that tells two of them apart. Each
+image is looked up as it is, mirrored, and without 3% of each border or 5% of one, since its copies may be so. Of 100
+copies of each kind among the demo's 2,624 cells, and among 6,000 images of Fashion-MNIST, this finds all within the
+nearest three. Looked up only as they are, cropped copies are not even among the nearest eight in 4 of 10 cases;
+whitened embeddings miss 2 of 3 of them.
 """
 
 from typing import Any, NamedTuple
@@ -22,18 +22,18 @@ Ints = npt.NDArray[np.integer[Any]]
 Pictures = npt.NDArray[np.uint8]
 
 K = 3
-"""Candidates of each image, in each way of looking it up and in all."""
+"""Candidates of each image, in each look-up and in the union of all."""
 LEAST = 0.7
-"""Similarity, a cosine, that a candidate has; of the copies in docs/quality.md all but a few have 0.93 and more."""
+"""The least cosine similarity of a candidate; of the copies in docs/quality.md almost all have at least 0.93."""
 FITTED = 10_000
-"""Pictures, drawn at random, that say what the components are."""
+"""Pictures, sampled at random, to which the components are fitted."""
 _COARSE = 8
 _BLOCK = 1024
 _RIDGE = 1e-3
-"""Of the largest variance: what hardly varies is not blown up; of few pictures, nothing is."""
+"""In multiples of the largest variance: keeps directions that hardly vary from being blown up."""
 
 IDENTITY = (1.0, 0.0, 1.0, 0.0)
-# As an image is looked up: the warp from what is left of it to the whole.
+# Each image is looked up cropped like this: the warp from the crop to the whole image.
 CROPS = (
     IDENTITY,
     (0.94, 0.0, 0.94, 0.0),
@@ -50,9 +50,9 @@ class Pairs(NamedTuple):
     first: Ints
     second: Ints
     mirrored: npt.NDArray[np.bool_]
-    """(P,) whether the second looks like the first in a mirror."""
+    """(P,) whether the second is mirrored."""
     warp: npt.NDArray[np.float64]
-    """(P, 4) from the first to the second, roughly."""
+    """(P, 4) the approximate warp from the first to the second."""
 
     def chosen(self, rows: Ints | npt.NDArray[np.bool_]) -> "Pairs":
         """Return some of the pairs."""
@@ -60,11 +60,11 @@ class Pairs(NamedTuple):
 
 
 def find(pictures: Pictures, seed: int) -> Pairs:
-    """Return the pairs that are worth a closer look.
+    """Return the pairs that need a closer comparison.
 
     Args:
         pictures: (N, 64, 64) grey, none of them blank.
-        seed: of the drawing of pictures that say what the components are.
+        seed: of the sample to which the components are fitted.
 
     """
     k = min(K, len(pictures) - 1)
@@ -80,18 +80,18 @@ def find(pictures: Pictures, seed: int) -> Pairs:
 
 
 def _best(pairs: Pairs, similarity: Single, k: int) -> Pairs:
-    """Return each pair once, as it is most similar, if it is among the k best of one of its images."""
+    """Return each pair once, by its most similar look-up, if it is among the k best of either image."""
     low, high = np.minimum(pairs.first, pairs.second), np.maximum(pairs.first, pairs.second)
     order = np.lexsort((-similarity, high, low))
     _, once = np.unique(np.stack([low, high])[:, order], axis=1, return_index=True)
     order = order[once]
     order = order[np.argsort(-similarity[order], kind="stable")]
-    rank = np.minimum(_occurrence(pairs.first[order]), _occurrence(pairs.second[order]))
+    rank = np.minimum(_earlier_equals(pairs.first[order]), _earlier_equals(pairs.second[order]))
     return pairs.chosen(np.sort(order[rank < k]))
 
 
-def _occurrence(values: Ints) -> Ints:
-    """Return how many equal values stand before each: (n,)."""
+def _earlier_equals(values: Ints) -> Ints:
+    """Return how many equal values come before each: (n,)."""
     order = np.argsort(values, kind="stable")
     start = np.flatnonzero(np.diff(values[order], prepend=-1))
     number = np.empty(len(values), np.intp)
@@ -111,18 +111,18 @@ def _pairs(
 
 
 class _Whitening:
-    """What turns pictures into their whitened principal components, as a sample of them has these."""
+    """Projects pictures on whitened principal components, fitted to a sample of them."""
 
     def __init__(self, pictures: Pictures, seed: int) -> None:
         from scipy.linalg import eigh  # noqa: PLC0415
 
-        drawn = np.sort(np.random.default_rng(seed).permutation(len(pictures))[:FITTED])
-        sample = _coarse(pictures[drawn], _reducing(IDENTITY))
+        rows = np.sort(np.random.default_rng(seed).permutation(len(pictures))[:FITTED])
+        sample = _coarse(pictures[rows], _reducing(IDENTITY))
         self.centre = sample.mean(axis=0)
         sample = sample.astype(np.float64) - self.centre
         variance, axes = eigh(sample.T @ sample / len(sample))
-        unsure = _RIDGE * variance.max() + len(variance) / len(sample) * variance.mean()
-        self.scaled = (axes / np.sqrt(variance + unsure + 1e-12)).astype(np.float32)
+        ridge = _RIDGE * variance.max() + len(variance) / len(sample) * variance.mean()
+        self.scaled = (axes / np.sqrt(variance + ridge + 1e-12)).astype(np.float32)
 
     def __call__(self, pictures: Pictures, crop: tuple[float, ...], *, mirrored: bool = False) -> Single:
         """Return pictures (n, S, S), or parts of them, as rows of length 1: (n, 64)."""
@@ -132,7 +132,7 @@ class _Whitening:
 
 
 def _reducing(crop: tuple[float, ...]) -> tuple[Single, Single]:
-    """Return the matrices (8, 64) that make means of a part of a picture, downwards and across."""
+    """Return the matrices (8, 64) that average a part of a picture, downwards and across."""
     sy, ty, sx, tx = crop
     means = np.kron(np.eye(_COARSE, dtype=np.float32), np.full((1, SIDE // _COARSE), _COARSE / SIDE, np.float32))
     down, across = (registration.interpolation(np.array([[s, t]]), SIDE)[0][0] for s, t in ((sy, ty), (sx, tx)))
@@ -140,7 +140,7 @@ def _reducing(crop: tuple[float, ...]) -> tuple[Single, Single]:
 
 
 def _coarse(pictures: Pictures, reducing: tuple[Single, Single]) -> Single:
-    """Return pictures (n, 64, 64) as 8 x 8 means with mean 0 and spread 1: (n, 64)."""
+    """Return pictures (n, 64, 64) as 8 x 8 means with mean 0 and standard deviation 1: (n, 64)."""
     down, across = reducing
     blocks = (pictures[start : start + _BLOCK].astype(np.float32) for start in range(0, len(pictures), _BLOCK))
     small = np.concatenate([down @ (block @ across.T) for block in blocks])
@@ -148,7 +148,7 @@ def _coarse(pictures: Pictures, reducing: tuple[Single, Single]) -> Single:
 
 
 def shrunk(pictures: Single, side: int) -> Single:
-    """Return the means of pictures (n, S, S) in side x side squares, S a multiple of it."""
+    """Average pictures (n, S, S) down to (n, side, side); S is a multiple of `side`."""
     each = pictures.shape[-1] // side
     means = pictures.reshape(len(pictures), side, each, side, each).mean(axis=(2, 4), dtype=np.float32)
     return np.asarray(means, np.float32)

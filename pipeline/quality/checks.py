@@ -1,4 +1,4 @@
-"""CHECKS: name -> a look at images and labels that lists those which a person should see.
+"""CHECKS: name -> a check of images and labels that lists those which a person should see.
 
 To add one: a decorated function here. Files, report, `--apply` and tests run over the whole mapping.
 """
@@ -15,14 +15,14 @@ from pipeline.data.manifest import Manifest
 from pipeline.heads.inputs import Inputs
 from pipeline.heads.types import chosen_rows
 from pipeline.quality import copies, labels, outliers, signatures
-from pipeline.quality.findings import Finding, Found, Material, Pair
+from pipeline.quality.findings import CheckResult, Finding, Material, Pair
 
 FEWEST, FEWEST_TO_TEST = 10, 2
 """Images of a class, and test images of it, below which it is tiny."""
 _ORDER = {"test": 0, "val": 1, "train": 2}
-"""Which of two copies stays: the scores' images before those that were trained on."""
-SETTLE = "settle which label is right, where your labels are"
-EVERY_COPY = "keep, and delete one of the files: to exclude it leaves out every copy"
+"""Of two copies the one in the first split stays: test images, which give the scores, before training images."""
+SETTLE = "decide which label is right, and correct it in your data"
+EVERY_COPY = "keep, and delete one of the files: excluding it would exclude every copy"
 
 
 @dataclass(frozen=True)
@@ -32,13 +32,13 @@ class Check:
     name: str
     title: str
     meaning: str
-    """Of the score, for a person who reads the list."""
-    run: Callable[[Material], Found]
+    """What the score means, for a person who reads the list."""
+    run: Callable[[Material], CheckResult]
 
 
 _REGISTRY: dict[str, Check] = {}
 CHECKS: Mapping[str, Check] = _REGISTRY
-_Function = Callable[[Material], Found]
+_Function = Callable[[Material], CheckResult]
 
 
 def _check(title: str, meaning: str = "") -> Callable[[_Function], _Function]:
@@ -49,7 +49,7 @@ def _check(title: str, meaning: str = "") -> Callable[[_Function], _Function]:
     return add
 
 
-def run(params: Params, given: Inputs) -> dict[str, Found]:
+def run(params: Params, given: Inputs) -> dict[str, CheckResult]:
     """Look at all embedded images with every check; return name -> what it found."""
     with tqdm(total=len(given.row), desc="quality: decode", unit="image", disable=None) as bar:
         seen = signatures.read(given.table, given.row, bar.update)
@@ -67,9 +67,9 @@ def run(params: Params, given: Inputs) -> dict[str, Found]:
 
 
 @_check("The same bytes more than once")
-def duplicate(given: Material) -> Found:
+def duplicate(given: Material) -> CheckResult:
     """List every image that shares its bytes with another one."""
-    return Found([
+    return CheckResult([
         Finding(row, rows[1] if row == rows[0] else rows[0], 1.0, EVERY_COPY)
         for rows in _copies(given.table)
         for row in rows
@@ -77,70 +77,72 @@ def duplicate(given: Material) -> Found:
 
 
 @_check("Nearly the same pixels", "correlation of their pixels: 1 is the same")
-def near_duplicate(given: Material) -> Found:
-    """List images of which another one is a recompressed, scaled, brightened, mirrored or slightly cropped copy."""
+def near_duplicate(given: Material) -> CheckResult:
+    """List images with a recompressed, scaled, brightened, mirrored or slightly cropped copy."""
     suggested, found = _suggestions(given.table, given.near_duplicates), list[Finding]()
     for one, two, score in given.near_duplicates:
         both = sorted(((one, two), (two, one)), key=lambda rows: not suggested[rows[0]].startswith("exclude"))
         found += [Finding(row, other, score, suggested[row]) for row, other in both]
-    return Found(found, {"correlation": given.near_duplicate})
+    return CheckResult(found, {"correlation": given.near_duplicate})
 
 
 @_check("One image, two labels", "correlation of their pixels: 1 is the same")
-def label_conflict(given: Material) -> Found:
+def label_conflict(given: Material) -> CheckResult:
     """List images with the same bytes, or nearly the same pixels, and different labels."""
     table = given.table
     pairs = [(rows[0], row, 1.0) for rows in _copies(table) for row in rows[1:]]
     found = [pair for pair in [*pairs, *given.near_duplicates] if table.label[pair[0]] != table.label[pair[1]]]
     both = [Finding(*rows, score, SETTLE) for one, two, score in found for rows in ((one, two), (two, one))]
-    return Found(both, {"correlation": given.near_duplicate})
+    return CheckResult(both, {"correlation": given.near_duplicate})
 
 
 @_check("Labels that are probably wrong", "probability of the given label; lower is more suspicious")
-def label_error(given: Material) -> Found:
-    """List images whose label neither a classifier nor their neighbours would have given them."""
+def label_error(given: Material) -> CheckResult:
+    """List images whose label neither a classifier nor their neighbours support."""
     thresholds = {"images of the label among the 10 nearest, at most": labels.MOST_ALIKE}
     if len(given.table.classes) < 2 or len(given.row) <= labels.FOLDS:
-        return Found([], thresholds, "Not looked for: too few images or classes.")
+        return CheckResult([], thresholds, "Not looked for: too few images or classes.")
     rows = labels.suspected(given.target, given.probability, given.nearest[0])
     found = []
     for at in rows.tolist():
         likely = given.table.classes[int(given.probability[at].argmax())]
         score = round(float(given.probability[at, given.target[at]]), 4)
         found.append(Finding(int(given.row[at]), None, score, f"is it {likely!r}?"))
-    return Found(found, thresholds, _expected_false(len(found)))
+    return CheckResult(found, thresholds, _expected_false(len(found)))
 
 
 def _expected_false(found: int) -> str:
     if not found:
         return ""
     low, high = round(0.2 * found), round(0.8 * found)
-    return f"Expect {low} to {high} of these to be right as they are: fewer the easier your classes are to tell apart."
+    return f"Expect {low} to {high} of these labels to be right: fewer, the easier your classes are to tell apart."
 
 
-@_check("Unlike the other images", "modified z-score of the distance to the ten nearest")
-def outlier(given: Material) -> Found:
+@_check("Unlike the other images", "modified z-score of the distance to the ten nearest images")
+def outlier(given: Material) -> CheckResult:
     """List images that lie far from all others."""
     score = outliers.scores(given.nearest[1])
     rows = np.flatnonzero(score >= outliers.FAR)
     rows = rows[np.argsort(-score[rows], kind="stable")]
-    found = [Finding(int(given.row[at]), None, round(float(score[at]), 2), "exclude if it is foreign") for at in rows]
+    found = [
+        Finding(int(given.row[at]), None, round(float(score[at]), 2), "exclude if it does not belong") for at in rows
+    ]
     note = "" if len(score) >= outliers.FEWEST else f"Not looked for: fewer than {outliers.FEWEST} images."
-    return Found(found, {"modified z-score": outliers.FAR}, note)
+    return CheckResult(found, {"modified z-score": outliers.FAR}, note)
 
 
 @_check("Blank images", "standard deviation of the pixels, of 255")
-def blank(given: Material) -> Found:
-    """List images on which there is nothing."""
+def blank(given: Material) -> CheckResult:
+    """List images that show nothing."""
     contrast = copies.contrast(given.signatures)
     rows = np.flatnonzero(contrast < copies.BLANK)
     rows = rows[np.argsort(contrast[rows], kind="stable")]
     found = [Finding(int(given.row[at]), None, round(float(contrast[at]), 2), "exclude") for at in rows]
-    return Found(found, {"standard deviation": copies.BLANK})
+    return CheckResult(found, {"standard deviation": copies.BLANK})
 
 
 @_check("Tiny classes", "images of the class")
-def tiny_class(given: Material) -> Found:
+def tiny_class(given: Material) -> CheckResult:
     """List the images of classes that have fewer than 10, or fewer than 2 to test."""
     table, found = given.table, list[Finding]()
     rows_of = defaultdict(list)
@@ -149,13 +151,13 @@ def tiny_class(given: Material) -> Found:
     for _, rows in sorted(rows_of.items(), key=lambda item: (len(item[1]), item[0])):
         tested = sum(table.split[row] == "test" for row in rows)
         if len(rows) < FEWEST or tested < FEWEST_TO_TEST:
-            told = f"label more of this class, or merge it: {tested} of its images to test"
-            found += [Finding(row, None, len(rows), told) for row in rows]
-    return Found(found, {"images": FEWEST, "images to test": FEWEST_TO_TEST})
+            advice = f"label more of this class, or merge it: {tested} of its images to test"
+            found += [Finding(row, None, len(rows), advice) for row in rows]
+    return CheckResult(found, {"images": FEWEST, "images to test": FEWEST_TO_TEST})
 
 
 def _copies(table: Manifest) -> Iterator[list[int]]:
-    """Yield the rows of images that share their bytes."""
+    """Yield the rows of each set of images with the same bytes."""
     rows_of = defaultdict(list)
     for row, sha256 in enumerate(table.sha256):
         rows_of[sha256].append(row)
@@ -163,7 +165,7 @@ def _copies(table: Manifest) -> Iterator[list[int]]:
 
 
 def _suggestions(table: Manifest, pairs: Sequence[Pair]) -> dict[int, str]:
-    """Return one suggestion for each image of some pairs: no image goes but for the sake of one that stays."""
+    """Return a suggestion for each image in some pairs: an image is excluded only if one that it resembles is kept."""
     like = defaultdict(set)
     for one, two, _ in pairs:
         like[one].add(two)

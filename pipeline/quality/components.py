@@ -1,12 +1,12 @@
-"""Embeddings in their principal components, and the nearest others of each there."""
+"""Principal components of embeddings, and nearest neighbours in them."""
 
-import os
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.core import systems
 from pipeline.core.threads import one_thread
 from pipeline.evaluation import neighbours
 from pipeline.evaluation.projection import Features
@@ -16,28 +16,28 @@ Ints = npt.NDArray[np.integer[Any]]
 
 COMPONENTS = 256
 FITTED = 20_000
-"""Rows, drawn at random, that say what the components are."""
+"""Rows, sampled at random, to which the components are fitted."""
 _BLOCK = 4096
 _LEAST_VARIANCE = 1e-10
-"""Of the largest: less is rounding."""
+"""In multiples of the largest variance: less is rounding."""
 
 
 def of(X: Features, seed: int) -> Single:
-    """Return rows of length 1 in their first principal components, so scaled that the variances sum to 1.
+    """Scale rows to length 1, project them on their first principal components, and scale the total variance to 1.
 
-    One block of rows and the sample are in memory as float32. Blocks run side by side, each on one thread, so that the
-    same rows give the same bytes whatever the number of threads.
+    Only the sample and a few blocks of rows are in memory as float32. Blocks run in parallel, each on one thread: so
+    the result has the same bytes for any number of threads.
 
     Args:
         X: (N, D) of any float type, such as a mapped file's.
-        seed: of the rows that say what the components are.
+        seed: of the sample to which the components are fitted.
 
     Returns:
         (N, up to 256).
 
     """
     sample = neighbours.of_length_one(X[np.sort(np.random.default_rng(seed).permutation(len(X))[:FITTED])])
-    with one_thread(), ThreadPoolExecutor(os.cpu_count()) as pool:
+    with one_thread(), ThreadPoolExecutor(systems.cores()) as pool:
         parts = [slice(start, start + _BLOCK) for start in range(0, len(sample), _BLOCK)]
         centre = sample[0] + (sample - sample[0]).mean(axis=0)  # exact where all rows are equal
         sample -= centre
@@ -49,7 +49,7 @@ def of(X: Features, seed: int) -> Single:
 
 
 def _axes(covariance: npt.NDArray[np.float64], most: int) -> Single:
-    """Return the first principal axes (D, r), divided by the spread in all of them."""
+    """Return the first principal axes (D, r), divided by the standard deviation in all of them together."""
     from scipy.linalg import eigh  # noqa: PLC0415
 
     width = len(covariance)
@@ -64,8 +64,8 @@ def _axes(covariance: npt.NDArray[np.float64], most: int) -> Single:
 def nearest(rows: Single, k: int) -> tuple[Ints, Single]:
     """Return the k nearest other rows of each and their Euclidean distances, nearest first: both (N, k).
 
-    Of |x - y|^2 = |x|^2 + |y|^2 - 2 x.y only the last two terms tell the y apart: one product of rows that are longer
-    by a number each.
+    Of |x - y|^2 = |x|^2 + |y|^2 - 2 x.y only the last two terms depend on y: one product gives both, of rows with one
+    more column.
     """
     if k < 1:
         return np.empty((len(rows), 0), np.intp), np.empty((len(rows), 0), np.float32)

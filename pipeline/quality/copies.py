@@ -1,18 +1,17 @@
-"""Near-duplicates: images whose pixels agree once they are laid over each other.
+"""Near-duplicates: images whose pixels agree once one is registered to the other.
 
-Embeddings alone do not find them: a copy without 2.5% of each border may lie further from its original than unlike
-images of one task lie from each other. So candidates are laid over each other (`registration`) and compared, at 32
-pixels and, if they are still alike there, at 64. What is compared is what tells the images of this very data set apart:
+Embeddings alone do not find them: a copy without 2.5% of each border may be further from its original than two
+different images of one task are from each other. So candidates are registered (`registration`) and compared, at 32
+pixels and, if they are similar there, at 64. Only what distinguishes the images of this data set is compared:
 
-- Both pictures are band-passed by normalised convolution within what both show (Knutsson & Westin 1993), from the
-  resolution of the smaller one up, so that neither cropping nor scaling nor slow shading counts.
-- The data set's first 16 principal pictures, and its mean, are regressed out of both: the frame, busbars and corners
-  that all cells of a solar panel share then say nothing, as in a partial correlation.
+- Both pictures are band-passed by normalised convolution within their common part (Knutsson & Westin 1993), from the
+  resolution of the smaller one up, so that cropping, scaling and slow shading do not count.
+- The data set's first 16 principal pictures, and its mean, are regressed out of both, as in a partial correlation: so
+  the frame, busbars and corners that all cells of a solar panel share do not count.
 
-The correlation of what is left is the score. The thresholds' effect is measured in docs/quality.md.
+The score is the correlation of the residuals. docs/quality.md measures the effect of the thresholds.
 """
 
-import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -20,37 +19,38 @@ from functools import partial
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.core import systems
 from pipeline.core.threads import one_thread
 from pipeline.quality import candidates, registration, signatures
 from pipeline.quality.candidates import Pairs, normalised, shrunk
 from pipeline.quality.registration import Floats, Single
 
 BLANK = 3.0
-"""Standard deviation, of 255 grey values: an image that varies less has no picture to compare."""
+"""Standard deviation, in grey values of 255: an image that varies less has nothing to compare."""
 COLOUR = 16.0
-"""Mean difference in Cb or Cr, of 255, from which on two images are not one."""
+"""Mean difference in Cb or Cr, of 255: images that differ so much are no copies."""
 PRINCIPAL, FITTED = 16, 1000
 STEPS = {32: 3, 64: 2}
-"""Pixels -> steps of the registration."""
+"""Pixels of a side -> steps of the registration."""
 SLACK = 0.2
-"""How far below the threshold a pair may lie at 32 pixels to be looked at once more at 64."""
+"""How far a pair may be below the threshold at 32 pixels and still be compared at 64."""
 COARSE_DETAIL = 3.5
-"""Standard deviation, in pixels of 64, of the Gaussian that takes slow shading away."""
+"""Standard deviation, in pixels of 64, of the Gaussian that removes slow shading."""
 _FEWEST = 8
 """Images per principal picture that is regressed out."""
 _EDGE = 3
-"""Pixels of 64 at every border that resampling makes unsure."""
+"""Pixels of 64 at every border that resampling makes unreliable."""
 _BLOCK = 128
 
 
 def contrast(given: signatures.Parts) -> Floats:
-    """Return how much each picture varies, in brightness or colour: a standard deviation, of 255 (N,)."""
+    """Return each picture's larger standard deviation, of brightness or colour, in values of 255: (N,)."""
     colour = given.colour.reshape(len(given.colour), 2, -1).std(axis=2).max(axis=1)
     return np.asarray(np.maximum(_spread(given.grey), colour))
 
 
 def _spread(grey: npt.NDArray[np.uint8]) -> Floats:
-    """Return each picture's standard deviation (N,), some pictures at a time: in double precision they are large."""
+    """Return each picture's standard deviation (N,), in blocks: in double precision pictures are large."""
     starts = range(0, len(grey), 1024)
     return np.concatenate([np.empty(0), *(grey[start : start + 1024].std(axis=(1, 2)) for start in starts)])
 
@@ -58,23 +58,25 @@ def _spread(grey: npt.NDArray[np.uint8]) -> Floats:
 def find(
     given: signatures.Parts, least: float, seed: int, progress: Callable[[int], object] = id
 ) -> tuple[Pairs, Floats]:
-    """Return the pairs of images that are near-duplicates or the same, and their scores, at least `least` and up to 1.
+    """Return the pairs of near-duplicates, equal images included, and their scores, from `least` to 1.
 
     Args:
         given: N signatures.
-        least: the score that makes two images near-duplicates.
-        seed: of the images that say what this data set's images share.
-        progress: is told how many candidates have been compared.
+        least: the least score of near-duplicates.
+        seed: of the sample from which the principal pictures are computed.
+        progress: called with the number of newly compared candidates.
 
     """
     pictured = np.flatnonzero(_spread(given.grey) >= BLANK)
     pictures = given.grey[pictured]
-    with one_thread(), ThreadPoolExecutor(os.cpu_count()) as pool:
+    with one_thread(), ThreadPoolExecutor(systems.cores()) as pool:
         pairs = candidates.find(pictures, seed)
         if not len(pairs.first):
             return pairs, np.empty(0)
         pairs = pairs.chosen(_same_colour(given.colour[pictured], pairs))
-        compare = partial(_scored, pictures, given.side[pictured], _Shared(pictures, given.side, seed), least)
+        compare = partial(
+            _scores, pictures, given.side[pictured], _PrincipalPictures(pictures, given.side, seed), least
+        )
         scores: list[Floats] = [np.empty(0)]
         for of_block in pool.map(compare, _blocks(pairs)):
             scores.append(of_block)
@@ -100,23 +102,23 @@ def _same_colour(colour: npt.NDArray[np.uint8], pairs: Pairs) -> npt.NDArray[np.
     return np.concatenate(same)
 
 
-class _Shared:
-    """What the images of a data set share: principal pictures (S * S, K), band-passed at each resolution."""
+class _PrincipalPictures:
+    """The mean and first principal pictures of a data set (S * S, K), band-passed at each resolution."""
 
     def __init__(self, pictures: npt.NDArray[np.uint8], side: npt.NDArray[np.uint8], seed: int) -> None:
-        drawn = np.sort(np.random.default_rng(seed).permutation(len(pictures))[:FITTED])
-        self.sample = normalised(pictures[drawn].astype(np.float32))
+        rows = np.sort(np.random.default_rng(seed).permutation(len(pictures))[:FITTED])
+        self.sample = normalised(pictures[rows].astype(np.float32))
         details = [DETAILS[number] for number in np.unique(_detail(side))]
         self.pictures = {(pixels, detail): self._principal(pixels, detail) for pixels in STEPS for detail in details}
 
     def _principal(self, side: int, detail: float) -> Single:
-        rows = _band_passed(shrunk(self.sample, side), np.ones((1, side, side), np.float32), detail)
+        rows = _band_pass(shrunk(self.sample, side), np.ones((1, side, side), np.float32), detail)
         rows = rows.reshape(len(rows), -1)
         mean = rows.mean(axis=0, keepdims=True)
         number = min(PRINCIPAL, len(rows) // _FEWEST)
         if number == 0:
             return np.ones((side * side, 1), np.float32)
-        # The Gram matrix: there are fewer pictures than pixels.
+        # By the Gram matrix, since there are fewer pictures than pixels.
         _, axes = np.linalg.eigh((rows - mean) @ (rows - mean).T)
         principal = axes[:, -number:].T @ (rows - mean)
         shared = np.concatenate([np.ones_like(mean), mean, principal])
@@ -125,18 +127,18 @@ class _Shared:
 
 
 DETAILS = (0.7, 1.4, 2.8)
-"""Standard deviations, in pixels of 64, of the Gaussian that takes away what the smaller image cannot show."""
+"""Standard deviations, in pixels of 64, of the Gaussian that removes detail which the smaller image cannot show."""
 
 
 def _detail(side: npt.NDArray[np.uint8]) -> npt.NDArray[np.intp]:
-    """Return which of DETAILS an image's shorter side allows: 64 pixels and more, 32, or fewer."""
+    """Return the index in DETAILS for an image's shorter side: at least 64 pixels, at least 32, or fewer."""
     return np.where(side >= 64, 0, np.where(side >= 32, 1, 2))
 
 
-def _scored(
-    pictures: npt.NDArray[np.uint8], side: npt.NDArray[np.uint8], shared: _Shared, least: float, pairs: Pairs
+def _scores(
+    pictures: npt.NDArray[np.uint8], side: npt.NDArray[np.uint8], shared: _PrincipalPictures, least: float, pairs: Pairs
 ) -> Floats:
-    """Return the scores of pairs (P,): at 64 pixels, or 0 where they differ already at 32."""
+    """Return the scores of pairs (P,): at 64 pixels, or 0 if they already differ at 32."""
     first, second = (normalised(pictures[rows].astype(np.float32)) for rows in (pairs.first, pairs.second))
     second = np.where(pairs.mirrored[:, None, None], second[:, :, ::-1], second)
     detail = _detail(np.minimum(side[pairs.first], side[pairs.second]))
@@ -159,13 +161,13 @@ def _scored(
 
 
 def _partial_correlation(first: Single, second: Single, warp: Floats, detail: float, shared: Single) -> Floats:
-    """Return the correlation of pictures (P, S, S) within what both show, given what all share (S * S, K): (P,)."""
+    """Return the partial correlation (P,) of pictures (P, S, S) within their common part, given `shared` (S * S, K)."""
     moved, inside = registration.warped(second, warp)
     edge = _EDGE * first.shape[-1] // 64
     inside[:, :edge] = inside[:, -edge:] = inside[:, :, :edge] = inside[:, :, -edge:] = 0
     weight = inside.reshape(len(first), -1)
     both = [
-        _band_passed(one, inside, detail).reshape(len(first), -1) * weight for one in (first, moved)
+        _band_pass(one, inside, detail).reshape(len(first), -1) * weight for one in (first, moved)
     ]  # (P, S * S) each
     basis = weight[:, :, None] * shared  # (P, S * S, K)
     gram = (basis.transpose(0, 2, 1) @ basis).astype(np.float64)
@@ -178,10 +180,10 @@ def _partial_correlation(first: Single, second: Single, warp: Floats, detail: fl
     return np.asarray((one * other).sum(axis=1) / np.maximum(norm, 1e-6))
 
 
-def _band_passed(pictures: Single, inside: Single, detail: float) -> Single:
-    """Return pictures (P, S, S) between two Gaussians, each a mean of what is inside (P or 1, S, S).
+def _band_pass(pictures: Single, inside: Single, detail: float) -> Single:
+    """Return the difference of two Gaussian blurs of pictures (P, S, S), each over `inside` (P or 1, S, S) only.
 
-    The finer one is at least 0.7 pixels wide: what is finer does not outlive a resampling.
+    The finer one is at least 0.7 pixels wide: finer detail does not survive resampling.
     """
     side = pictures.shape[-1]
     fine = max(detail * side / 64, DETAILS[0])

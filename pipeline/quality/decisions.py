@@ -1,4 +1,4 @@
-"""What a person decided in a copy of reports/quality.csv: which images to leave out for good, and why."""
+"""A person's decisions in a copy of reports/quality.csv: which images to exclude for good, and why."""
 
 import csv
 import re
@@ -16,21 +16,21 @@ from pipeline.quality.checks import CHECKS
 from pipeline.quality.files import COLUMNS, FINDINGS, LIST, Findings
 
 DECISIONS = ("exclude", "keep")
-"""Nothing is kept as well."""
+"""An empty cell means keep, too."""
 
 
 def read(path: Path, table: Manifest, excluded: frozenset[str]) -> dict[str, str]:
-    """Return sha256 -> reason of the images that a person decided to exclude; those that are kept are not in it.
+    """Return sha256 -> reason of the images that a person decided to exclude.
 
-    The reason names other images by their hashes alone: the list of excluded images holds no name.
+    The reason refers to other images by their hashes alone: the list of excluded images contains no names.
 
     Args:
         path: a copy of reports/quality.csv with its column `decision` filled.
         table: the manifest, which must know every image.
-        excluded: images that are left out already, which the manifest may not know.
+        excluded: sha256 of images that are excluded already, which the manifest may lack.
 
     Raises:
-        InputError: if the file is no such table, with every malformed line.
+        InputError: if the file is not such a table, with its malformed lines.
 
     """
     rows = _rows(path)
@@ -43,11 +43,11 @@ def read(path: Path, table: Manifest, excluded: frozenset[str]) -> dict[str, str
     for _, row in rows:
         if row["decision"] == "exclude":
             reasons.setdefault(row["sha256"], []).append(_reason(row, known))
-    return {sha256: "; ".join(dict.fromkeys(told)) for sha256, told in reasons.items()}
+    return {sha256: "; ".join(dict.fromkeys(why)) for sha256, why in reasons.items()}
 
 
 def suggested(table: Manifest, found: Findings) -> dict[str, str]:
-    """Return sha256 -> reason of the near-duplicates that the list suggests to exclude, as `read` would.
+    """Return sha256 -> reason of the near-duplicates that the findings suggest to exclude, as `read` does.
 
     Raises:
         StateError: if the findings are of another manifest.
@@ -63,7 +63,7 @@ def suggested(table: Manifest, found: Findings) -> dict[str, str]:
             reasons.setdefault(row["sha256"], []).append(_reason(row, known))
         elif finding["suggestion"] == "keep":
             kept.add(row["sha256"])
-    return {sha256: "; ".join(dict.fromkeys(told)) for sha256, told in reasons.items() if sha256 not in kept}
+    return {sha256: "; ".join(dict.fromkeys(why)) for sha256, why in reasons.items() if sha256 not in kept}
 
 
 def exclude(reasons: Mapping[str, str], table: Manifest) -> str:
@@ -81,7 +81,7 @@ def exclude(reasons: Mapping[str, str], table: Manifest) -> str:
 
 
 def _rows(path: Path) -> list[tuple[int, dict[str, str]]]:
-    """Return the lines, numbered from 1, as column -> value."""
+    """Return the rows with their line numbers, from 1, each as column -> value."""
     if not path.is_file():
         raise InputError(f"--apply: {path}: no such file; expected a copy of {LIST} with its decisions")
     try:
@@ -110,17 +110,17 @@ def _problems(where: str, row: dict[str, str], known: Mapping[str, str], exclude
         yield f"{where}: score: got {row['score']!r}, expected a number or nothing"
     expected = known.get(row["image_id"])
     if row["sha256"] != expected and row["sha256"] not in excluded:
-        told = f"{expected!r}, which is that of {row['image_id']}" if expected else "that of an image in the manifest"
-        yield f"{where}: sha256: got {row['sha256']!r}, expected {told}"
+        wanted = f"{expected!r}, which is that of {row['image_id']}" if expected else "that of an image in the manifest"
+        yield f"{where}: sha256: got {row['sha256']!r}, expected {wanted}"
 
 
 def _contradictions(path: Path, rows: Sequence[tuple[int, dict[str, str]]]) -> list[str]:
-    """Word every image that is to be excluded by one line and kept by another."""
-    said: dict[str, tuple[int, str]] = {}
+    """Return a line for every image that one line excludes and another keeps."""
+    first: dict[str, tuple[int, str]] = {}
     problems = []
     for number, row in rows:
         decision = row["decision"]
-        before, other = said.setdefault(row["sha256"], (number, decision)) if decision else (number, decision)
+        before, other = first.setdefault(row["sha256"], (number, decision)) if decision else (number, decision)
         if other != decision:
             problems.append(
                 f"{path}:{number}: decision: got {decision!r}, but {other!r} for the same bytes in line {before}"

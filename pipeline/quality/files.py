@@ -1,4 +1,4 @@
-"""The findings as files: JSON for programs, CSV for a person to decide in, and their stamp."""
+"""The findings as files: JSON for programs, CSV for a person's decisions, and their stamp."""
 
 import json
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ from pipeline.data.manifest import Manifest
 
 FINDINGS, LIST, STAMP = artifacts.FINDINGS.at(), artifacts.FINDINGS_LIST.at(), artifacts.FINDINGS.stamp_at()
 COLUMNS = ("finding", "image_id", "path", "sha256", "split", "label", "other", "score", "suggestion", "decision")
-# To change the layout: raise this number, and make `read` say what to rerun for the older one.
+# To change the layout: raise this number; `read` then refuses older files and says what to run.
 SCHEMA_VERSION = 1
 
 Findings = Mapping[str, Any]
@@ -21,7 +21,7 @@ Findings = Mapping[str, Any]
 
 
 def content(table: Manifest, found: Mapping[str, Any], checks: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what reports/quality.json says of each check: Found by name, Check by name."""
+    """Return the checks' entries in reports/quality.json, from name -> CheckResult and name -> Check."""
     return {
         name: {
             "title": checks[name].title,
@@ -51,10 +51,10 @@ def write(table: Manifest, checks: Findings, images: int, made_from: Mapping[str
     """Write findings, list and stamp; the same findings give the same bytes.
 
     Args:
-        table: the manifest that the findings' rows are of.
+        table: the manifest, to whose rows the findings refer.
         checks: as `content` returns it.
-        images: how many were looked at.
-        made_from: path -> sha256.
+        images: how many were checked.
+        made_from: path -> sha256 of the inputs.
 
     """
     rows = [[
@@ -76,7 +76,7 @@ def summary(checks: Findings, images: int) -> str:
 
 
 def read() -> Findings:
-    """Read the findings, whose bytes must be the stamped ones; StateError otherwise."""
+    """Read the findings; StateError unless their bytes are the stamped ones."""
     found = json.loads(stamps.check(FINDINGS, stamps.read(STAMP)))
     if found["schema_version"] != SCHEMA_VERSION:
         got = found["schema_version"]
@@ -85,9 +85,9 @@ def read() -> Findings:
 
 
 def pairs_across_splits(table: Manifest, least: float) -> list[tuple[int, int, float]]:
-    """Return the near-duplicates of at least that score which stand in two splits, by rows of the manifest.
+    """Return the near-duplicates with at least that score in two different splits, by rows of the manifest.
 
-    Findings that are of an older manifest, or missing, say nothing; the check of the chain tells that.
+    Missing findings count as none; the check of the chain reports them, and those of an older manifest.
     """
     try:
         found = read()["near_duplicate"]["findings"]

@@ -1,4 +1,4 @@
-"""What the checks look at, and what they say."""
+"""The checks' input and results."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,15 +15,15 @@ from pipeline.quality import components, copies, labels, signatures
 Ints = npt.NDArray[np.integer[Any]]
 Floats = npt.NDArray[np.floating[Any]]
 Pair = tuple[int, int, float]
-"""Rows of the manifest, in ascending order, and how similar they are."""
+"""Two rows of the manifest, ascending, and their similarity."""
 
 NEIGHBOURS = 10
-"""Nearest images that say whether a label is usual where an image lies, and how far off it is."""
+"""Nearest images, by which labels and distances are judged."""
 
 
 @dataclass(frozen=True)
 class Material:
-    """N images that could be decoded, and what several checks need to know of them, computed once."""
+    """N decodable images, and what several checks need of them, computed once."""
 
     table: Manifest
     row: Ints
@@ -32,19 +32,19 @@ class Material:
     """(N, D) embeddings."""
     signatures: signatures.Parts
     near_duplicate: float
-    """The least similarity of two images' pixels that makes them near-duplicates."""
+    """The least similarity of near-duplicates' pixels."""
     seed: int
     progress: Callable[[str], object] = id
-    """Is told what begins that takes a while."""
+    """Called with the name of each slow step."""
 
     @cached_property
     def target(self) -> Ints:
-        """Return the number of each image's class, by the order of the manifest's classes: (N,)."""
+        """Return each image's class, as its index in the manifest's classes: (N,)."""
         return np.searchsorted(self.table.classes, np.array(self.table.label)[self.row])
 
     @cached_property
     def components(self) -> npt.NDArray[np.float32]:
-        """Return the embeddings in their principal components: (N, up to 256)."""
+        """Return the embeddings' principal components: (N, up to 256)."""
         self.progress("components")
         return components.of(self.features, self.seed)
 
@@ -57,7 +57,7 @@ class Material:
 
     @cached_property
     def probability(self) -> npt.NDArray[np.float64]:
-        """Return class probabilities by a classifier that has not seen the image: (N, K)."""
+        """Return class probabilities from a classifier that was not fitted to the image: (N, K)."""
         rows = self.components
         self.progress("labels")
         together = [self.table.group[at] or self.table.sha256[at] for at in self.row]
@@ -65,7 +65,7 @@ class Material:
 
     @cached_property
     def near_duplicates(self) -> list[Pair]:
-        """Return images with other bytes and nearly the same pixels, most similar first."""
+        """Return the pairs with different bytes and nearly the same pixels, most similar first."""
         self.progress("near-duplicates")
         pairs, score = copies.find(self.signatures, self.near_duplicate, self.seed)
         rows = np.sort(np.stack([self.row[pairs.first], self.row[pairs.second]]), axis=0)
@@ -75,19 +75,19 @@ class Material:
 
 @dataclass(frozen=True)
 class Finding:
-    """One image that somebody should look at."""
+    """One image that a person should look at."""
 
     row: int
     """Of the manifest."""
     other: int | None = None
-    """The row of the image that it is like."""
+    """The row of the image that it resembles."""
     score: float | None = None
     suggestion: str = ""
 
 
 @dataclass(frozen=True)
-class Found:
-    """What one check found, worst first, and by which numbers."""
+class CheckResult:
+    """One check's findings, worst first, and the thresholds behind them."""
 
     findings: Sequence[Finding]
     thresholds: Mapping[str, float] = field(default_factory=dict)

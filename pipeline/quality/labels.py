@@ -1,10 +1,8 @@
-"""Suspected label errors: confident learning on predictions that a fast classifier makes of images it has not seen.
+"""Suspected label errors, by confident learning on a fast classifier's out-of-fold predictions.
 
-All images of all splits are looked at, those of test as well: what is wrong with the data is no choice between models,
-and no model is kept.
+Images of all splits are checked, including test: finding errors in the data chooses no model, and no model is kept.
 """
 
-import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -12,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.core import systems
 from pipeline.core.threads import one_thread
 from pipeline.heads.logistic import Logistic
 
@@ -23,18 +22,18 @@ C = 10.0
 """Of the logistic regression, on components whose variances sum to 1."""
 TOLERANCE = 1e-3
 MOST_ALIKE = 2
-"""Of ten nearest images: with more of the given label, the label is usual there."""
+"""Of the ten nearest images, those with the given label: if there are more, they support it."""
 
 
 def out_of_fold(
     components: npt.NDArray[np.float32], target: Ints, together: Sequence[object], seed: int
 ) -> Probabilities:
-    """Return each image's class probabilities by a logistic regression that was fitted on other images: (N, K).
+    """Return each image's class probabilities from a logistic regression fitted to other images: (N, K).
 
     Args:
         components: (N, R).
         target: (N,) numbers of the classes, 0 to K - 1.
-        together: N names of what stays in one fold: copies of one image, or images of one group.
+        together: (N,) names: images with the same name, copies or members of a group, stay in one fold.
         seed: of the folds.
 
     """
@@ -51,16 +50,19 @@ def out_of_fold(
             fitted = Logistic(C=C, tol=TOLERANCE).fit(components[known], target[known])
             probability[np.ix_(held, fitted.classes_)] = fitted.predict_proba(components[held])
 
-    with one_thread(), ThreadPoolExecutor(os.cpu_count()) as pool:
+    with one_thread(), ThreadPoolExecutor(systems.cores()) as pool:
         list(pool.map(fit, range(FOLDS)))
     return probability
 
 
 def folds(target: Ints, together: Sequence[object], seed: int) -> Ints:
-    """Deal images to folds (N,): each class evenly, what belongs together into one; few images leave folds without."""
+    """Return each image's fold (N,): classes are spread evenly, images with one name share a fold.
+
+    Unlike `splits.folds`, this accepts classes with fewer images than folds.
+    """
     _, first, unit = np.unique(np.array(together, dtype=str), return_index=True, return_inverse=True)
-    drawn = np.random.default_rng(seed).permutation(len(first))
-    order = drawn[np.argsort(target[first][drawn], kind="stable")]
+    shuffled = np.random.default_rng(seed).permutation(len(first))
+    order = shuffled[np.argsort(target[first][shuffled], kind="stable")]
     of_unit = np.empty(len(first), np.intp)
     of_unit[order] = np.arange(len(first)) % FOLDS
     return np.asarray(of_unit[unit])
@@ -69,10 +71,10 @@ def folds(target: Ints, together: Sequence[object], seed: int) -> Ints:
 def suspected(target: Ints, probability: Probabilities, nearest: Ints) -> Ints:
     """Return the images whose label is probably wrong, the most suspicious one first.
 
-    Confident learning (Northcutt, Jiang & Chuang 2021) counts how many labels are wrong, by images that are more
-    probable to be of another class than that class's own images are on average; that many, of the lowest probability of
-    the given label, are taken (cleanlab's `low_self_confidence`). Of these the ones remain that have at most two images
-    with their label among the ten nearest: a second opinion that halves the false alarms.
+    Confident learning (Northcutt, Jiang & Chuang 2021) estimates how many labels are wrong: it counts the images whose
+    probability of another class exceeds the average of that class's own images. So many images are taken, those with
+    the lowest probability of their label (cleanlab's `low_self_confidence`). Of these remain the images with at most
+    two of their label among the ten nearest: this second opinion halves the false alarms.
 
     Args:
         target: (N,) given classes.

@@ -1,4 +1,4 @@
-"""Leaks: images that stand on both sides of a split, and images whose labels contradict each other."""
+"""Leaks: images in two splits, and images whose labels contradict each other."""
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -12,14 +12,14 @@ from pipeline.quality import files
 def find(params: Params, table: Manifest) -> list[Mismatch]:
     """Return the same bytes in two splits or with two labels, groups and near-duplicates across splits, sorted.
 
-    Near-duplicates are those that the stage `quality` found; findings that are missing or altered say nothing here, and
-    are told by the check of the chain.
+    Near-duplicates are those that the stage `quality` found. Missing or altered findings count as none here; the check
+    of the chain reports them.
     """
     return sorted({*_copies(table), *_groups(table), *_near_duplicates(params, table)})
 
 
 def _copies(table: Manifest) -> Iterator[Mismatch]:
-    """Compare every image with the first one, of the earliest split, that has its bytes."""
+    """Compare every image with the first one with the same bytes, in the order of the splits."""
     for rows in _together(table, table.sha256):
         first = rows[0]
         for row in rows[1:]:

@@ -1,4 +1,4 @@
-"""Outliers: images further from their neighbours than images of this data set are."""
+"""Outliers: images unusually far from their neighbours."""
 
 from typing import Any
 
@@ -8,21 +8,21 @@ import numpy.typing as npt
 Floats = npt.NDArray[np.floating[Any]]
 
 FAR = 3.5
-"""Modified z-score that makes an outlier: the value that Iglewicz & Hoaglin (1993) recommend."""
+"""The modified z-score of an outlier, as Iglewicz & Hoaglin (1993) recommend."""
 FEWEST = 30
-"""Images without which nobody can say what is usual."""
+"""With fewer images, nobody can say what is usual."""
 _TO_SIGMA = 1.4826
-"""A normal distribution's standard deviation, of its median absolute deviation."""
+"""A normal distribution's standard deviation, in multiples of its median absolute deviation."""
 
 
 def scores(distance: Floats) -> Floats:
-    """Return how far out images lie: the modified z-score of the logarithm of their mean distance to neighbours (N,).
+    """Return the modified z-score of the logarithm of each image's mean distance to its neighbours: (N,).
 
-    The median and the median absolute deviation instead of mean and standard deviation: outliers do not move them. Of
-    the logarithm, for distances are skewed.
+    It uses the median and the median absolute deviation, which outliers do not move, and the logarithm, since distances
+    are skewed.
 
     Args:
-        distance: (N, k) to the nearest others, above 0 but for copies.
+        distance: (N, k) to the nearest others; 0 for copies.
 
     """
     if len(distance) < FEWEST or not distance.shape[1]:

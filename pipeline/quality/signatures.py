@@ -1,10 +1,10 @@
-"""Signatures: each image at 64 x 64 pixels, decoded once and kept by the sha256 of its bytes.
+"""Signatures: each image at 64 x 64 pixels, decoded once and cached by the sha256 of its bytes.
 
-They lie in a cache of the same make as the embeddings', so that new images alone are decoded, a killed run loses at
-most a shard, and `headswap forget` takes an image's out.
+Their cache is an EmbeddingCache: only new images are decoded, a killed run loses at most a shard, and `headswap forget`
+removes an image's signature.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -25,7 +25,7 @@ from pipeline.embeddings.shards import keys_of
 
 CACHE = Path(".headswap/signatures")
 SIDE, COLOURS = 64, 8
-"""Pixels: the side of the grey picture, and of the two of colour."""
+"""Pixels: the sides of the grey picture, and of the two colour pictures."""
 VERSION = 1
 """Raise it whenever a change here or in `images` changes a number."""
 _GREY, _COLOUR = SIDE * SIDE, COLOURS * COLOURS
@@ -35,18 +35,18 @@ Bytes = npt.NDArray[np.uint8]
 
 
 class Parts(NamedTuple):
-    """What is in N signatures."""
+    """The parts of N signatures."""
 
     grey: Bytes
     """(N, 64, 64): the whole image, stretched to a square."""
     colour: Bytes
     """(N, 2, 8, 8): Cb and Cr, of ITU-R BT.601; 128 is grey."""
     side: Bytes
-    """(N,) the image's shorter side in pixels, 255 for more: what is finer than its pixels is not in it."""
+    """(N,) the image's shorter side in pixels, at most 255: a small image lacks the finest detail."""
 
 
 def parts(signatures: Bytes) -> Parts:
-    """Take signatures (N, 4225) apart, without copying."""
+    """Return the parts of signatures (N, 4225), without copying."""
     grey, colour, side = np.split(signatures, [_GREY, _GREY + 2 * _COLOUR], axis=1)
     return Parts(grey.reshape(-1, SIDE, SIDE), colour.reshape(-1, 2, COLOURS, COLOURS), side[:, 0])
 
@@ -62,15 +62,15 @@ def of(content: bytes) -> Bytes:
 
 
 def read(table: Manifest, row: npt.NDArray[np.integer], progress: Callable[[int], object]) -> Bytes:
-    """Return the signatures of some rows of the manifest (N, 4225); those not kept yet are made and kept.
+    """Return the signatures of some rows of the manifest (N, 4225); missing ones are computed and cached.
 
     Args:
         table: the manifest.
-        row: (N,) images that can be decoded.
-        progress: is told how many images are done, kept ones first.
+        row: (N,) rows of decodable images.
+        progress: called with the number of newly finished images, cached ones first.
 
     Raises:
-        StateError: if a file is gone, has changed since `prepare`, or cannot be decoded, which `embed` could.
+        StateError: if a file is gone, has changed since `prepare`, or cannot be decoded although `embed` could.
 
     """
     cache = EmbeddingCache(CACHE, {"signature": VERSION, "side": SIDE, "colours": COLOURS})
@@ -79,21 +79,16 @@ def read(table: Manifest, row: npt.NDArray[np.integer], progress: Callable[[int]
     progress(len(row) - len(missing))
     with ThreadPoolExecutor() as pool:  # Pillow releases the interpreter's lock
         for shard in np.array_split(missing, range(_SHARD, len(missing), _SHARD)):
-            rows = list(_made(pool, table, row[shard], progress))
-            if rows:
-                cache.append(keys[shard], np.stack(rows), Cost())
+            signatures = []
+            for signature in pool.map(partial(_of_row, table), row[shard].tolist()):
+                signatures.append(signature)
+                progress(1)
+            if signatures:
+                cache.append(keys[shard], np.stack(signatures), Cost())
     found = np.empty((len(row), _GREY + 2 * _COLOUR + 1), np.uint8)
-    for places, kept in cache.blocks(keys):
-        found[places] = kept
+    for positions, rows in cache.blocks(keys):
+        found[positions] = rows
     return found
-
-
-def _made(
-    pool: ThreadPoolExecutor, table: Manifest, rows: npt.NDArray[np.integer], progress: Callable[[int], object]
-) -> Iterator[Bytes]:
-    for signature in pool.map(partial(_of_row, table), rows.tolist()):
-        progress(1)
-        yield signature
 
 
 def _of_row(table: Manifest, row: int) -> Bytes:

@@ -1,9 +1,7 @@
 import resource
 import threading
-from collections.abc import Callable
 from pathlib import Path
 
-import h5py
 import numpy as np
 import pytest
 
@@ -11,10 +9,8 @@ from pipeline.core import stamps
 from pipeline.core.cost import Cost
 from pipeline.core.errors import StateError
 from pipeline.embeddings import cache as caches
-from pipeline.embeddings import shards
 from pipeline.embeddings.cache import EmbeddingCache, Floats, NewShard
-from pipeline.embeddings.hdf5 import Array
-from pipeline.embeddings.shards import Keys, Shard, keys_of, read_shard, sha256_of
+from pipeline.embeddings.shards import Keys, Shard, keys_of, read_shard
 
 RECIPE = {"backbone": "tiny", "dtype": "float16"}
 KEYS = keys_of(stamps.sha256_bytes(str(n).encode()) for n in range(10))
@@ -86,79 +82,6 @@ def test_energy_counts_in_proportion_and_the_larger_memory_whole() -> None:
     assert (first.joules, first.peak_memory) == (20, 100)
 
 
-def test_older_shards_that_say_nothing_of_memory_and_energy_are_read() -> None:
-    cache = EmbeddingCache(Path("c"), RECIPE)
-    cache.append(KEYS[:5], ROWS[:5], Cost(5.0, 10.0, 5, peak_memory=100, joules=1.0))
-    (path,) = cache.folder.glob("*.h5")
-    with h5py.File(path, "r+") as file:
-        del file.attrs["peak_memory"], file.attrs["joules"]
-    path.rename(path.with_stem(stamps.sha256_file(path)))
-    cache = EmbeddingCache(Path("c"), RECIPE)
-    assert cache.cost(KEYS[:5]) == Cost(5.0, 10.0, 5)
-    cache.append(KEYS[5:], ROWS[5:], Cost(5.0, 10.0, 5, peak_memory=100, joules=1.0))
-    assert cache.cost(KEYS) == Cost(10.0, 20.0, 10, peak_memory=100)
-
-
-def test_a_temporary_file_of_a_killed_writer_is_no_shard() -> None:
-    cache = EmbeddingCache(Path("c"), RECIPE)
-    cache.append(KEYS, ROWS, Cost())
-    (cache.folder / f".{'0' * 64}.h5.123.tmp").write_bytes(b"half")
-    assert EmbeddingCache(Path("c"), RECIPE).missing(KEYS).size == 0
-
-
-@pytest.mark.parametrize("damage", ["flip", "truncate", "foreign"])
-def test_a_damaged_shard_is_named_and_not_parsed(damage: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    cache = EmbeddingCache(Path("c"), RECIPE)
-    cache.append(KEYS, ROWS, Cost())
-    (shard,) = cache.folder.glob("*.h5")
-    good = shard.read_bytes()
-    bad = {
-        "flip": good[:-9] + bytes([good[-9] ^ 1]) + good[-8:],
-        "truncate": good[:-1],
-        "foreign": b"\x89HDF\r\n\x1a\n",
-    }[damage]
-    shard.write_bytes(bad)
-    monkeypatch.setattr(h5py, "File", None)
-    with pytest.raises(StateError, match=f"{shard.name}: altered"):
-        EmbeddingCache(Path("c"), RECIPE)
-
-
-@pytest.mark.parametrize(
-    ("name", "values"),
-    [
-        ("sha256", np.zeros((10, 32), np.int64)),
-        ("view", np.full(10, np.nan)),
-        ("view", np.array([b"1"] * 10)),
-        ("features", np.full((10, 3), b"1")),
-        ("features", np.zeros((9, 3), np.float16)),
-    ],
-)
-def test_a_shard_of_other_types_or_sizes_is_refused_by_name(name: str, values: Array) -> None:
-    path = forged(lambda file: (file.pop(name), file.create_dataset(name, data=values)))
-    with pytest.raises(StateError, match=f"{path.name}: sha256, view and features do not belong together; delete it"):
-        EmbeddingCache(Path("c"), RECIPE)
-    with pytest.raises(StateError, match="do not belong together"):
-        shards.map_shard(path)
-
-
-@pytest.mark.parametrize("name", ["created_ns", "seconds", "peak_memory"])
-@pytest.mark.parametrize("value", [np.nan, np.inf, -1.0, "1"])
-def test_a_shard_with_an_impossible_number_is_refused_by_name(name: str, value: float | str) -> None:
-    path = forged(lambda file: file.attrs.__setitem__(name, value))
-    with pytest.raises(StateError, match=f"{path.name}: attribute {name}: missing, or no number from 0"):
-        EmbeddingCache(Path("c"), RECIPE)
-
-
-def forged(change: Callable[[h5py.File], object]) -> Path:
-    """Write a shard of ten rows, change it, and give it the name of its new bytes."""
-    cache = EmbeddingCache(Path("c"), RECIPE)
-    cache.append(KEYS, ROWS, Cost())
-    (path,) = cache.folder.glob("*.h5")
-    with h5py.File(path, "r+") as file:
-        change(file)
-    return path.rename(path.with_stem(stamps.sha256_file(path)))
-
-
 def test_rows_whose_shard_is_gone_are_missing_again_after_a_look() -> None:
     cache = EmbeddingCache(Path("c"), RECIPE)
     cache.append(KEYS[:4], ROWS[:4], Cost())
@@ -166,29 +89,6 @@ def test_rows_whose_shard_is_gone_are_missing_again_after_a_look() -> None:
     next(cache.folder.glob("*.h5")).unlink()
     assert cache.refresh() == []
     assert cache.missing(KEYS[:4]).tolist() == [0, 1, 2, 3]
-
-
-def test_a_shard_of_another_recipe_is_refused() -> None:
-    other = EmbeddingCache(Path("c"), {"backbone": "other"})
-    other.append(KEYS, ROWS, Cost())
-    mine = EmbeddingCache(Path("c"), RECIPE)
-    mine.folder.mkdir()
-    (shard,) = other.folder.glob("*.h5")
-    shard.rename(mine.folder / shard.name)
-    with pytest.raises(StateError, match="another recipe"):
-        EmbeddingCache(Path("c"), RECIPE)
-
-
-def test_swapped_shards_are_refused() -> None:
-    cache = EmbeddingCache(Path("c"), RECIPE)
-    cache.append(KEYS[:5], ROWS[:5], Cost())
-    cache.append(KEYS[5:], ROWS[5:], Cost())
-    one, two = cache.folder.glob("*.h5")
-    one.rename("spare")
-    two.rename(one)
-    Path("spare").rename(two)
-    with pytest.raises(StateError, match="altered"):
-        EmbeddingCache(Path("c"), RECIPE)
 
 
 def test_a_view_is_a_row_of_its_own() -> None:
@@ -199,14 +99,6 @@ def test_a_view_is_a_row_of_its_own() -> None:
     again = EmbeddingCache(Path("c"), RECIPE)
     assert again.missing(keys).tolist() == [2]
     np.testing.assert_array_equal(gathered(again, keys[[1, 0]]), ROWS[[1, 0]])
-
-
-def test_keys_that_end_in_zeros_are_told_apart() -> None:
-    keys = keys_of(["00" * 32, "00" * 31 + "01", "01" + "00" * 31])
-    assert [bytes(one).hex() for one in sha256_of(keys)] == ["00" * 32, "00" * 31 + "01", "01" + "00" * 31]
-    cache = EmbeddingCache(Path("c"), RECIPE)
-    cache.append(keys[:1], ROWS[:1], Cost())
-    assert cache.missing(keys).tolist() == [1, 2]
 
 
 def test_a_row_that_is_not_there_is_an_error_and_not_a_zero() -> None:
@@ -242,15 +134,6 @@ def test_stored_rows_of_any_shape_are_read_from_their_shards_when_asked_for() ->
     np.testing.assert_array_equal(stored[np.array([3, 0, 1])], rows[order][[3, 0, 1]])
 
 
-def test_an_altered_shard_is_not_mapped() -> None:
-    cache = EmbeddingCache(Path("c"), RECIPE)
-    cache.append(KEYS, ROWS, Cost())
-    (path,) = cache.folder.glob("*.h5")
-    path.write_bytes(path.read_bytes()[:-1] + b"x")
-    with pytest.raises(StateError, match="altered since it was written"):
-        cache.mapped(KEYS)
-
-
 def test_a_cache_of_more_shards_than_files_may_be_open_is_mapped_all_the_same(tmp_path: Path) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (64, hard))
@@ -262,13 +145,6 @@ def test_a_cache_of_more_shards_than_files_may_be_open_is_mapped_all_the_same(tm
         np.testing.assert_array_equal(stored[np.array([0, 99])], [[0, 0], [99, 99]])
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-
-
-def test_who_computed_a_shard_is_kept_in_it() -> None:
-    cache = EmbeddingCache(Path("c"), RECIPE)
-    cache.append(KEYS[:4], ROWS[:4], Cost(), worker="gpu-7 ü")
-    cache.append(KEYS[4:], ROWS[4:], Cost())
-    assert sorted(read_shard(path).worker for path in cache.folder.glob("*.h5")) == ["", "gpu-7 ü"]
 
 
 def test_what_others_added_is_told_once_with_its_cost_and_worker() -> None:
@@ -320,20 +196,6 @@ def test_rows_of_a_shard_that_vanished_are_missing_after_another_look() -> None:
         path.unlink()
     assert cache.refresh() == []
     assert cache.missing(KEYS[:3]).tolist() == [0, 1, 2]
-
-
-@pytest.mark.parametrize("damage", ["flip", "dangle"])
-def test_a_damaged_new_shard_is_named(damage: str) -> None:
-    mine, other = (EmbeddingCache(Path("c"), RECIPE) for _ in range(2))
-    other.append(KEYS, ROWS, Cost())
-    (path,) = other.folder.glob("*.h5")
-    if damage == "flip":
-        path.write_bytes(path.read_bytes()[:-1] + b"x")
-    else:
-        path.unlink()
-        path.symlink_to("nowhere")
-    with pytest.raises(StateError, match=path.name):
-        mine.refresh()
 
 
 def test_an_image_of_many_shards_is_found_in_each_order() -> None:

@@ -9,7 +9,7 @@ import pytest
 from pipeline.data.manifest import Manifest
 from pipeline.quality import checks, files
 from pipeline.quality.checks import CHECKS
-from pipeline.quality.findings import Finding, Found, Material
+from pipeline.quality.findings import CheckResult, Finding, Material
 from pipeline.quality.signatures import parts
 from tests.quality.examples import cloud, encoded, material
 from tests.quality.examples import parts as signed
@@ -52,7 +52,7 @@ def test_a_check_finds_its_fault_the_same_way_twice_and_within_the_manifest(name
     first, again = (CHECKS[name].run(FAULTS[name]()) for _ in range(2))
     assert first == again
     assert first.findings
-    assert isinstance(first, Found)
+    assert isinstance(first, CheckResult)
     for finding in first.findings:
         assert finding.row in range(60)
         assert finding.other is None or finding.other != finding.row

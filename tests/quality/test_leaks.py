@@ -6,7 +6,7 @@ from pipeline.core.errors import InputError
 from pipeline.data.manifest import Manifest
 from pipeline.quality import files, leaks
 from pipeline.quality.checks import CHECKS
-from pipeline.quality.findings import Finding, Found
+from pipeline.quality.findings import CheckResult, Finding
 from tests.conftest import Project
 
 IMAGES = ("a.png", "b.png", "c.png", "d.png")
@@ -26,7 +26,7 @@ def table(**columns: object) -> Manifest:
 
 
 def near_duplicates(*pairs: tuple[int, int, float]) -> None:
-    found = Found([Finding(*rows, score) for one, two, score in pairs for rows in ((one, two), (two, one))])
+    found = CheckResult([Finding(*rows, score) for one, two, score in pairs for rows in ((one, two), (two, one))])
     manifest = table()
     files.write(manifest, files.content(manifest, {"near_duplicate": found}, CHECKS), 4, {})
 

@@ -6,7 +6,7 @@ import pytest
 
 from pipeline.quality import files
 from pipeline.quality.checks import CHECKS
-from pipeline.quality.findings import Finding, Found
+from pipeline.quality.findings import CheckResult, Finding
 from pipeline.report import findings
 from pipeline.report.evidence import Evidence
 from pipeline.report.galleries import MOST
@@ -17,7 +17,7 @@ NASTY = "<img src=x onerror=alert(1)>.png"
 
 
 def with_findings(given: Evidence, *found: Finding) -> Evidence:
-    every = {name: Found(found if name == "near_duplicate" else []) for name in CHECKS}
+    every = {name: CheckResult(found if name == "near_duplicate" else []) for name in CHECKS}
     return replace(given, quality=files.content(given.table, every, CHECKS))
 
 

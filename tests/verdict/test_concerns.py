@@ -10,7 +10,7 @@ from pipeline.data.manifest import Manifest
 from pipeline.evaluation.comparison import Estimate
 from pipeline.quality import files
 from pipeline.quality.checks import CHECKS
-from pipeline.quality.findings import Finding, Found
+from pipeline.quality.findings import CheckResult, Finding
 from pipeline.report import page
 from pipeline.verdict import concerns
 from pipeline.verdict.schema import Verdict
@@ -38,7 +38,7 @@ def changed(column: Sequence[Any], **rows: Sequence[int]) -> list[Any]:
 
 
 def judged(given: Manifest, verdict: Verdict | None = None, **found: Sequence[Finding]) -> Verdict:
-    every = files.content(given, {name: Found(found.get(name, [])) for name in CHECKS}, CHECKS)
+    every = files.content(given, {name: CheckResult(found.get(name, [])) for name in CHECKS}, CHECKS)
     tested = [name for name, split in zip(given.image_id, given.split, strict=True) if split == "test"]
     return concerns.beside(verdict or evidence().verdict, tested, given, every)
 
@@ -114,7 +114,7 @@ def test_what_is_known_of_the_data_comes_before_notes_on_runs() -> None:
 
 def test_findings_of_images_that_are_gone_say_nothing() -> None:
     given = table()
-    found = files.content(given, {name: Found([]) for name in CHECKS}, CHECKS)
+    found = files.content(given, {name: CheckResult([]) for name in CHECKS}, CHECKS)
     gone = {"image_id": "gone.png", "other": given.image_id[TEST], "score": 0.99, "row": 99, "suggestion": "keep"}
     found["near_duplicate"]["findings"] = found["label_conflict"]["findings"] = found["tiny_class"]["findings"] = [gone]
     assert concerns.beside(evidence().verdict, given.image_id[TEST:], given, found).notes == []

@@ -169,9 +169,13 @@ def fetch(url: str, path: Path) -> Path:
     """Download one file, as a whole or not at all; return its path; InputError if it cannot be read."""
     import fsspec  # noqa: PLC0415  # only where it is needed
 
-    with _input_errors(url), replacing(path) as temporary:
-        with fsspec.open(url, "rb") as source, temporary.open("wb") as target:
-            shutil.copyfileobj(source, target)
+    with (
+        _input_errors(url),
+        replacing(path) as temporary,
+        fsspec.open(url, "rb") as source,
+        temporary.open("wb") as target,
+    ):
+        shutil.copyfileobj(source, target)
     return path
 
 

@@ -1,4 +1,4 @@
-"""Which images train, validate and test; inner folds and hold-outs of the training images; nested parts of them.
+"""Splits into train, validation and test; inner folds and hold-outs of the training images; nested subsets of them.
 
-Contract: images of one content or group never straddle two parts, and everything follows from the seed.
+Contract: images with the same content or group are never in two parts, and everything follows from the seed.
 """

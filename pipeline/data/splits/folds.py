@@ -1,6 +1,6 @@
-"""Parts of labelled rows: folds and hold-outs that keep all views of an image, and all images of a group, together.
+"""Folds and hold-outs of labelled rows that keep all views of an image, and all images of a group, together.
 
-All that a head splits of its rows it splits here: searches, the calibration of scores, stacking, early stopping.
+Heads split their rows only here: for searches, the calibration of scores, stacking and early stopping.
 """
 
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ Labels = npt.NDArray[Any]
 
 @dataclass(frozen=True)
 class Fold:
-    """Rows to train on, rows held out, and of these the images as they are, without further views."""
+    """Rows to train on, rows held out, and those of the held-out rows that are images without augmentation."""
 
     train: Ints
     held: Ints
@@ -26,25 +26,25 @@ class Fold:
 
 
 def origin_of(image: Ints, group: Labels) -> Ints:
-    """Return the image and the group of every row, (n, 2), as numbers; without a group an image is one of its own."""
+    """Return image and group of every row as numbers, (n, 2); an image without a group is a group of its own."""
     _, number = np.unique(image, return_inverse=True)
-    alone = np.array([f"\0{one:020}" for one in number])  # sorted as numbers are: folds depend on the order alone
+    alone = np.array([f"\0{one:020}" for one in number])  # sorts as the numbers do, and folds depend on the order alone
     _, whole = np.unique(np.where(group == "", alone, group), return_inverse=True)
     return np.column_stack([number, whole])
 
 
 def apart(rows: int) -> Ints:
-    """Return the origin (n, 2) of rows that have nothing to do with one another."""
+    """Return the origin (n, 2) of rows of which each is an image and a group of its own."""
     return np.column_stack([np.arange(rows)] * 2)
 
 
 def deal(y: Labels, origin: Ints, number: int, seed: int) -> list[Fold]:
-    """Deal images into shuffled folds, stratified and with groups kept whole, and their rows with them.
+    """Split images, with their rows, into stratified folds that keep groups together.
 
-    Shuffled, for files often lie in an order that means something.
+    Images are shuffled first, since the order of files often means something.
 
     Raises:
-        RefusedError: if a class has fewer images, or the data fewer groups, than there are folds.
+        RefusedError: if a class has fewer images, or fewer groups, than there are folds.
 
     """
     first, image_of = _images(origin)
@@ -56,10 +56,10 @@ def deal(y: Labels, origin: Ints, number: int, seed: int) -> list[Fold]:
 
 
 def inner(y: Labels, origin: Ints, most: int, seed: int) -> list[Fold]:
-    """Deal as many folds as every class has groups for, `most` at most: what a head does with the rows it is given.
+    """Return as many folds as the groups of every class allow, `most` at most, for a head to use on its training rows.
 
     Raises:
-        RefusedError: if a class has a single one.
+        RefusedError: if a class has only one group.
 
     """
     first, _ = _images(origin)
@@ -68,9 +68,9 @@ def inner(y: Labels, origin: Ints, most: int, seed: int) -> list[Fold]:
 
 
 def hold_out(y: Labels, origin: Ints, share: float, seed: int | None) -> tuple[Ints, Ints]:
-    """Return rows to train on and rows to watch: a share of the images, as they are, in the proportions of the classes.
+    """Return rows to train on, and rows to watch: a stratified share of the images, without augmentation.
 
-    Data too small to spare an image, or a group, of each class is watched on itself.
+    Data too small to spare an image, or a group, of each class returns all its rows for both.
     """
     from sklearn.model_selection import train_test_split  # noqa: PLC0415
 
@@ -94,7 +94,7 @@ def hold_out(y: Labels, origin: Ints, share: float, seed: int | None) -> tuple[I
 
 
 def require_enough(y: Labels, group: Ints, folds: int) -> None:
-    """Raise RefusedError unless every class has at least one image, and one group, for each fold."""
+    """Raise RefusedError unless every class has an image and a group for each fold."""
     problems = []
     for name, count in zip(*np.unique(y, return_counts=True), strict=True):
         groups = len(np.unique(group[y == name]))
@@ -106,7 +106,7 @@ def require_enough(y: Labels, group: Ints, folds: int) -> None:
 
 
 def _images(origin: Ints) -> tuple[Ints, Ints]:
-    """Return the first row of every image, which is the image as it is, and the image of every row."""
+    """Return the first row of every image, which is the one without augmentation, and the image of every row."""
     _, first, image_of = np.unique(origin[:, 0], return_index=True, return_inverse=True)
     return first, image_of
 

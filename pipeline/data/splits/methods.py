@@ -1,4 +1,4 @@
-"""Deal records to train, validation and test."""
+"""Split records into train, validation and test."""
 
 import hashlib
 from collections import Counter, defaultdict
@@ -8,7 +8,7 @@ from pipeline.core.errors import InputError, first_five, unknown
 from pipeline.core.sections import Split
 from pipeline.data.manifest import SPLITS, Manifest, Record
 
-Deal = Callable[[Sequence[Record], Sequence[str], Split, int], list[str]]
+Method = Callable[[Sequence[Record], Sequence[str], Split, int], list[str]]
 
 
 def assign(records: Sequence[Record], contents: Sequence[str], settings: Split, seed: int) -> list[str]:
@@ -18,10 +18,10 @@ def assign(records: Sequence[Record], contents: Sequence[str], settings: Split, 
         records: N records.
         contents: the sha256 of each record's bytes, (N,).
         settings: the method and the fractions.
-        seed: changes the split and nothing else.
+        seed: of the split.
 
     Raises:
-        InputError: if a class is missing from a split, or a predefined split has another name.
+        InputError: if a class is missing from a split, or the data cannot be split by that method.
 
     """
     splits = METHODS[settings.method](records, contents, settings, seed)
@@ -31,24 +31,24 @@ def assign(records: Sequence[Record], contents: Sequence[str], settings: Split, 
 
 
 def position(seed: int, unit: str) -> float:
-    """Return u in [0, 1): the first 8 bytes of sha256(seed, unit) over 2^64; it never depends on other images."""
+    """Return u in [0, 1): the first 8 bytes of sha256(seed, unit) over 2^64. It does not depend on other images."""
     digest = hashlib.sha256(f"{seed}:{unit}".encode()).digest()
     return int.from_bytes(digest[:8], "big") / 2**64
 
 
 def merged(records: Sequence[Record], contents: Sequence[str], settings: Split) -> int:
-    """Return how many groups share an image's bytes with one of a smaller name, with which they are dealt."""
+    """Return how many groups share an image's bytes with one of a smaller name, and so follow its split."""
     if settings.method == "predefined":
         return 0
-    dealt_as = zip(records, _units(records, contents), strict=True)
-    return len({record.group for record, unit in dealt_as if record.group and record.group != unit})
+    pairs = zip(records, _units(records, contents), strict=True)
+    return len({record.group for record, unit in pairs if record.group and record.group != unit})
 
 
 def _units(records: Sequence[Record], contents: Sequence[str]) -> list[str]:
-    """Name what stays together: the group where there is one, else the content.
+    """Return the unit that each record belongs to, which stays together: its group, or else its content.
 
-    Where equal bytes stand in several groups, these are one unit under the smallest of their names, and copies without
-    a group are of it, too: so duplicates never straddle.
+    Groups that share an image's bytes are one unit, under the smallest of their names, and copies without a group
+    belong to it, too: so duplicates never get into two splits.
     """
     if not any(record.group for record in records):
         return list(contents)
@@ -71,7 +71,10 @@ def _units(records: Sequence[Record], contents: Sequence[str]) -> list[str]:
 
 
 def _by_hash(records: Sequence[Record], contents: Sequence[str], settings: Split, seed: int) -> list[str]:
-    """Stateless: adding an image moves an old one only if it has its bytes and another group; fractions on average."""
+    """Split by hash, without state: fractions hold on average.
+
+    Adding an image moves an old one only if both have the same bytes and different groups.
+    """
 
     def split_of(u: float) -> str:
         if u < settings.test:
@@ -84,7 +87,7 @@ def _by_hash(records: Sequence[Record], contents: Sequence[str], settings: Split
 
 
 def _grouped(records: Sequence[Record], contents: Sequence[str], settings: Split, seed: int) -> list[str]:
-    """Deal groups as hash does; every image has one."""
+    """Split groups by hash; every image must have one."""
     if without := [
         f"{record.path}: no group, which split.method: grouped needs" for record in records if not record.group
     ]:
@@ -93,7 +96,7 @@ def _grouped(records: Sequence[Record], contents: Sequence[str], settings: Split
 
 
 def _stratified(records: Sequence[Record], contents: Sequence[str], settings: Split, seed: int) -> list[str]:
-    """Exact fractions within every (label, stratum); adding images may move old ones."""
+    """Split with exact fractions in every (label, stratum); adding images may move old ones."""
     units = _units(records, contents)
     strata: dict[tuple[str, str], set[str]] = defaultdict(set)
     seen: set[str] = set()
@@ -112,26 +115,26 @@ def _stratified(records: Sequence[Record], contents: Sequence[str], settings: Sp
 
 
 def _predefined(records: Sequence[Record], contents: Sequence[str], settings: Split, seed: int) -> list[str]:
-    """Take what the source says; where it names no validation images, `val` of train is taken as hash would."""
-    if problems := list(_undealt(records, contents)):
+    """Use the source's split; if it has no validation images, take `val` of train by hash."""
+    if problems := list(_unusable_splits(records, contents)):
         raise InputError(*first_five(problems, "images"))
-    said = [record.split or "" for record in records]
-    if "test" not in said:
+    given = [record.split or "" for record in records]
+    if "test" not in given:
         raise InputError(
-            "split.method: predefined: got no image in test; call the images that are to judge test, or have all "
-            "images dealt anew by hash, grouped or stratified"
+            "split.method: predefined: got no image in test; name the test images in your data, or split all anew: "
+            "set split.method to hash, grouped or stratified"
         )
-    if "val" in said:
-        return said
+    if "val" in given:
+        return given
     units = _units(records, contents)
     return [
         "val" if split == "train" and position(seed, unit) < settings.val else split
-        for split, unit in zip(said, units, strict=True)
+        for split, unit in zip(given, units, strict=True)
     ]
 
 
-def _undealt(records: Sequence[Record], contents: Sequence[str]) -> Iterator[str]:
-    """Say which images have no split, or another than those with their bytes."""
+def _unusable_splits(records: Sequence[Record], contents: Sequence[str]) -> Iterator[str]:
+    """Yield the images without a valid split, or with another split than images with the same bytes."""
     split_of = {content: record.split for record, content in zip(records, contents, strict=True)}
     for record, content in zip(records, contents, strict=True):
         if record.split not in SPLITS:
@@ -140,7 +143,7 @@ def _undealt(records: Sequence[Record], contents: Sequence[str]) -> Iterator[str
             yield f"{record.path}: the same bytes are also in split {split_of[content]!r}, here in {record.split!r}"
 
 
-METHODS: Mapping[str, Deal] = {
+METHODS: Mapping[str, Method] = {
     "hash": _by_hash,
     "stratified": _stratified,
     "grouped": _grouped,
@@ -149,16 +152,16 @@ METHODS: Mapping[str, Deal] = {
 
 
 def require_left(table: Manifest, kept: Sequence[int], gone: str) -> None:
-    """Raise InputError unless every class of the manifest has, in every split, some of the rows that are kept.
+    """Raise InputError unless some of the kept rows of the manifest are left for every class in every split.
 
-    `gone` says what became of the others.
+    `gone` says what happened to the others.
     """
     labels, splits = ([column[row] for row in kept] for column in (table.label, table.split))
     _require_every_class(labels, splits, table.classes, f"{gone}: replace these, or add images")
 
 
 def _require_every_class(labels: Sequence[str], splits: Sequence[str], classes: Iterable[str], remedy: str) -> None:
-    """Raise InputError unless there are two classes or more, and every one has images in every split."""
+    """Raise InputError unless there are at least two classes, and all have images in every split."""
     counted = Counter(labels)
     totals = {name: counted[name] for name in classes}
     cells = Counter(zip(labels, splits, strict=True))

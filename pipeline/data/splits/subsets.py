@@ -1,4 +1,4 @@
-"""Nested parts of the training images, as if fewer had been labelled."""
+"""Nested subsets of the training images, as if fewer had been labelled."""
 
 import math
 from collections import Counter
@@ -20,7 +20,7 @@ class Subset:
     """Some training images."""
 
     seed: int
-    """Of the drawing; the subsets of one drawing are nested."""
+    """Subsets with the same seed are nested."""
     rows: Ints
     """(labels,), ascending."""
 
@@ -34,27 +34,27 @@ def draw(
     seed: int,
     at_least: int,
 ) -> list[Subset]:
-    """Draw the fractions of the training images, class by class, as often as the settings say.
+    """Sample fractions of the training images, class by class, for several seeds.
 
-    The order within a class follows from the seed and the image's content, as in the splits; of every group one image
-    comes before a second one, for images of one group tell less than those of several. A fraction that would be the
-    same images as the one before, for `at_least` of a class are always taken, is left out.
+    The order within a class follows from the seed and the image's content, as in the splits. One image of every group
+    comes before a second one of any, since images of several groups say more than those of one. A fraction is left out
+    if it has the same images as the one before, because at least `at_least` of each class are taken.
 
     Args:
         train: (n,) rows of the training images.
         targets: (N,) classes of all rows.
         contents: (N,) sha256 of all rows' bytes.
-        groups: (N,) patients, modules, sessions; empty where there are none.
-        settings: fractions, and how many drawings.
-        seed: of the first drawing; the next ones count on from it.
-        at_least: images of each class, as far as there are as many.
+        groups: (N,) such as patients or sessions; empty if there are none.
+        settings: the fractions, and the number of seeds.
+        seed: the first one; the others follow it.
+        at_least: images of each class, or all if it has fewer.
 
     """
     subsets = []
-    for number in ((seed + drawing) % 2**32 for drawing in range(settings.seeds)):
+    for number in ((seed + offset) % 2**32 for offset in range(settings.seeds)):
         ranked = sorted(train.tolist(), key=lambda row: (position(number, contents[row]), row))
         of_each = [[row for row in ranked if targets[row] == one] for one in np.unique(targets[train])]
-        by_class = [_in_turn(rows, groups) for rows in of_each]
+        by_class = [_group_by_group(rows, groups) for rows in of_each]
         sizes: set[int] = set()
         for fraction in settings.fractions:
             rows = [row for rows in by_class for row in rows[: max(at_least, math.ceil(fraction * len(rows)))]]
@@ -64,8 +64,8 @@ def draw(
     return subsets
 
 
-def _in_turn(rows: Sequence[int], groups: Sequence[str]) -> list[int]:
-    """Take one row of every group, then a second one, and so on; rows without a group are groups of their own."""
+def _group_by_group(rows: Sequence[int], groups: Sequence[str]) -> list[int]:
+    """Return the rows reordered: one of every group, then a second one, and so on; no group is a group of one."""
     taken: Counter[str] = Counter()
     turns = []
     for row in rows:
