@@ -4,6 +4,7 @@ Since the fitted state is plain arrays, saving it saves no code, and predicting 
 """
 
 import math
+from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
@@ -72,44 +73,28 @@ def loss_of(class_weight: str | None, targets: Ints) -> nn.CrossEntropyLoss:
     return nn.CrossEntropyLoss(torch.from_numpy(weight.astype(np.float32)))
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class MLPHead(DenseHead):
-    """One hidden layer with ReLU and dropout, trained by AdamW and stopped early on held-out training data.
+    """One hidden layer with ReLU and dropout, trained by AdamW and stopped early on held-out training data."""
 
-    Args:
-        hidden: units of the hidden layer.
-        dropout: fraction of hidden units dropped in training.
-        learning_rate: of AdamW.
-        weight_decay: of AdamW.
-        epochs: at most.
-        patience: epochs without a lower held-out loss before stopping.
-        batch_size: rows per step.
-        class_weight: None, or "balanced" for weights inverse to the classes' frequencies.
-        random_state: seed of the initial weights, the order and the dropout.
-
-    """
-
-    def __init__(
-        self,
-        *,
-        hidden: int = 128,
-        dropout: float = 0.5,
-        learning_rate: float = 1e-3,
-        weight_decay: float = 1e-2,
-        epochs: int = 100,
-        patience: int = 10,
-        batch_size: int = 64,
-        class_weight: str | None = None,
-        random_state: int | None = None,
-    ) -> None:
-        self.hidden = hidden
-        self.dropout = dropout
-        self.learning_rate = learning_rate
-        self.weight_decay = weight_decay
-        self.epochs = epochs
-        self.patience = patience
-        self.batch_size = batch_size
-        self.class_weight = class_weight
-        self.random_state = random_state
+    hidden: int = 128
+    """Units of the hidden layer."""
+    dropout: float = 0.5
+    """Fraction of hidden units dropped in training."""
+    learning_rate: float = 1e-3
+    """Of AdamW."""
+    weight_decay: float = 1e-2
+    """Of AdamW."""
+    epochs: int = 100
+    """At most."""
+    patience: int = 10
+    """Epochs without a lower held-out loss before stopping."""
+    batch_size: int = 64
+    """Rows per step."""
+    class_weight: str | None = None
+    """None, or "balanced" for weights inverse to the classes' frequencies."""
+    random_state: int | None = None
+    """Seed of the initial weights, the order and the dropout."""
 
     def fit(self, X: Floats, y: npt.NDArray[np.str_], origin: Ints | None = None) -> Self:
         """Train on X (n, D) with labels y (n,); `origin` (n, 2) are the rows' images and groups, for early stopping."""

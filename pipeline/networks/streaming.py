@@ -7,6 +7,7 @@ so reads stay long and batches stay mixed, even if the files lie in the order of
 
 import math
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Protocol, Self
 
 import numpy as np
@@ -37,41 +38,26 @@ class RowSource(Protocol):
     def __getitem__(self, rows: slice | Ints) -> Floats: ...
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class StreamingHead(DenseHead):
-    """Logistic regression, or an MLP, by AdamW under a cosine schedule (Loshchilov & Hutter 2017).
+    """Logistic regression, or an MLP, by AdamW under a cosine schedule (Loshchilov & Hutter 2017)."""
 
-    Args:
-        hidden: units of the hidden layer; 0 for none.
-        dropout: fraction of hidden units dropped in training.
-        learning_rate: at the start.
-        weight_decay: of AdamW.
-        epochs: passes over the rows; more if there are few rows.
-        batch_size: rows per step.
-        class_weight: None, or "balanced" for weights inverse to the classes' frequencies.
-        random_state: seed of the initial weights, the order and the dropout.
-
-    """
-
-    def __init__(
-        self,
-        *,
-        hidden: int = 0,
-        dropout: float = 0.0,
-        learning_rate: float = 1e-3,
-        weight_decay: float = 1e-4,
-        epochs: int = 5,
-        batch_size: int = 256,
-        class_weight: str | None = None,
-        random_state: int | None = None,
-    ) -> None:
-        self.hidden = hidden
-        self.dropout = dropout
-        self.learning_rate = learning_rate
-        self.weight_decay = weight_decay
-        self.epochs = epochs
-        self.batch_size = batch_size
-        self.class_weight = class_weight
-        self.random_state = random_state
+    hidden: int = 0
+    """Units of the hidden layer; 0 for none."""
+    dropout: float = 0.0
+    """Fraction of hidden units dropped in training."""
+    learning_rate: float = 1e-3
+    """At the start."""
+    weight_decay: float = 1e-4
+    """Of AdamW."""
+    epochs: int = 5
+    """Passes over the rows; more if there are few rows."""
+    batch_size: int = 256
+    """Rows per step."""
+    class_weight: str | None = None
+    """None, or "balanced" for weights inverse to the classes' frequencies."""
+    random_state: int | None = None
+    """Seed of the initial weights, the order and the dropout."""
 
     def fit(self, X: RowSource, y: npt.NDArray[np.str_]) -> Self:
         """Train on X (n, D) with labels y (n,)."""
