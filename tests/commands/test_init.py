@@ -90,7 +90,7 @@ def test_an_archive_is_used_as_it_is(project: Project, suffix: str) -> None:
     assert "36 images" in prepare.main(now)
 
 
-def test_what_is_excluded_is_not_looked_at_and_not_kept(project: Project) -> None:
+def test_excluded_images_are_neither_counted_nor_stored(project: Project) -> None:
     gone = sha256_file(project.images[0])
     with zipfile.ZipFile("photos.zip", "w") as archive:
         for image in project.images:
@@ -101,7 +101,7 @@ def test_what_is_excluded_is_not_looked_at_and_not_kept(project: Project) -> Non
     assert "35 images" in prepare.main(written())
 
 
-def test_a_folder_outside_of_the_project_is_written_from_the_root(
+def test_a_folder_outside_the_project_is_written_as_an_absolute_path(
     project: Project, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     outside = tmp_path_factory.mktemp("outside")
@@ -113,7 +113,7 @@ def test_a_folder_outside_of_the_project_is_written_from_the_root(
     assert "24 images" in prepare.main(written())
 
 
-def test_what_params_says_of_other_things_stays(project: Project) -> None:
+def test_the_other_sections_of_params_stay(project: Project) -> None:
     before = YAML(typ="safe").load(Path("params.yaml"))
     init.main(params.load(), data="data/raw", yes=True)
     after = YAML(typ="safe").load(Path("params.yaml"))
@@ -152,7 +152,7 @@ def images(*names: str) -> None:
         (lambda: (Path("mine").mkdir(), Path("mine/a.csv").write_text("x,y\n1,2\n")), "expected one for the path"),
     ],
 )  # fmt: skip
-def test_what_cannot_be_used_is_said_and_leaves_params_alone(project: Project, make: object, said: str) -> None:
+def test_unusable_data_is_reported_and_params_stay(project: Project, make: object, said: str) -> None:
     make()  # type: ignore[operator]
     before = Path("params.yaml").read_bytes()
     with pytest.raises(InputError, match=said):
@@ -204,7 +204,7 @@ def test_a_host_that_does_not_answer_is_one_line_and_nothing_is_written(project:
 
 
 @pytest.mark.parametrize("url", ["http://", "a b://x", "://x", "zip://x.zip::http://127.0.0.1:9/x"])
-def test_what_is_no_url_is_one_line(project: Project, url: str) -> None:
+def test_a_malformed_url_is_one_line(project: Project, url: str) -> None:
     with pytest.raises(InputError, match="expected a URL"):
         init.main(params.load(), data=url, yes=True)
 

@@ -92,7 +92,7 @@ def test_lab_shows_the_colours_it_stands_for() -> None:
 
 
 @pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG", "TIFF"])
-def test_of_several_frames_the_first_counts(kind: str) -> None:
+def test_the_first_of_several_frames_is_used(kind: str) -> None:
     frames = [Image.new("RGB", (8, 8), colour) for colour in ("white", "black")]
     assert pixel(encoded(frames[0], kind, save_all=True, append_images=frames[1:])) == (255, 255, 255)
 
@@ -228,7 +228,7 @@ class TestScaledJpeg:
         return encoded(image, "JPEG", quality=95, **options)
 
     @pytest.mark.parametrize(("side", "decoded"), [(57, 57), (115, 115), (116, 58), (240, 60), (464, 58), (2000, 250)])
-    def test_it_is_decoded_no_smaller_than_needed(self, side: int, decoded: int) -> None:
+    def test_a_jpeg_is_decoded_no_smaller_than_needed(self, side: int, decoded: int) -> None:
         assert decoding.decode(self.photograph(side), 58).size == (decoded, 2 * decoded)
 
     @pytest.mark.parametrize("mode", ["RGB", "L"])

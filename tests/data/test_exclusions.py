@@ -31,7 +31,7 @@ def test_what_is_added_is_read_back_in_its_order() -> None:
     assert exclusions.forgotten() == [A]
 
 
-def test_adding_what_is_there_writes_nothing() -> None:
+def test_adding_known_images_writes_nothing() -> None:
     exclusions.add([A], FORGOTTEN)
     before = EXCLUDED.stat().st_ino
     exclusions.add([A], FORGOTTEN)
@@ -85,7 +85,7 @@ def test_the_repository_keeps_the_list_in_git() -> None:
     assert (REPOSITORY / EXCLUDED).is_file()
 
 
-def test_prepare_leaves_all_copies_of_an_excluded_image_out(project: Project) -> None:
+def test_prepare_excludes_all_copies_of_an_excluded_image(project: Project) -> None:
     first = project.images[0]
     first.with_name("copy.png").write_bytes(first.read_bytes())
     exclusions.add([stamps.sha256_file(first)], "blurred")

@@ -26,7 +26,7 @@ def test_early_stopping_works_with_fewer_images_of_each_class_than_the_share_ask
     assert set(group[fitted]).isdisjoint(group[held])
 
 
-def test_a_single_group_is_watched_on_itself() -> None:
+def test_a_single_group_is_both_trained_on_and_watched() -> None:
     image = np.arange(60)
     fitted, held = folds.hold_out(Y[image % 2], folds.origin_of(image, np.full(60, "g")), 0.15, 0)
     assert len(fitted) == len(held) == 60

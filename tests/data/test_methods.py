@@ -45,7 +45,7 @@ def test_adding_or_reordering_images_never_moves_one(method: str, order: list[in
 
 @pytest.mark.parametrize("method", ["hash", "stratified"])
 @given(repeats=st.lists(st.integers(0, 9), min_size=20, max_size=40), seed=st.integers(0, 99))
-def test_exact_duplicates_and_groups_never_straddle(method: str, repeats: list[int], seed: int) -> None:
+def test_exact_duplicates_and_groups_stay_in_one_split(method: str, repeats: list[int], seed: int) -> None:
     keys = [contents(10)[n] for n in repeats]
     by_content = methods.METHODS[method](records(*"a" * len(keys)), keys, Split(), seed)
     assert all(len({s for k, s in zip(keys, by_content, strict=True) if k == key}) == 1 for key in keys)
@@ -58,7 +58,7 @@ def test_exact_duplicates_and_groups_never_straddle(method: str, repeats: list[i
 @given(
     rows=st.lists(st.tuples(st.integers(0, 30), st.integers(0, 30)), min_size=5, max_size=30), seed=st.integers(0, 99)
 )
-def test_equal_bytes_and_groups_never_straddle(method: str, rows: list[tuple[int, int]], seed: int) -> None:
+def test_copies_in_several_groups_stay_in_one_split(method: str, rows: list[tuple[int, int]], seed: int) -> None:
     keys = [contents(31)[copy] for copy, _ in rows]
     groups: list[str | None] = [f"g{group}" if group % 3 or method == "grouped" else None for _, group in rows]
     dealt = methods.METHODS[method](records(*"a" * len(keys), group=groups), keys, Split(), seed)
@@ -68,7 +68,7 @@ def test_equal_bytes_and_groups_never_straddle(method: str, rows: list[tuple[int
 
 
 @pytest.mark.parametrize("method", ["hash", "grouped", "stratified"])
-def test_groups_that_share_an_image_are_one_and_counted(method: Literal["hash", "grouped", "stratified"]) -> None:
+def test_groups_that_share_an_image_are_merged_and_counted(method: Literal["hash", "grouped", "stratified"]) -> None:
     groups: list[str | None] = ["c", "b", "b", "a", "d"]
     given_records, settings = records(*"aaaaa", group=groups), Split(method=method)
     shared = ["k", "k", "m", "m", "n"]  # c and b by one image, b and a by another
@@ -81,7 +81,7 @@ def test_groups_that_share_an_image_are_one_and_counted(method: Literal["hash", 
     st.lists(st.tuples(st.integers(0, 12), st.integers(0, 12)), min_size=2, max_size=20), st.integers(0, 12),
     st.integers(0, 12),
 )  # fmt: skip
-def test_an_added_image_moves_only_a_group_that_it_joins_to_one_of_a_smaller_name(
+def test_an_added_image_moves_only_a_group_that_it_merges_into_one_of_a_smaller_name(
     rows: list[tuple[int, int]], copy: int, group: int
 ) -> None:
     def dealt(rows: list[tuple[int, int]]) -> tuple[list[str], list[str]]:
@@ -110,7 +110,7 @@ def test_grouped_needs_a_group_of_every_image() -> None:
         methods.assign(records(*"ab", group=["g", None]), contents(2), Split(method="grouped"), 0)
 
 
-def test_a_split_that_is_missing_as_a_whole_is_one_line() -> None:
+def test_an_empty_split_is_reported_in_one_line() -> None:
     with pytest.raises(InputError) as caught:
         methods.assign(records(*"ab" * 9, split=["train"] * 18), contents(18), Split(method="predefined"), 0)
     (problem,) = caught.value.problems
@@ -140,12 +140,12 @@ def test_stratified_keeps_the_fractions_in_every_label_and_stratum() -> None:
     assert {cells["b", s, "val"] for s in "xy"} == {1}
 
 
-def test_predefined_takes_what_the_source_says() -> None:
+def test_predefined_uses_the_split_of_the_source() -> None:
     said: list[str | None] = ["train", "val", "test"] * 2
     assert methods.assign(records(*"aaabbb", split=said), contents(6), Split(method="predefined"), 0) == said
 
 
-def test_predefined_names_what_it_does_not_know() -> None:
+def test_predefined_names_an_unknown_split() -> None:
     with pytest.raises(InputError, match=r"0\.png: split: got 'trian'.*did you mean 'train'"):
         methods.assign(records(*"ab", split=["trian", "test"]), contents(2), Split(method="predefined"), 0)
 
@@ -161,12 +161,12 @@ def test_a_single_class_is_refused() -> None:
         methods.assign(records(*"a" * 50), contents(50), Split(method="stratified"), 0)
 
 
-def test_another_seed_is_another_split() -> None:
+def test_another_seed_gives_another_split() -> None:
     args = records(*"ab" * 50), contents(100), Split(method="stratified")
     assert methods.assign(*args, 0) != methods.assign(*args, 1)
 
 
-def test_without_validation_images_some_are_taken_of_train_and_test_stays() -> None:
+def test_without_validation_images_some_training_images_validate_and_test_stays() -> None:
     given_records = records(*"ab" * 100, split=["train", "train", "test", "test"] * 50)
     dealt = methods.assign(given_records, contents(200), Split(method="predefined", val=0.2), seed=0)
     assert [split == "test" for split in dealt] == [record.split == "test" for record in given_records]

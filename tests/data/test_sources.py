@@ -116,7 +116,7 @@ def test_malformed_tables_are_named(folder: Path) -> None:
         (b"path,label,label\na/1.png,cat,dog\n", "each once"),
     ],
 )
-def test_a_table_that_cannot_be_read_as_meant_is_refused(folder: Path, content: bytes, problem: str) -> None:
+def test_an_ambiguous_or_undecodable_table_is_refused(folder: Path, content: bytes, problem: str) -> None:
     (folder / "labels.csv").write_bytes(content)
     with pytest.raises(InputError, match=problem):
         records_of("csv_file", folder)
@@ -134,7 +134,7 @@ def test_an_elpv_probability_is_one(folder: Path, probability: str) -> None:
         records_of("elpv", folder)
 
 
-def test_a_linked_class_folder_is_named_and_not_passed_over(folder: Path) -> None:
+def test_a_linked_class_folder_is_reported(folder: Path) -> None:
     (folder / "c").symlink_to(folder / "a")
     with pytest.raises(InputError, match="c: a link to a folder is not followed"):
         records_of("image_folder", folder)

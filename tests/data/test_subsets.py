@@ -25,7 +25,7 @@ fractions = st.lists(st.floats(0.01, 1), min_size=1, max_size=5, unique=True).ma
 
 
 @given(classes, fractions, st.integers(1, 3), st.integers(1, 5))
-def test_the_subsets_of_a_drawing_are_nested_and_hold_every_class(
+def test_the_subsets_of_a_seed_are_nested_and_contain_every_class(
     targets: list[int], parts: list[float], seeds: int, at_least: int
 ) -> None:
     found = drawn(targets, curve(parts, seeds), at_least=at_least)
@@ -37,7 +37,7 @@ def test_the_subsets_of_a_drawing_are_nested_and_hold_every_class(
 
 
 @given(classes, fractions)
-def test_all_drawings_have_the_same_sizes(targets: list[int], parts: list[float]) -> None:
+def test_all_seeds_give_the_same_sizes(targets: list[int], parts: list[float]) -> None:
     found = drawn(targets, curve(parts, 3))
     sizes = [[len(subset.rows) for subset in found if subset.seed == seed] for seed in range(3)]
     assert sizes[0] == sizes[1] == sizes[2]
@@ -49,7 +49,7 @@ def test_a_fraction_is_taken_of_every_class() -> None:
     assert Counter(targets[row] for row in subset.rows) == {0: 10, 1: 5}
 
 
-def test_another_seed_draws_other_images_and_all_are_all() -> None:
+def test_another_seed_gives_other_images_unless_all_are_taken() -> None:
     targets = [0] * 40
     half, everything, other, again = drawn(targets, curve([0.5, 1.0], 2))
     assert half.rows.tolist() != other.rows.tolist()
@@ -57,12 +57,12 @@ def test_another_seed_draws_other_images_and_all_are_all() -> None:
     assert drawn(targets, curve([0.5]), seed=1)[0].rows.tolist() == other.rows.tolist()
 
 
-def test_fractions_too_small_to_differ_are_one() -> None:
+def test_fractions_with_the_same_images_give_one_subset() -> None:
     found = drawn([0, 0, 1, 1, 1, 1], curve([0.01, 0.1, 1.0]), at_least=2)
     assert [len(subset.rows) for subset in found] == [4, 6]
 
 
-def test_only_training_rows_are_drawn() -> None:
+def test_only_training_rows_are_taken() -> None:
     train = np.array([1, 3, 5])
     (subset,) = draw(train, np.zeros(6, np.int64), list("abcdef"), [""] * 6, curve([1.0]), 0, 1)
     assert subset.rows.tolist() == [1, 3, 5]

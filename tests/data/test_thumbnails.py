@@ -30,14 +30,14 @@ def cells(drawn: Thumbnails) -> list[np.ndarray]:
     return [grid[row * CELL : (row + 1) * CELL, column * CELL : (column + 1) * CELL] for row, column in places]
 
 
-def test_what_is_written_is_read(project: Project) -> None:
+def test_what_is_written_reads_back(project: Project) -> None:
     drawn = made(project)
     size = thumbnails.write(drawn)
     assert thumbnails.read() == drawn
     assert size == PATH.stat().st_size + SPRITE.stat().st_size
 
 
-def test_the_stage_says_how_many_images_it_pictured(project: Project) -> None:
+def test_the_stage_says_how_many_thumbnails_it_made(project: Project) -> None:
     prepare.main(project.write())
     assert stage.main(project.write()) == "36 of 36 images pictured, 0.1 MB"
 
@@ -101,7 +101,7 @@ def test_the_same_images_give_the_same_bytes(project: Project) -> None:
     assert written[0] == written[1]
 
 
-def test_each_image_stands_in_its_cell(project: Project) -> None:
+def test_each_image_is_in_its_cell(project: Project) -> None:
     drawn = made(project)
     width = round(CELL * 32 / 36)  # conftest's are 32 wide and 36 high
     for image_id, cell in zip(drawn.image_id, cells(drawn), strict=True):

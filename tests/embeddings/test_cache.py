@@ -29,7 +29,7 @@ def gathered(cache: EmbeddingCache, keys: Keys) -> Floats:
     return rows
 
 
-def test_a_row_comes_back_whoever_opens_the_cache() -> None:
+def test_a_row_comes_back_from_a_newly_opened_cache() -> None:
     EmbeddingCache(Path("c"), RECIPE).append(KEYS, ROWS, Cost(5.0, 10.0, 10))
     order = [3, 1, 1, 9]
     np.testing.assert_array_equal(gathered(EmbeddingCache(Path("c"), RECIPE), KEYS[order]), ROWS[order])
@@ -64,7 +64,7 @@ def test_cost_counts_in_proportion_to_the_rows_used() -> None:
     assert (cost.seconds, cost.cpu_seconds, cost.images) == (2 + 1.5, 4 + 2, 3)
 
 
-def test_the_pace_of_a_pass_that_runs_is_kept_apart_and_in_proportion() -> None:
+def test_the_time_after_the_first_batch_counts_apart_and_in_proportion() -> None:
     cache = EmbeddingCache(Path("c"), RECIPE)
     cache.append(KEYS[:8], ROWS[:8], Cost(90.0, 90.0, 8, running_seconds=8.0, running_images=4))
     cache.append(KEYS[8:], ROWS[8:], Cost(50.0, 50.0, 2))  # one batch alone says nothing of the pace
@@ -72,7 +72,7 @@ def test_the_pace_of_a_pass_that_runs_is_kept_apart_and_in_proportion() -> None:
     assert (cost.running_seconds, cost.running_images) == (2.0, 1.0)
 
 
-def test_energy_counts_in_proportion_and_the_larger_memory_whole() -> None:
+def test_energy_counts_in_proportion_and_the_larger_peak_memory_in_full() -> None:
     cache = EmbeddingCache(Path("c"), RECIPE)
     cache.append(KEYS[:8], ROWS[:8], Cost(8.0, 16.0, 8, peak_memory=100, joules=80.0))
     cache.append(KEYS[8:], ROWS[8:], Cost(3.0, 4.0, 2, peak_memory=300, joules=40.0))
@@ -82,7 +82,7 @@ def test_energy_counts_in_proportion_and_the_larger_memory_whole() -> None:
     assert (first.joules, first.peak_memory) == (20, 100)
 
 
-def test_rows_whose_shard_is_gone_are_missing_again_after_a_look() -> None:
+def test_rows_of_a_removed_shard_are_missing_after_a_refresh() -> None:
     cache = EmbeddingCache(Path("c"), RECIPE)
     cache.append(KEYS[:4], ROWS[:4], Cost())
     assert cache.missing(KEYS[:4]).size == 0
@@ -101,7 +101,7 @@ def test_a_view_is_a_row_of_its_own() -> None:
     np.testing.assert_array_equal(gathered(again, keys[[1, 0]]), ROWS[[1, 0]])
 
 
-def test_a_row_that_is_not_there_is_an_error_and_not_a_zero() -> None:
+def test_a_missing_row_is_an_error_and_not_a_zero() -> None:
     cache = EmbeddingCache(Path("c"), RECIPE)
     cache.append(KEYS[:9], ROWS[:9], Cost())
     with pytest.raises(StateError, match="1 rows are not in the cache"):
@@ -124,7 +124,7 @@ def test_many_writers_lose_nothing() -> None:
     assert len(list(cache.folder.glob("*.h5"))) == 40
 
 
-def test_stored_rows_of_any_shape_are_read_from_their_shards_when_asked_for() -> None:
+def test_mapped_rows_of_any_shape_are_read_on_request() -> None:
     cache, rows = EmbeddingCache(Path("c"), RECIPE), np.arange(240, dtype=np.float16).reshape(10, 2, 3, 4)
     cache.append(KEYS[:4], rows[:4], Cost())
     cache.append(KEYS[4:], rows[4:], Cost())
@@ -134,7 +134,7 @@ def test_stored_rows_of_any_shape_are_read_from_their_shards_when_asked_for() ->
     np.testing.assert_array_equal(stored[np.array([3, 0, 1])], rows[order][[3, 0, 1]])
 
 
-def test_a_cache_of_more_shards_than_files_may_be_open_is_mapped_all_the_same(tmp_path: Path) -> None:
+def test_a_cache_with_more_shards_than_the_limit_of_open_files_can_be_mapped(tmp_path: Path) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (64, hard))
     try:
@@ -147,7 +147,7 @@ def test_a_cache_of_more_shards_than_files_may_be_open_is_mapped_all_the_same(tm
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
-def test_what_others_added_is_told_once_with_its_cost_and_worker() -> None:
+def test_shards_of_other_writers_are_reported_once_with_cost_and_worker() -> None:
     mine, one, two = (EmbeddingCache(Path("c"), RECIPE) for _ in range(3))
     mine.append(KEYS[:1], ROWS[:1], Cost())
     one.append(KEYS[1:4], ROWS[1:4], Cost(3.0, 4.0), "one")
@@ -158,7 +158,7 @@ def test_what_others_added_is_told_once_with_its_cost_and_worker() -> None:
     np.testing.assert_array_equal(gathered(mine, KEYS[:6]), ROWS[:6])
 
 
-def test_a_shard_is_read_once_however_often_one_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_shard_is_read_once_however_often_the_cache_is_refreshed(monkeypatch: pytest.MonkeyPatch) -> None:
     mine, other = (EmbeddingCache(Path("c"), RECIPE) for _ in range(2))
     read: list[Path] = []
 
@@ -173,7 +173,7 @@ def test_a_shard_is_read_once_however_often_one_looks(monkeypatch: pytest.Monkey
     assert len(read) == len(set(read)) == 3
 
 
-def test_shards_that_another_merges_while_they_are_read_lose_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_merge_by_another_process_loses_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     mine, other = (EmbeddingCache(Path("c"), RECIPE) for _ in range(2))
     other.append(KEYS[:3], ROWS[:3], Cost())
     (old,) = other.folder.glob("*.h5")
@@ -189,7 +189,7 @@ def test_shards_that_another_merges_while_they_are_read_lose_nothing(monkeypatch
     np.testing.assert_array_equal(gathered(mine, KEYS[:4]), ROWS[:4])
 
 
-def test_rows_of_a_shard_that_vanished_are_missing_after_another_look() -> None:
+def test_rows_of_vanished_shards_are_missing_after_a_refresh() -> None:
     cache = EmbeddingCache(Path("c"), RECIPE)
     cache.append(KEYS[:3], ROWS[:3], Cost())
     for path in cache.folder.glob("*.h5"):

@@ -74,7 +74,7 @@ def commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, by
 
 
 @pytest.mark.parametrize("content", MANIFESTS.values(), ids=MANIFESTS)
-def test_a_manifest_that_is_none_is_known_to_be_so_by_all_who_read_history(
+def test_a_malformed_manifest_in_history_is_recognised_by_all_readers(
     commit: Callable[[str, bytes], None], content: bytes
 ) -> None:
     commit(manifest.MANIFEST.as_posix(), content)
@@ -88,7 +88,7 @@ def test_a_manifest_that_is_none_is_known_to_be_so_by_all_who_read_history(
 
 
 @pytest.mark.parametrize("content", STAMPS.values(), ids=STAMPS)
-def test_a_stamp_that_is_none_is_not_known_and_no_traceback(
+def test_a_malformed_stamp_in_history_is_reported_without_a_traceback(
     commit: Callable[[str, bytes], None], content: bytes
 ) -> None:
     commit("data/embeddings/tiny.json", content)
@@ -97,7 +97,7 @@ def test_a_stamp_that_is_none_is_not_known_and_no_traceback(
 
 
 @pytest.mark.parametrize("name", ["tiny.cost.json", "tiny.skipped.json"])
-def test_what_lies_beside_a_stamp_needs_no_rows(commit: Callable[[str, bytes], None], name: str) -> None:
+def test_files_beside_a_stamp_need_no_rows(commit: Callable[[str, bytes], None], name: str) -> None:
     commit(f"data/embeddings/{name}", b"x")
     assert history.needed() == history.Needed()
 

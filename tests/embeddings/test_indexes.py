@@ -70,7 +70,7 @@ def test_an_indexed_cache_is_opened_without_reading_a_shard(monkeypatch: pytest.
     np.testing.assert_array_equal(indexed.mapped(KEYS[[7, 0, 4]])[:], ROWS[[7, 0, 4]])
 
 
-def test_the_oldest_row_of_a_key_stays_everyones_when_its_shard_is_indexed() -> None:
+def test_the_oldest_row_of_a_key_counts_also_if_its_shard_is_indexed() -> None:
     for age in range(4):
         EmbeddingCache(ROOT, RECIPE).append(KEYS[:1], ROWS[:1] + age, Cost())
     opened().append(KEYS[:1], ROWS[:1] + 9, Cost())
@@ -83,7 +83,7 @@ def test_a_small_cache_has_no_index() -> None:
     assert index_files() == []
 
 
-def test_shards_that_came_since_are_indexed_when_there_are_enough_of_them() -> None:
+def test_new_shards_are_indexed_when_there_are_enough() -> None:
     fill(slice(0, 1), slice(1, 2))
     opened()
     fill(slice(2, 3))
@@ -94,7 +94,7 @@ def test_shards_that_came_since_are_indexed_when_there_are_enough_of_them() -> N
     assert len(index_files()) == 2
 
 
-def test_who_wrote_the_shards_and_who_read_them_write_the_same_index() -> None:
+def test_writers_and_readers_of_shards_write_the_same_index() -> None:
     fill(slice(0, 1), slice(1, 2))
     (path,) = index_files()
     content = path.read_bytes()
@@ -115,7 +115,7 @@ def test_an_index_that_repeats_others_is_removed() -> None:
     assert len(index_files()) < 3
 
 
-def test_what_an_index_says_of_a_shard_that_is_gone_is_not_believed_and_leaves_no_trace() -> None:
+def test_an_entry_of_a_removed_shard_is_ignored_and_leaves_no_trace() -> None:
     fill(slice(0, 3), slice(3, 6))
     opened()
     shards()[0].unlink()
@@ -125,7 +125,7 @@ def test_what_an_index_says_of_a_shard_that_is_gone_is_not_believed_and_leaves_n
     assert sha256_of(KEYS[3:4]).tobytes() in path.read_bytes()
 
 
-def test_an_index_of_a_shard_that_was_removed_while_it_was_written_goes() -> None:
+def test_an_index_is_removed_if_its_shard_goes_while_it_is_written() -> None:
     fill(slice(0, 3), slice(3, 6))
     cache = opened()
     remove_indexes()
@@ -152,7 +152,7 @@ def store(shards_: bytes, keys: np.ndarray) -> bytes:
         store(b"[" * 100_000, np.zeros((1, 34), np.uint8)),
     ],
 )
-def test_a_file_that_is_no_index_is_removed_and_the_shards_speak_for_themselves(content: bytes) -> None:
+def test_a_file_that_is_not_an_index_is_removed_and_the_shards_are_read(content: bytes) -> None:
     fill(slice(0, 3))
     path = opened().folder / f"{stamps.sha256_bytes(content)}{indexes.SUFFIX}"
     path.write_bytes(content)
@@ -160,7 +160,7 @@ def test_a_file_that_is_no_index_is_removed_and_the_shards_speak_for_themselves(
     assert index_files() == []
 
 
-def test_an_altered_index_is_not_parsed_and_made_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_altered_index_is_not_parsed_but_written_again(monkeypatch: pytest.MonkeyPatch) -> None:
     fill(slice(0, 3), slice(3, 6))
     opened()
     (path,) = index_files()
@@ -195,7 +195,7 @@ def sha_and_view(key: np.bytes_) -> np.ndarray:
 
 
 @pytest.mark.parametrize("change", ["exchange", "add"])
-def test_a_lying_index_is_an_error_with_a_remedy_and_never_a_wrong_row(change: str) -> None:
+def test_a_wrong_index_gives_an_error_with_a_remedy_and_never_a_wrong_row(change: str) -> None:
     fill(slice(0, 3), slice(3, 6))
     opened()
     lie(change)
@@ -208,7 +208,7 @@ def test_a_lying_index_is_an_error_with_a_remedy_and_never_a_wrong_row(change: s
 
 
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), PermissionError(13, "Permission denied")])
-def test_where_no_index_can_be_written_the_cache_opens_without(error: OSError, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_cache_opens_also_if_no_index_can_be_written(error: OSError, monkeypatch: pytest.MonkeyPatch) -> None:
     fill(slice(0, 3), slice(3, 6))
     remove_indexes()
 
@@ -243,7 +243,7 @@ IMPOSSIBLE = [
 
 
 @pytest.mark.parametrize(("old", "new"), IMPOSSIBLE)
-def test_an_index_that_cannot_be_true_is_no_index(old: str, new: str) -> None:
+def test_an_index_with_impossible_facts_is_ignored(old: str, new: str) -> None:
     fill(slice(0, 3), slice(3, 6))
     opened()
     say(old, new)
@@ -251,7 +251,7 @@ def test_an_index_that_cannot_be_true_is_no_index(old: str, new: str) -> None:
     np.testing.assert_array_equal(gathered(opened(), KEYS[:6]), ROWS[:6])
 
 
-def test_a_width_that_is_not_the_shards_is_an_error_with_a_remedy() -> None:
+def test_a_wrong_width_gives_an_error_with_a_remedy() -> None:
     fill(slice(0, 3), slice(3, 6))
     opened()
     say(r'"row_shape":\[\d+\]', '"row_shape":[99]')
@@ -259,7 +259,7 @@ def test_a_width_that_is_not_the_shards_is_an_error_with_a_remedy() -> None:
         gathered(opened(), KEYS[:6])
 
 
-def test_a_stale_index_stays_where_its_replacement_cannot_be_written(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stale_index_stays_if_its_replacement_cannot_be_written(monkeypatch: pytest.MonkeyPatch) -> None:
     fill(slice(0, 3), slice(3, 6), slice(6, 8))
     opened()
     before = index_files()
@@ -272,7 +272,7 @@ def test_a_stale_index_stays_where_its_replacement_cannot_be_written(monkeypatch
     assert index_files() != before
 
 
-def test_pruning_leaves_no_index_that_names_what_is_gone() -> None:
+def test_pruning_leaves_no_index_of_removed_shards() -> None:
     fill(slice(0, 3), slice(3, 6))
     opened()
     (stored,) = upkeep.recipes(ROOT)

@@ -62,7 +62,7 @@ def test_blocks_in_any_order_and_size_give_the_same_bytes(order: list[int], cuts
     assert PATH.read_bytes() == whole
 
 
-def test_a_row_left_out_is_an_error_and_leaves_the_old_file() -> None:
+def test_a_missing_row_is_an_error_and_leaves_the_old_file() -> None:
     write(rows())
     whole = PATH.read_bytes()
     with pytest.raises(StateError, match="1 of 10 rows are missing"):
@@ -71,7 +71,7 @@ def test_a_row_left_out_is_an_error_and_leaves_the_old_file() -> None:
     assert sorted(PATH.parent.iterdir()) == [PATH, PATH.with_suffix(".json")][::1]
 
 
-def test_further_views_stand_beside_the_images_rows() -> None:
+def test_further_views_are_stored_beside_the_images_rows() -> None:
     views = rows(ROWS[:3] + 1)
     write(rows(), augmented=(views, np.array([4, 4, 7])))
     augmented = matrix.read("tiny").augmented
@@ -150,7 +150,7 @@ def test_forgetting_leaves_the_other_rows_bit_for_bit(block: int, monkeypatch: p
     assert left.augmented.row.tolist() == [3, 7]
 
 
-def test_forgetting_what_a_matrix_does_not_hold_writes_nothing() -> None:
+def test_forgetting_images_that_a_matrix_lacks_writes_nothing() -> None:
     write(rows())
     before = PATH.stat().st_ino
     assert matrix.forget("tiny", np.zeros((1, 32), np.uint8), dry=False) == 0
@@ -165,7 +165,7 @@ def test_a_forgotten_image_is_nowhere_in_the_file() -> None:
     assert NAMES[4].encode() not in content
 
 
-def test_a_matrix_that_is_not_the_stamped_one_is_removed_with_its_stamp() -> None:
+def test_forgetting_removes_a_matrix_that_differs_from_its_stamp() -> None:
     write(rows())
     PATH.write_bytes(PATH.read_bytes() + b"x")
     assert matrix.forget("tiny", GONE, dry=True) == 0

@@ -32,7 +32,7 @@ def forged(change: Callable[[h5py.File], object]) -> Path:
     return path.rename(path.with_stem(stamps.sha256_file(path)))
 
 
-def test_older_shards_that_say_nothing_of_memory_and_energy_are_read() -> None:
+def test_older_shards_without_memory_and_energy_can_be_read() -> None:
     cache = EmbeddingCache(Path("c"), RECIPE)
     cache.append(KEYS[:5], ROWS[:5], Cost(5.0, 10.0, 5, peak_memory=100, joules=1.0))
     (path,) = cache.folder.glob("*.h5")
@@ -45,7 +45,7 @@ def test_older_shards_that_say_nothing_of_memory_and_energy_are_read() -> None:
     assert cache.cost(KEYS) == Cost(10.0, 20.0, 10, peak_memory=100)
 
 
-def test_a_temporary_file_of_a_killed_writer_is_no_shard() -> None:
+def test_a_temporary_file_of_a_killed_writer_is_ignored() -> None:
     cache = EmbeddingCache(Path("c"), RECIPE)
     cache.append(KEYS, ROWS, Cost())
     (cache.folder / f".{'0' * 64}.h5.123.tmp").write_bytes(b"half")
@@ -118,7 +118,7 @@ def test_swapped_shards_are_refused() -> None:
         EmbeddingCache(Path("c"), RECIPE)
 
 
-def test_keys_that_end_in_zeros_are_told_apart() -> None:
+def test_keys_that_end_in_zeros_stay_distinct() -> None:
     keys = keys_of(["00" * 32, "00" * 31 + "01", "01" + "00" * 31])
     assert [bytes(one).hex() for one in sha256_of(keys)] == ["00" * 32, "00" * 31 + "01", "01" + "00" * 31]
     cache = EmbeddingCache(Path("c"), RECIPE)
@@ -135,7 +135,7 @@ def test_an_altered_shard_is_not_mapped() -> None:
         cache.mapped(KEYS)
 
 
-def test_who_computed_a_shard_is_kept_in_it() -> None:
+def test_a_shard_names_its_worker() -> None:
     cache = EmbeddingCache(Path("c"), RECIPE)
     cache.append(KEYS[:4], ROWS[:4], Cost(), worker="gpu-7 ü")
     cache.append(KEYS[4:], ROWS[4:], Cost())

@@ -48,7 +48,7 @@ def fill(shards: list[list[int]]) -> None:
 
 @given(st.lists(st.lists(st.integers(0, 9), min_size=1, unique=True), min_size=1, max_size=6), st.integers(2, 12))
 @settings(max_examples=20)
-def test_merging_changes_no_row_no_cost_and_nothing_that_is_missing(shards: list[list[int]], small: int) -> None:
+def test_merging_changes_no_row_no_cost_and_no_missing_key(shards: list[list[int]], small: int) -> None:
     for path in ROOT.rglob("*.h5"):
         path.unlink()
     fill(shards)
@@ -81,7 +81,7 @@ def test_pruning_keeps_exactly_the_needed_rows() -> None:
     np.testing.assert_array_equal(gathered(cache(), wanted), [*ROWS[:2], ROWS[2] + 100])
 
 
-def test_forgetting_takes_exactly_the_images_rows_in_all_their_views() -> None:
+def test_forgetting_removes_exactly_the_images_rows_in_all_views() -> None:
     fill([[0, 1], [2, 3], [4, 5]])
     views = keys_of([bytes(sha).hex() for sha in sha256_of(KEYS[[0, 2]])], [3, 7])
     cache().append(views, ROWS[[0, 2]], Cost(2.0, 2.0, 2))
@@ -114,7 +114,7 @@ def test_an_index_does_not_keep_an_empty_folder() -> None:
     assert not list(ROOT.iterdir())
 
 
-def test_forgetting_removes_what_cannot_be_read_and_a_folder_that_is_empty_then() -> None:
+def test_forgetting_removes_unreadable_shards_and_an_emptied_folder() -> None:
     fill([[0], [1]])
     damaged = stored().shards[0]
     damaged.write_bytes(damaged.read_bytes()[:-1])
@@ -142,7 +142,7 @@ def test_a_dry_run_says_the_same_and_removes_nothing() -> None:
     assert dry == upkeep.prune(stored(), sha256_of(KEYS[[0, 1, 2]]), dry=False)
 
 
-def test_a_recipe_that_nobody_needs_goes_with_its_folder() -> None:
+def test_removing_a_recipe_removes_its_folder() -> None:
     fill([[0, 1]])
     left = stored().path / ".x.h5.1.tmp"
     left.touch()
@@ -179,7 +179,7 @@ def test_a_folder_whose_recipe_is_not_its_name_is_refused() -> None:
     ],
 )
 @pytest.mark.parametrize("step", [3, *soak([1])])
-def test_whatever_fails_on_the_way_no_needed_row_is_lost(
+def test_a_failure_at_any_step_loses_no_needed_row(
     action: Callable[[RecipeFolder], object], monkeypatch: pytest.MonkeyPatch, step: int
 ) -> None:
     for number in range(step, 100, step):
@@ -211,7 +211,7 @@ def test_the_repository_registers_itself_once_and_sees_the_others(monkeypatch: p
     assert others.startswith(str(root.parent))
 
 
-def test_damaged_shards_are_told_from_sound_ones() -> None:
+def test_verifying_finds_the_damaged_shards() -> None:
     fill([[0], [1]])
     one, two = stored().shards
     one.write_bytes(two.read_bytes())

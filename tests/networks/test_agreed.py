@@ -29,7 +29,7 @@ class TestIdentity:
         assert found.keys() > {*job.recipe, "headswap's code", "python", "torch", "numpy"}
         assert found["weights_sha256"] == f'"{job.recipe["weights_sha256"]}"'
 
-    def test_nothing_of_the_question_is_left(self, project: Project) -> None:
+    def test_the_check_leaves_no_file(self, project: Project) -> None:
         job, items = job_of(project), items_of(project)
         with workers.agreed(job, items[0]) as identify:
             assert len(list(job.cache.iterdir())) == 1
@@ -38,7 +38,7 @@ class TestIdentity:
         assert not list(job.cache.iterdir())
 
     @pytest.mark.parametrize("what", ["weights_sha256", "dtype", "image_size", "pooling", "scaled_jpeg"])
-    def test_whatever_decides_rows_makes_another(self, project: Project, what: str) -> None:
+    def test_whatever_decides_rows_changes_the_identity(self, project: Project, what: str) -> None:
         entry = project.content["backbones"]["tiny"]
         torch.manual_seed(1)
         torch.save(tiny_network().state_dict(), "other.pth")
@@ -58,7 +58,7 @@ class TestIdentity:
                 found.append(identify())
         assert {name for name in found[0] if found[0][name] != found[1][name]} - {"columns"} == {what}
 
-    def test_a_library_of_another_version_makes_another(
+    def test_another_version_of_a_library_changes_the_identity(
         self, project: Project, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         job = job_of(project)
@@ -73,12 +73,12 @@ class TestIdentity:
         with workers.agreed(job, items[0]) as identify, pytest.raises(StateError, match=str(items[0].path)):
             identify()
 
-    def test_a_bad_image_is_no_difference(self, project: Project) -> None:
+    def test_a_bad_image_changes_nothing(self, project: Project) -> None:
         project.images[0].write_bytes(b"no image")
         with workers.agreed(job_of(project), items_of(project)[0]) as identify:
             identify()
 
-    def test_weights_that_are_not_there_are_named(self, project: Project) -> None:
+    def test_missing_weights_are_named_by_the_worker(self, project: Project) -> None:
         job = job_of(project)
         Path("tiny.pth").unlink()
         with workers.agreed(job, items_of(project)[0]) as identify, pytest.raises(InputError, match="tiny.pth"):

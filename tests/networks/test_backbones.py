@@ -121,7 +121,7 @@ def test_identity_names_all_that_decides_the_numbers(name: str, own_weights: Bac
 class TestLayersAndPooling:
     LAYERS: ClassVar = {"layers": ["layer4", "layer2"], "pooling": ["max", "gem", "average"]}
 
-    def test_several_stand_side_by_side_in_the_order_given(self, name: str, own_weights: BackboneEntry) -> None:
+    def test_several_are_concatenated_in_the_given_order(self, name: str, own_weights: BackboneEntry) -> None:
         loaded = backbones.load(name, own_weights.model_copy(update=self.LAYERS))
         pixels = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8)
         with torch.inference_mode():

@@ -102,7 +102,7 @@ class TestAuto:
         seconds = iter([0.2, 0.1, 0.3])
         monkeypatch.setattr(runtime, "_seconds", lambda *_: next(seconds))
 
-    def test_it_keeps_the_fastest_and_records_the_choice(self, network: Backbone) -> None:
+    def test_auto_uses_the_fastest_and_records_the_choice(self, network: Backbone) -> None:
         forward = runtime.prepare(network, "auto", batch())
         expected = runtime.prepare(network, "onnxruntime", batch())(batch(1))
         np.testing.assert_array_equal(forward(batch(1)), expected)
@@ -121,7 +121,7 @@ class TestAuto:
         runtime.prepare(network, "auto", batch(size=2))
         assert len(json.loads(runtime.CHOICES.read_text())) == 2
 
-    def test_what_is_not_installed_or_wrong_is_left_out_with_the_reason(
+    def test_a_missing_or_wrong_runtime_is_left_out_with_the_reason(
         self, network: Backbone, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setitem(sys.modules, "onnxruntime", None)
@@ -191,7 +191,7 @@ class TestThreads:
     @pytest.mark.parametrize(
         ("stated", "expected"), [("2", 2), ("4,2", 4), ("", 0), ("x", 0), ("-1", 0), ("0", 0), (None, 0)]
     )
-    def test_they_are_as_many_as_openmp_is_told(
+    def test_there_are_as_many_as_openmp_may_use(
         self, monkeypatch: pytest.MonkeyPatch, stated: str | None, expected: int
     ) -> None:
         if stated is None:
@@ -201,7 +201,7 @@ class TestThreads:
         assert runtime.threads() == expected
 
     @pytest.mark.parametrize(("stated", "expected"), [("1", 1), ("", 0)])
-    def test_the_runtimes_are_told(
+    def test_the_runtimes_get_the_number(
         self, network: Backbone, monkeypatch: pytest.MonkeyPatch, stated: str, expected: int
     ) -> None:
         library = MagicMock()
@@ -221,7 +221,7 @@ class TestDecided:
         monkeypatch.setattr(runtime, "prepare", None)
         assert runtime.decided(network, "openvino", 4, SIZE) == "openvino"
 
-    def test_auto_is_timed_once_and_for_a_worker_it_is_a_name(
+    def test_auto_is_timed_once_and_workers_get_the_name(
         self, network: Backbone, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         seconds = iter([0.2, 0.3, 0.1])

@@ -51,7 +51,9 @@ def test_a_data_set_becomes_folders_by_split_and_class() -> None:
         ("CIFAR10", "cannot be downloaded or read"),
     ],
 )
-def test_what_cannot_be_had_is_said_and_leaves_nothing(name: str, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unusable_data_set_is_reported_and_leaves_nothing(
+    name: str, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def refuse(*arguments: object, **settings: object) -> None:
         raise OSError("no network")
 

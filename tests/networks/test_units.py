@@ -91,7 +91,7 @@ class TestUnits:
         assert all((stop - start) % batch == 0 for start, stop in edges[:-1])
 
     @given(st.integers(1, 100_000), st.integers(1, 300), st.integers(1, 4096))
-    def test_they_are_many_alike_and_not_too_large(self, number: int, slots: int, batch: int) -> None:
+    def test_there_are_many_of_similar_size_and_none_too_large(self, number: int, slots: int, batch: int) -> None:
         sizes = [len(unit) for unit in units.units(range(number), slots, batch)]  # type: ignore[arg-type]
         batches = [-(-size // batch) for size in sizes]
         assert max(batches) <= max(1, 4096 // batch)
@@ -102,7 +102,7 @@ class TestUnits:
     def test_more_workers_than_batches_get_one_each(self) -> None:
         assert [len(unit) for unit in units.units([None] * 10, 100, 4)] == [4, 4, 2]  # type: ignore[list-item]
 
-    def test_a_million_images_are_dealt_to_a_thousand_workers(self) -> None:
+    def test_a_million_images_are_split_for_a_thousand_workers(self) -> None:
         dealt = units.units(range(1_000_000), 1000, 32)  # type: ignore[arg-type]
         assert {len(unit) for unit in dealt} <= {96, 128, 64}
         assert len(dealt) == 8000
@@ -118,7 +118,9 @@ class TestRun:
         assert made.run(cluster) == {}
         assert len(cluster.dealt) == 1
 
-    def test_bad_images_are_told_and_not_waited_for(self, project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_bad_images_are_reported_and_not_waited_for(
+        self, project: Project, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         monkeypatch.setattr(cache, "SEEN_WITHIN", 5.0)
         for number in (0, 1):
             project.images[number].write_bytes(b"no image %d" % number)
@@ -128,7 +130,7 @@ class TestRun:
         assert all("not an image" in reason for reason in skipped.values())
         assert sum(made.rows()) == 34
 
-    def test_after_workers_were_lost_only_the_rest_is_dealt(
+    def test_after_lost_workers_only_the_rest_is_handed_out(
         self, project: Project, forwards: Callable[[], int]
     ) -> None:
         project.images[0].write_bytes(b"no image")
@@ -137,7 +139,7 @@ class TestRun:
         assert [sum(map(len, dealt)) for dealt in cluster.dealt] == [36, 24, 16]
         assert sum(made.rows()) == forwards() == 35
 
-    def test_workers_lost_too_often_end_it_and_what_they_did_stays(self, project: Project) -> None:
+    def test_workers_lost_too_often_end_the_pass_and_their_rows_stay(self, project: Project) -> None:
         made, cluster = Pass(project), Here(1, 1, 1)
         with pytest.raises(StateError, match="gone: one, for the 3. time"):
             made.run(cluster)
@@ -173,11 +175,13 @@ class TestRun:
         assert cluster.gpu is gpu
         assert {job.gpu for job in jobs} == {gpu}
 
-    def test_who_did_how_much_is_said_at_the_end(self, project: Project, capsys: pytest.CaptureFixture[str]) -> None:
+    def test_each_workers_share_is_reported_at_the_end(
+        self, project: Project, capsys: pytest.CaptureFixture[str]
+    ) -> None:
         Pass(project).run(Here())
         assert f"embed: {workers.agreement.worker()}: 36 images, " in capsys.readouterr().err
 
-    def test_a_merge_of_shards_beside_it_is_nobodys_work(
+    def test_a_merge_meanwhile_counts_as_no_workers_share(
         self, project: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     ) -> None:
         real = workers.embed
@@ -201,7 +205,7 @@ class TestRun:
             made.run(Here())
         assert made.rows() == [4]
 
-    def test_an_interrupt_ends_it_though_workers_are_lost_with_it(
+    def test_an_interrupt_that_also_ends_workers_counts(
         self, project: Project, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         made, cluster = Pass(project), Here(0)
@@ -216,7 +220,7 @@ class TestRun:
         with pytest.raises(KeyboardInterrupt):
             made.run(cluster)
 
-    def test_an_interrupt_counts_though_they_are_lost_for_the_third_time(
+    def test_an_interrupt_counts_even_if_workers_are_lost_for_the_third_time(
         self, project: Project, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         made, cluster = Pass(project), Here(0, 0, 0)

@@ -92,7 +92,7 @@ def test_a_crop_is_a_square_part_of_the_image_enlarged() -> None:
     np.testing.assert_allclose(view(7, settings).astype(int), expected, atol=1)
 
 
-def test_a_turn_shows_no_empty_corner_and_keeps_the_centre() -> None:
+def test_a_rotation_leaves_no_corner_empty_and_keeps_the_centre() -> None:
     white = BytesIO()
     Image.new("RGB", (40, 40), "white").save(white, "PNG")
     turned = views.pixels(white.getvalue(), "0" * 64, 1, FRAMING, STILL.model_copy(update={"rotate": 45}))

@@ -116,13 +116,13 @@ class TestFetching:
         assert backbones.describe("resnet18", BackboneEntry()).here
         backbones.load("resnet18", BackboneEntry(image_size=SIZE))
 
-    def test_what_comes_with_another_hash_is_not_kept(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_download_with_another_hash_is_not_kept(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.serve(monkeypatch, tmp_path, sha256="00000000")
         with pytest.raises(InputError, match=r"resnet18.pth: weights: sha256: got .*, expected 00000000; not loaded"):
             backbones.load("resnet18", BackboneEntry())
         assert not [path for path in (tmp_path / "hub").rglob("*") if path.is_file()]
 
-    def test_without_a_network_the_way_out_is_named(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_without_internet_access_the_remedy_is_named(self, monkeypatch: pytest.MonkeyPatch) -> None:
         def fail(*_: object, **__: object) -> None:
             raise URLError("no route to host")
 

@@ -40,7 +40,7 @@ def shards(job: Job) -> list[Shard]:
 
 
 class TestEmbed:
-    def test_a_unit_becomes_one_shard_that_bears_the_workers_name(self, project: Project) -> None:
+    def test_a_unit_becomes_one_shard_with_the_workers_name(self, project: Project) -> None:
         job, items = job_of(project), items_of(project)
         assert workers.embed(job, items) == {}
         (shard,) = shards(job)
@@ -49,7 +49,7 @@ class TestEmbed:
         assert shard.path.parent.name == stamps.sha256_json(job.recipe)
         assert shard.cost.seconds > 0
 
-    def test_its_energy_is_not_stated_for_the_machine_has_other_workers(
+    def test_its_energy_is_not_recorded_since_workers_share_the_machine(
         self, project: Project, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         class Meter:
@@ -73,7 +73,7 @@ class TestEmbed:
         sent = job_of(project), items_of(project)
         assert pickle.loads(pickle.dumps(sent)) == sent
 
-    def test_an_image_that_cannot_be_decoded_is_told_and_the_others_are_kept(self, project: Project) -> None:
+    def test_an_image_that_cannot_be_decoded_is_reported_and_the_others_are_kept(self, project: Project) -> None:
         project.images[2].write_bytes(b"no image")
         job, items = job_of(project), items_of(project)
         skipped = workers.embed(job, items)
@@ -81,13 +81,13 @@ class TestEmbed:
         assert "not an image" in skipped[items[2].sha256]
         assert len(shards(job)[0].keys) == 5
 
-    def test_errors_bear_the_workers_name(self, project: Project) -> None:
+    def test_errors_name_the_worker(self, project: Project) -> None:
         job, items = job_of(project), items_of(project)
         project.images[1].write_bytes(b"changed")
         with pytest.raises(StateError, match=f"^worker {ME}: {items[1].path}: changed since `prepare` hashed it"):
             workers.embed(job, items)
 
-    def test_errors_stay_what_they_are_on_their_way(self, project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_errors_keep_their_type_when_pickled(self, project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
         def narrow(*_: object, **__: object) -> dict[str, str]:
             raise TooNarrowError("too narrow", "much")
 
@@ -98,7 +98,7 @@ class TestEmbed:
         assert type(arrived) is TooNarrowError
         assert arrived.problems == (f"worker {ME}: too narrow", f"worker {ME}: much")
 
-    def test_a_gpu_that_pytorch_does_not_find_is_missed(
+    def test_a_gpu_that_pytorch_does_not_find_is_an_error(
         self, project: Project, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(runtime, "device", lambda: torch.device("cpu"))
@@ -116,7 +116,7 @@ class TestEmbed:
         workers.embed(job, items[3:])
         assert len(loads) == 1
 
-    def test_a_worker_that_lives_on_serves_another_batch_size(
+    def test_a_long_lived_worker_can_change_the_batch_size(
         self, project: Project, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         def strict(network: nn.Module, example: runtime.Batch) -> runtime.Forward:
@@ -185,7 +185,7 @@ class TestRemoteImages:
         ):
             workers.embed(job, items)
 
-    def test_one_that_is_gone_is_named(self, remote: tuple[str, Job, list[Item]]) -> None:
+    def test_a_missing_one_is_named(self, remote: tuple[str, Job, list[Item]]) -> None:
         root, job, items = remote
         gone = replace(items[0], name="red/gone.png")
         with pytest.raises(InputError, match=f"^worker {ME}: {root}/red/gone.png: (cannot be read|no such)"):
@@ -203,7 +203,7 @@ class TestRemoteImages:
 
 
 class TestFolders:
-    def test_a_worker_stands_in_the_project_and_goes_back(
+    def test_a_worker_changes_into_the_project_and_back(
         self, project: Project, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
     ) -> None:
         job, items = job_of(project), items_of(project)
@@ -214,7 +214,7 @@ class TestFolders:
         assert not list(other.iterdir())
         assert len(shards(job)) == 1
 
-    def test_where_the_project_is_not_it_stands_in_a_scratch_folder(
+    def test_without_the_project_a_worker_uses_a_scratch_folder(
         self, project: Project, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
     ) -> None:
         far = project.root / "data/raw"

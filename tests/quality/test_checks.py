@@ -62,12 +62,12 @@ def test_a_check_finds_its_fault_the_same_way_twice_and_within_the_manifest(name
 
 @pytest.mark.parametrize("name", CHECKS)
 @pytest.mark.parametrize("n", [1, 2, 7])
-def test_few_images_are_no_reason_to_fail(name: str, n: int) -> None:
+def test_few_images_do_not_fail(name: str, n: int) -> None:
     CHECKS[name].run(material(n, classes=min(n, 2)))
 
 
 @pytest.mark.parametrize("name", CHECKS)
-def test_equal_images_are_no_reason_to_fail(name: str) -> None:
+def test_equal_images_do_not_fail(name: str) -> None:
     given = material(40, classes=2)
     pixels = parts(np.full((40, 4225), 9, np.uint8))
     CHECKS[name].run(replace(given, features=np.ones((40, 8)), signatures=pixels))
@@ -78,12 +78,12 @@ def test_copies_are_listed_with_each_other() -> None:
     assert rows == {(0, 1), (1, 0)}
 
 
-def test_of_a_pair_across_splits_the_training_image_might_go() -> None:
+def test_of_a_pair_across_splits_the_training_image_is_suggested_for_exclusion() -> None:
     table = Manifest(["a", "b"], ["a", "b"], ["a", "b"], ["cat"] * 2, [None] * 2, ["train", "test"])
     assert checks._suggestions(table, [(0, 1, 0.99)]) == {0: "exclude: the other is in 'test'", 1: "keep"}
 
 
-def test_in_a_chain_of_copies_every_image_has_one_suggestion_and_none_goes_for_one_that_goes() -> None:
+def test_in_a_chain_of_copies_an_image_is_excluded_only_for_one_that_is_kept() -> None:
     names = [f"{number}.png" for number in range(4)]
     table = Manifest(names, names, ["a"] * 4, ["cat"] * 4, [None] * 4, ["train", "test", "train", "train"])
     suggested = checks._suggestions(table, [(0, 1, 0.99), (0, 2, 0.98), (2, 3, 0.97)])
@@ -95,12 +95,12 @@ def test_in_a_chain_of_copies_every_image_has_one_suggestion_and_none_goes_for_o
     }
 
 
-def test_images_with_two_labels_are_to_be_settled_first() -> None:
+def test_of_images_with_two_labels_the_label_must_be_decided_first() -> None:
     table = Manifest(["a", "b"], ["a", "b"], ["a", "b"], ["cat", "dog"], [None] * 2, ["train", "test"])
     assert set(checks._suggestions(table, [(0, 1, 0.99)]).values()) == {checks.SETTLE}
 
 
-def test_copies_that_are_equal_bytes_are_no_near_duplicates() -> None:
+def test_exact_copies_are_not_near_duplicates() -> None:
     given = with_picture(
         material(sha256=[f"{7 if row == 20 else row:064x}" for row in range(60)]), 7, encoded(cloud(20, 64))
     )

@@ -32,7 +32,7 @@ def test_rows_left_in_a_file_give_the_same_as_rows_in_memory() -> None:
     np.testing.assert_array_equal(components.of(MappedRows([X], np.arange(len(X))), 0), components.of(X, 0))
 
 
-def test_equal_rows_are_nowhere() -> None:
+def test_equal_rows_become_zeros() -> None:
     assert not components.of(np.ones((5, 4), np.float16), 0).any()
 
 

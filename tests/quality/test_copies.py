@@ -62,7 +62,7 @@ def test_blank_images_are_no_copies_of_each_other() -> None:
     assert pairs(*others(), *(encoded(Image.new("L", (64, 64), grey)) for grey in (0, 128, 255))) == set()
 
 
-def test_a_small_copy_of_a_small_image_is_compared_by_what_both_show() -> None:
+def test_a_small_copy_of_a_small_image_is_compared_at_their_common_detail() -> None:
     small = [encoded(cloud(number, 28)) for number in range(N)]
     assert pairs(*small, encoded(cloud(3, 28).resize((22, 22)))) == {frozenset((3, N))}
 

@@ -50,24 +50,24 @@ def test_what_is_excluded_has_its_finding_as_the_reason_and_no_name_in_it(tmp_pa
         (line(0, "exclude")[:-1], "got 9 cells, expected 10"),
     ],
 )
-def test_a_malformed_line_is_told_with_its_number(tmp_path: Path, wrong: list[str], told: str) -> None:
+def test_a_malformed_line_is_reported_with_its_number(tmp_path: Path, wrong: list[str], told: str) -> None:
     with pytest.raises(InputError, match=f"decided.csv:3: {told}") as caught:
         read(tmp_path, line(1, "exclude"), wrong)
     assert "nothing was excluded" in str(caught.value)
 
 
-def test_all_malformed_lines_are_told_at_once(tmp_path: Path) -> None:
+def test_all_malformed_lines_are_reported_at_once(tmp_path: Path) -> None:
     with pytest.raises(InputError) as caught:
         read(tmp_path, *(line(0, "perhaps") for _ in range(3)), line(1, "exclude", "none"))
     assert len(caught.value.problems) == 5
 
 
-def test_altered_columns_are_told(tmp_path: Path) -> None:
+def test_altered_columns_are_reported(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"decided.csv:1: columns: got .*expected \['finding'"):
         read(tmp_path, line(0, "exclude"), columns=(*COLUMNS[:-1], "verdict"))
 
 
-def test_an_image_that_is_kept_and_excluded_is_told(tmp_path: Path) -> None:
+def test_an_image_both_kept_and_excluded_is_reported(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="decided.csv:3: decision: got 'keep', but 'exclude' for the same .* line 2"):
         read(tmp_path, line(0, "exclude"), line(0, "keep", "outlier"))
 
@@ -79,7 +79,7 @@ def test_an_image_that_is_excluded_already_may_be_decided_on_again(tmp_path: Pat
 
 
 @given(st.lists(st.tuples(st.integers(0, 2), st.sampled_from(["exclude", "keep", ""])), max_size=8))
-def test_exactly_what_is_decided_is_excluded(
+def test_exactly_the_images_decided_on_are_excluded(
     tmp_path_factory: pytest.TempPathFactory, said: list[tuple[int, str]]
 ) -> None:
     folder = tmp_path_factory.mktemp("decided")
@@ -106,14 +106,14 @@ def near_duplicates(pairs: set[tuple[int, int]]) -> Any:
 
 
 @given(PAIRS)
-def test_without_what_is_suggested_no_two_near_duplicates_of_one_label_are_left(pairs: set[tuple[int, int]]) -> None:
+def test_after_the_suggested_exclusions_no_two_near_duplicates_share_a_label(pairs: set[tuple[int, int]]) -> None:
     gone = decisions.suggested(COPIES, near_duplicates(pairs))
     left = [pair for pair in pairs if not any(COPIES.sha256[row] in gone for row in pair)]
     conflicting = {row for pair in pairs if len({COPIES.label[row] for row in pair}) == 2 for row in pair}
     assert all(conflicting.intersection(pair) for pair in left)
 
 
-def test_what_is_suggested_has_its_reason_and_bytes_that_another_line_keeps_stay() -> None:
+def test_a_suggested_exclusion_has_its_reason_and_never_bytes_that_another_line_keeps() -> None:
     found = near_duplicates({(0, 9), (1, 4)})
     assert decisions.suggested(COPIES, found) == {
         "00" * 32: "quality: near_duplicate of 0909090909 (0.98)",

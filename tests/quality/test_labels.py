@@ -26,7 +26,7 @@ def test_most_swapped_labels_are_found_with_few_false_alarms(seed: int) -> None:
     assert len(np.setdiff1d(found, swapped)) <= 0.01 * len(y)
 
 
-def test_what_is_suspected_is_part_of_what_cleanlab_suspects_worst_first() -> None:
+def test_suspects_are_a_part_of_cleanlabs_worst_first() -> None:
     X, y, _ = digits(0.02)
     probability = labels.out_of_fold(X, y, range(len(y)), 0)
     found = labels.suspected(y, probability, components.nearest(X, 10)[0])
@@ -36,7 +36,7 @@ def test_what_is_suspected_is_part_of_what_cleanlab_suspects_worst_first() -> No
     assert (np.diff(probability[found, y[found]]) >= 0).all()
 
 
-def test_folds_are_even_in_each_class_and_keep_together_what_belongs_together() -> None:
+def test_folds_are_even_in_each_class_and_keep_copies_and_groups_together() -> None:
     target = np.repeat([0, 1], [50, 25])
     fold = labels.folds(target, [f"patient {row // 2}" for row in range(75)], 0)
     assert all(len(set(fold[[row, row + 1]])) == 1 for row in range(0, 74, 2))
@@ -44,7 +44,7 @@ def test_folds_are_even_in_each_class_and_keep_together_what_belongs_together() 
 
 
 @pytest.mark.parametrize("rare", [1, 2, 4])
-def test_a_class_with_fewer_images_than_folds_is_no_reason_to_fail(rare: int) -> None:
+def test_a_class_with_fewer_images_than_folds_does_not_fail(rare: int) -> None:
     generator = np.random.default_rng(0)
     target = np.repeat([0, 1, 2], [30, 30, rare])
     X = (np.eye(3)[target] + generator.normal(size=(60 + rare, 3)) / 5).astype(np.float32)

@@ -36,7 +36,7 @@ def found(project: Project, manifest: Manifest, **data: object) -> list[str]:
     return [str(finding) for finding in leaks.find(params, manifest)]
 
 
-def test_a_manifest_without_leaks_and_before_anything_was_looked_for_has_none(project: Project) -> None:
+def test_a_manifest_without_leaks_has_none_even_before_the_quality_stage(project: Project) -> None:
     assert found(project, table()) == []
 
 
@@ -54,13 +54,13 @@ def test_copies_in_one_split_with_one_label_are_no_leak(project: Project) -> Non
     assert found(project, table(sha256=["a" * 64] * 2 + ["c" * 64, "d" * 64])) == []
 
 
-def test_a_group_across_splits_is_told_once(project: Project) -> None:
+def test_a_group_across_splits_is_reported_once(project: Project) -> None:
     (one,) = found(project, table(group=["p", "p", "q", "p"]))
     assert one.startswith("data/manifest.parquet: group 'p': expected one split")
     assert one.endswith("found 2 images in train, 1 images in test")
 
 
-def test_near_duplicates_are_told_once_at_the_later_split(project: Project) -> None:
+def test_near_duplicates_are_reported_once_at_the_later_split(project: Project) -> None:
     near_duplicates((3, 0, 0.97))
     (one,) = found(project, table())
     assert one == (
@@ -80,13 +80,13 @@ def test_the_threshold_is_a_setting(project: Project, least: float, number: int)
     assert len(found(project, table(), near_duplicate=least)) == number
 
 
-def test_copies_are_not_told_again_as_near_duplicates(project: Project) -> None:
+def test_copies_are_not_reported_again_as_near_duplicates(project: Project) -> None:
     near_duplicates((3, 0, 1.0))
     (one,) = found(project, table(sha256=["a" * 64, "b" * 64, "c" * 64, "a" * 64]))
     assert "same bytes" in one
 
 
-def test_findings_of_an_older_manifest_or_with_other_bytes_tell_nothing_wrong(project: Project) -> None:
+def test_findings_that_are_outdated_or_altered_report_nothing(project: Project) -> None:
     near_duplicates((2, 1, 0.97))
     later = table(image_id=["a.png", "b.png", "new.png", "d.png"], split=["test", "train", "val", "test"])
     assert found(project, later) == []

@@ -11,7 +11,7 @@ def test_scores_are_the_modified_z_score_of_the_logarithm() -> None:
     np.testing.assert_allclose(outliers.scores(distance), expected, rtol=1e-4)
 
 
-def test_one_far_image_of_many_stands_out_alone() -> None:
+def test_the_only_far_image_is_the_only_outlier() -> None:
     distance = np.random.default_rng(0).uniform(1, 2, (200, 10))
     distance[17] = 9
     assert np.flatnonzero(outliers.scores(distance) >= outliers.FAR).tolist() == [17]

@@ -17,7 +17,7 @@ def pictures(n: int = 3) -> np.ndarray:
 
 @given(scale, shift, scale, shift, st.floats(0.5, 2))
 @settings(max_examples=20)
-def test_a_warp_is_found_again_whatever_the_brightness(sy: float, ty: float, sx: float, tx: float, gain: float) -> None:
+def test_a_warp_is_recovered_at_any_brightness(sy: float, ty: float, sx: float, tx: float, gain: float) -> None:
     original, warp = pictures(), np.tile([sy, ty, sx, tx], (3, 1))
     moved, _ = registration.warped(original, warp)
     found = registration.refined(gain * moved + 3, original, np.tile([1.0, 0, 1, 0], (3, 1)), 12)

@@ -43,7 +43,7 @@ def test_a_section_that_is_not_found_is_named(text: str) -> None:
 
 
 @given(st.lists(st.sampled_from(["data", "split", "run", "heads", "plans", "compare"]), unique=True))
-def test_only_what_was_meant_changes(names: list[str]) -> None:
+def test_only_the_given_sections_change(names: list[str]) -> None:
     text = (REPOSITORY / "params.yaml").read_text()
     new = rewritten(text, {name: f"{name}: new\n" for name in names})
     before, after = (YAML(typ="safe").load(one) for one in (text, new))

@@ -54,7 +54,7 @@ def test_every_source_finds_its_table_in_an_archive() -> None:
     assert {record.split for record in found} == {"train", "val"}
 
 
-def test_the_one_folder_that_all_is_in_is_no_class() -> None:
+def test_a_folder_around_everything_is_not_a_class() -> None:
     within = {f"./photos/{name}": content for name, content in CATS_AND_DOGS.items()}
     beside = {"__MACOSX/photos/cat/._1.png": b"", ".DS_Store": b""}
     assert list(taken_in(pack(Path("photos.tar"), {**within, **beside}))) == sorted(CATS_AND_DOGS)
@@ -62,7 +62,7 @@ def test_the_one_folder_that_all_is_in_is_no_class() -> None:
 
 @pytest.mark.parametrize("name", ["../evil.png", "/etc/evil.png", "cat/../../evil.png"])
 @pytest.mark.parametrize("kind", ["photos.zip", "photos.tar"])
-def test_a_name_that_leads_elsewhere_is_refused_and_nothing_written(kind: str, name: str) -> None:
+def test_a_name_outside_the_archive_is_refused_and_nothing_written(kind: str, name: str) -> None:
     path = pack(Path("in", kind), {**CATS_AND_DOGS, name: b"x"})
     with pytest.raises(InputError, match="leads out of|'..' in a path|printable"):
         taken_in(path)
@@ -88,7 +88,7 @@ def test_links_devices_and_pipes_are_named() -> None:
         taken_in(Path("photos.zip"))
 
 
-def test_a_member_that_stands_there_twice_is_named() -> None:
+def test_a_member_with_a_repeated_name_is_named() -> None:
     path = pack(Path("photos.zip"), CATS_AND_DOGS)
     with pytest.warns(UserWarning, match="Duplicate"), zipfile.ZipFile(path, "a") as archive:
         archive.writestr("cat/1.png", "x")
@@ -108,7 +108,7 @@ def test_a_password_is_asked_for_in_words() -> None:
     assert caught.value.problems[-1] == "... 24 problems in all"
 
 
-def test_what_is_packed_so_that_it_cannot_be_unpacked_piecewise_is_refused() -> None:
+def test_compression_that_cannot_be_unpacked_piecewise_is_refused() -> None:
     with zipfile.ZipFile("photos.zip", "w", zipfile.ZIP_LZMA) as archive:
         archive.writestr("cat/1.png", b"x")
         archive.writestr("dog/1.png", b"x")
@@ -136,7 +136,7 @@ def test_a_byte_that_flipped_in_a_zip_is_found() -> None:
         taken_in(path)
 
 
-def test_a_tar_without_its_middle_does_not_just_end_there() -> None:
+def test_a_tar_with_a_damaged_middle_is_refused() -> None:
     content = bytearray(pack(Path("photos.tar"), CATS_AND_DOGS).read_bytes())
     content[10 * 1024 : 10 * 1024 + 200] = b"\xff" * 200  # a header
     Path("photos.tar").write_bytes(content)
@@ -151,7 +151,7 @@ def test_an_absurdly_large_member_is_refused_before_it_is_unpacked(monkeypatch: 
         taken_in(path)
 
 
-def test_memory_does_not_grow_with_what_comes_out(tmp_path: Path) -> None:
+def test_memory_does_not_grow_with_the_unpacked_size(tmp_path: Path) -> None:
     path = pack(Path("photos.zip"), {"cat/bomb.png": bytes(200_000_000), "dog/1.png": b"x"})
     tracemalloc.start()
     taken_in(path)

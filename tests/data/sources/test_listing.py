@@ -83,7 +83,7 @@ def test_numbers_are_labels_and_so_are_categories() -> None:
         assert [record.label for record in records_of("table", folder)] == ["3", "4"]
 
 
-def test_what_is_not_a_number_is_no_label_and_an_empty_path_is_named() -> None:
+def test_nan_is_not_a_label_and_an_empty_path_is_named() -> None:
     folder = lay_out("1.png", "2.png")
     pq.write_table(pa.table({"path": ["1.png", "2.png"], "label": [1.0, float("nan")]}), folder / "labels.parquet")
     with pytest.raises(InputError, match="label: got ''"):
@@ -101,7 +101,7 @@ def test_two_tables_or_none_are_refused() -> None:
         records_of("table", lay_out("empty/1.png") / "empty")
 
 
-def test_a_tables_name_is_free_where_it_is_the_only_one() -> None:
+def test_the_only_table_may_have_any_name() -> None:
     folder = lay_out("1.png")
     (folder / "mine.csv").write_text("path,label\n1.png,cat\n")
     assert records_of("table", folder)[0].label == "cat"
@@ -122,7 +122,7 @@ def test_a_damaged_parquet_file_and_a_row_of_another_length_are_named() -> None:
         records_of("table", folder)
 
 
-def test_a_table_alone_is_refused_where_its_images_are_local() -> None:
+def test_a_table_alone_is_refused_if_its_images_are_local() -> None:
     folder = lay_out("1.png")
     (folder / "mine.csv").write_text("path,label\n1.png,cat\n")
     with pytest.raises(InputError, match="DVC would not see its images change; set data.path: raw"):
@@ -139,7 +139,7 @@ def test_a_table_alone_is_refused_where_its_images_are_local() -> None:
         ("Straße", "STRASSE"),
     ],
 )
-def test_labels_that_are_hardly_two_are_named_in_pairs(one: str, other: str) -> None:
+def test_labels_that_differ_only_in_spelling_are_named_in_pairs(one: str, other: str) -> None:
     folder = lay_out(f"{one}/1.png", f"{other}/2.png", "dog/1.png")
     with pytest.raises(InputError) as caught:
         records_of("image_folder", folder)
@@ -163,7 +163,7 @@ def test_labels_and_names_may_be_in_any_script() -> None:
     assert [str(record.path) for record in records_of("image_folder", lay_out(*names))] == sorted(names)
 
 
-def test_a_folder_that_may_not_be_looked_into_is_not_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreadable_folder_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     folder, real = lay_out("cat/1.png", "dog/1.png"), os.scandir
 
     def refusing(path: Path) -> object:
@@ -176,7 +176,7 @@ def test_a_folder_that_may_not_be_looked_into_is_not_passed_over(monkeypatch: py
         records_of("image_folder", folder)
 
 
-def test_a_path_in_a_linked_folder_counts_where_it_leads() -> None:
+def test_a_path_in_a_linked_folder_is_judged_by_its_target() -> None:
     folder = lay_out("cat/1.png")
     lay_out("../outside/2.png")
     (folder / "inside").symlink_to("cat")

@@ -76,7 +76,7 @@ def test_a_file_that_has_just_changed_is_not_remembered(reads: list[str], monkey
 
 
 @pytest.mark.parametrize("damage", ["cut", "noise", "empty", "folder", "another table"])
-def test_a_damaged_memo_is_as_good_as_none(reads: list[str], damage: str) -> None:
+def test_a_damaged_memo_counts_as_empty(reads: list[str], damage: str) -> None:
     hashed()
     content = memo.MEMO.read_bytes()
     if damage == "folder":
@@ -96,7 +96,7 @@ def test_a_damaged_memo_is_as_good_as_none(reads: list[str], damage: str) -> Non
     assert memo.MEMO.read_bytes() == content
 
 
-def test_a_killed_run_goes_on_where_it_was(reads: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_killed_run_continues_where_it_stopped(reads: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(folders, "_CHUNK", 4)
     monkeypatch.setattr(contents, "SAVE_EVERY", 0)
     real = memo.write

@@ -147,7 +147,7 @@ def test_the_trace_names_the_place(project: Params, capsys: pytest.CaptureFixtur
     assert f"24 images in {project.data.remote or ARCHIVE}" in capsys.readouterr().out
 
 
-def test_the_doctor_is_content(project: Params) -> None:
+def test_the_doctor_finds_nothing(project: Params) -> None:
     from pipeline.commands import doctor
 
     assert list(doctor._data(project)) == []

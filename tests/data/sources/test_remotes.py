@@ -73,7 +73,7 @@ def in_store(found: Mapping[str, str]) -> dict[str, bytes]:
     return {name: Path(manifest.stored_path(sha256)).read_bytes() for name, sha256 in found.items()}
 
 
-def test_images_of_any_file_system_come_into_the_store() -> None:
+def test_images_of_any_file_system_get_into_the_store() -> None:
     table_of(CATS_AND_DOGS)
     folder = lay_out(CATS_AND_DOGS)
     assert in_store(fetched(f"file://{folder}")) == CATS_AND_DOGS
@@ -121,20 +121,20 @@ def test_missing_images_are_gathered(server: ThreadingHTTPServer) -> None:
     assert not store.present()
 
 
-def test_a_host_that_does_not_answer_is_told_from_a_missing_file() -> None:
+def test_a_silent_host_is_reported_otherwise_than_a_missing_file() -> None:
     table_of(CATS_AND_DOGS)
     with pytest.raises(InputError, match=r"http://127.0.0.1:9/.*cannot be read \(Cannot connect to host"):
         fetched("http://127.0.0.1:9")
 
 
-def test_a_path_that_climbs_out_of_the_root_is_never_asked_for(server: ThreadingHTTPServer) -> None:
+def test_a_path_out_of_the_root_is_never_requested(server: ThreadingHTTPServer) -> None:
     table_of(["cat/../../secret.png", f"{root_of(server)}/cat/%2e%2e/%2e%2e/secret.png"])
     with pytest.raises(InputError, match="'..' in a path"):
         fetched(root_of(server))
     assert not Quiet.asked
 
 
-def test_what_came_before_an_error_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_images_read_before_an_error_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     table_of(CATS_AND_DOGS)
     root = f"file://{lay_out(CATS_AND_DOGS)}"
     monkeypatch.setattr(remotes, "SETTLED_NS", 0)
@@ -208,11 +208,11 @@ class TestContent:
         fsspec.filesystem("memory").pipe(f"{folder}/cat/3.png", b"cat 3")
         assert self.of(f"{scheme}://{folder}", "cat/3.png") == b"cat 3"
 
-    def test_what_is_not_there_is_named(self, server: ThreadingHTTPServer) -> None:
+    def test_a_missing_file_is_named(self, server: ThreadingHTTPServer) -> None:
         with pytest.raises(InputError, match=f"^{root_of(server)}/cat/gone.png: (cannot be read|no such)"):
             self.of(root_of(server), "cat/gone.png")
 
-    def test_what_is_no_image_for_its_size_is_refused(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_file_too_large_for_an_image_is_refused(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(remotes, "MOST_BYTES", 4)
         with pytest.raises(InputError, match="cat/3.png: .*(more than|at most) 4"):
             self.of(f"file://{lay_out(CATS_AND_DOGS)}", "cat/3.png")
