@@ -31,7 +31,7 @@ from pipeline.data.images import decoding
 from pipeline.data.images.decoding import Framing
 from pipeline.embeddings import matrix
 from pipeline.embeddings.cache import EmbeddingCache
-from pipeline.embeddings.matrix import Rows
+from pipeline.embeddings.matrix import RowBlocks
 from pipeline.embeddings.shards import sha256_of
 from pipeline.networks import backbones, frozen_pass, runtime
 from pipeline.networks.frozen_pass import Item
@@ -207,7 +207,7 @@ def _reading(number: int = 200_000, width: int = 1280) -> Iterator[Figure]:
     blocks = ((np.arange(start, start + 2000), block) for start in range(0, number, 2000))
     path = matrix.matrix_path("bench")
     names = [f"{place}.png" for place in range(number)]
-    matrix.write(path, sha256_of(memory.keys(number)), names, "", Rows((number, width), np.float16, {}, blocks))
+    matrix.write(path, sha256_of(memory.keys(number)), names, "", RowBlocks((number, width), np.float16, {}, blocks))
     stamps.write(matrix.stamp_path("bench"), stamps.Stamp("embed", stamps.hashes([path]), {}))
     half = np.random.default_rng(1).permutation(number)[: number // 2]
     features = matrix.read("bench").features

@@ -18,7 +18,7 @@ from pipeline.data.manifest import Manifest
 from pipeline.embeddings import matrix
 from pipeline.embeddings.cache import EmbeddingCache
 from pipeline.embeddings.mapped import MappedRows
-from pipeline.embeddings.matrix import Rows
+from pipeline.embeddings.matrix import RowBlocks
 from pipeline.embeddings.shards import Keys, sha256_of
 from pipeline.quality import signatures
 from pipeline.quality.checks import CHECKS
@@ -65,7 +65,7 @@ def _materialising(folder: Path, number: int, width: int) -> Callable[[], None]:
     names = [f"{place:08}.png" for place in range(number)]
 
     def write() -> None:
-        rows = Rows((number, width), np.float16, cache.recipe, cache.blocks(wanted))
+        rows = RowBlocks((number, width), np.float16, cache.recipe, cache.blocks(wanted))
         matrix.write(folder / "matrix.h5", sha256_of(wanted), names, "", rows)
 
     return write

@@ -60,7 +60,7 @@ class Embeddings:
 
 
 @dataclass(frozen=True)
-class Rows:
+class RowBlocks:
     """Rows to write: their shape (N, D), and blocks of them in any order, each position once."""
 
     shape: tuple[int, int]
@@ -83,8 +83,8 @@ def write(
     sha256: npt.NDArray[np.uint8],
     image_id: Sequence[str],
     manifest_sha256: str,
-    rows: Rows,
-    augmented: tuple[Rows, Ints] | None = None,
+    rows: RowBlocks,
+    augmented: tuple[RowBlocks, Ints] | None = None,
 ) -> None:
     """Write a matrix; equal content gives equal bytes.
 
@@ -102,7 +102,7 @@ def write(
     """
     with replacing(path) as temporary:
         try:
-            parts: list[tuple[Rows, int]] = []
+            parts: list[tuple[RowBlocks, int]] = []
             with hdf5.create(temporary) as file:
                 parts.append((rows, _reserve(file, rows)))
                 hdf5.store(file, "sha256", sha256)
@@ -119,7 +119,7 @@ def write(
             raise StateError(f"{path.parent}: cannot write ({error}); is the disk full?") from error
 
 
-def _reserve(group: h5py.Group, rows: Rows) -> int:
+def _reserve(group: h5py.Group, rows: RowBlocks) -> int:
     """Write the recipe and allocate the features; return the offset at which they belong."""
     group.attrs["recipe"] = stamps.canonical_json(rows.recipe)
     group.attrs["recipe_sha256"] = stamps.sha256_json(rows.recipe)
@@ -192,10 +192,10 @@ def _write_kept(path: Path, old: Embeddings, keep: npt.NDArray[np.bool_]) -> Non
     write(path, old.sha256[rows], image_id, old.manifest_sha256, _in_blocks(old.features, rows, old.recipe), augmented)
 
 
-def _in_blocks(features: Floats, rows: Ints, recipe: Mapping[str, Any]) -> Rows:
+def _in_blocks(features: Floats, rows: Ints, recipe: Mapping[str, Any]) -> RowBlocks:
     blocks = (np.arange(start, min(start + _BLOCK, len(rows))) for start in range(0, len(rows), _BLOCK))
     shape = (len(rows), features.shape[1])
-    return Rows(shape, features.dtype, recipe, ((block, features[rows[block]]) for block in blocks))
+    return RowBlocks(shape, features.dtype, recipe, ((block, features[rows[block]]) for block in blocks))
 
 
 def require_recipe(embedded: Embeddings, backbone: str, params: Params) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pipeline.data.manifest import Manifest
 from pipeline.embeddings.cache import EmbeddingCache
-from pipeline.embeddings.matrix import Rows
+from pipeline.embeddings.matrix import RowBlocks
 from pipeline.embeddings.shards import Keys, keys_of
 from pipeline.networks.frozen_pass import Item
 
@@ -32,10 +32,10 @@ class Wanted:
         """Return what the cache does not have, each content and view once."""
         return [self._item(position) for position in self.cache.missing(self.keys).tolist()]
 
-    def rows(self) -> Rows:
+    def rows(self) -> RowBlocks:
         """Return the (n, D) rows as the matrix takes them; the cache must have them all."""
         (width,), dtype = self.cache.row_shape(), self.cache.recipe["dtype"]
-        return Rows((len(self.row), width), dtype, self.cache.recipe, self.cache.blocks(self.keys))
+        return RowBlocks((len(self.row), width), dtype, self.cache.recipe, self.cache.blocks(self.keys))
 
     def _item(self, position: int) -> Item:
         row, view = self.row[position], self.view[position] if self.view else 0

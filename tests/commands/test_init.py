@@ -2,6 +2,8 @@
 
 import csv
 import re
+import subprocess
+import sys
 import tarfile
 import threading
 import zipfile
@@ -131,6 +133,13 @@ def test_without_a_yes_nothing_is_written(project: Project, capsys: pytest.Captu
     shown = capsys.readouterr().out
     assert "36 images" in shown
     assert "+  method: stratified" in shown
+
+
+def test_it_loads_no_torch_before_the_answer(project: Project) -> None:
+    script = "import os, sys, pipeline.cli as cli; status = cli.main(['init', '--data', 'data/raw']); "
+    script += "os._exit(1 if 'torch' in sys.modules else status)"
+    done = subprocess.run([sys.executable, "-c", script], stdin=subprocess.DEVNULL, capture_output=True, check=False)
+    assert done.returncode == 2, done.stderr
 
 
 def images(*names: str) -> None:

@@ -12,7 +12,7 @@ from hypothesis.extra import numpy as hnp
 from pipeline.core import stamps
 from pipeline.core.errors import StateError
 from pipeline.embeddings import matrix
-from pipeline.embeddings.matrix import Block, Rows
+from pipeline.embeddings.matrix import Block, RowBlocks
 from tests.faults import fail_the_nth
 
 RECIPE = {"backbone": "tiny", "dtype": "float16"}
@@ -25,12 +25,12 @@ floats = st.sampled_from([np.float16, np.float32])
 features_of_any_shape = hnp.arrays(floats, hnp.array_shapes(min_dims=2, max_dims=2, max_side=10))
 
 
-def rows(features: np.ndarray = ROWS, blocks: Iterator[Block] | None = None) -> Rows:
+def rows(features: np.ndarray = ROWS, blocks: Iterator[Block] | None = None) -> RowBlocks:
     whole = [(np.arange(len(features)), features)]
-    return Rows(features.shape, features.dtype, RECIPE, whole if blocks is None else blocks)  # type: ignore[arg-type]
+    return RowBlocks(features.shape, features.dtype, RECIPE, whole if blocks is None else blocks)  # type: ignore[arg-type]
 
 
-def write(content: Rows, path: Path = PATH, augmented: tuple[Rows, np.ndarray] | None = None) -> None:
+def write(content: RowBlocks, path: Path = PATH, augmented: tuple[RowBlocks, np.ndarray] | None = None) -> None:
     n = content.shape[0]
     matrix.write(path, SHA256[:n], NAMES[:n], "f" * 64, content, augmented)
     stamps.write(path.with_suffix(".json"), stamps.Stamp("embed", stamps.hashes([path]), {}))

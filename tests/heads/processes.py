@@ -18,7 +18,7 @@ from tests.heads.examples import data
 
 def matrix_file(path: Path, X: np.ndarray, *, streams: bool) -> Matrix:
     """Write features to a file that no process has open."""
-    features = matrix.Rows(X.shape, X.dtype, {}, [(np.arange(len(X)), X)])
+    features = matrix.RowBlocks(X.shape, X.dtype, {}, [(np.arange(len(X)), X)])
     names = [str(row) for row in range(len(X))]
     matrix.write(path, np.zeros((len(X), 32), np.uint8), names, "", features)
     return Matrix(path, sha256_file(path), ("features",), streams)

@@ -19,7 +19,7 @@ from pipeline.core.errors import StateError
 from pipeline.core.mismatches import Mismatch
 from pipeline.data import exclusions, manifest
 from pipeline.embeddings import matrix, upkeep
-from pipeline.embeddings.matrix import Embeddings, Rows
+from pipeline.embeddings.matrix import Embeddings, RowBlocks
 from pipeline.evaluation import runs
 from pipeline.evaluation.scoring import predictions
 from pipeline.lineage import chain
@@ -57,7 +57,7 @@ def rewrite_matrix(order: np.ndarray, *, keys: bool) -> None:
     """Write the matrix's features in another order, and the rows' keys with them or not."""
     old = matrix.read("tiny")
     features, kept = np.array(old.features)[order], order if keys else np.arange(len(order))
-    rows = Rows(features.shape, features.dtype, old.recipe, [(np.arange(len(order)), features)])
+    rows = RowBlocks(features.shape, features.dtype, old.recipe, [(np.arange(len(order)), features)])
     names = [old.image_id[row] for row in kept]
     matrix.write(matrix.matrix_path("tiny"), np.array(old.sha256)[kept], names, old.manifest_sha256, rows)
     stamp_anew(matrix.stamp_path("tiny"))
@@ -278,9 +278,9 @@ def write_views(change: Callable[[Any], dict[str, Any]]) -> None:
     assert old.augmented is not None
     new = replace(old.augmented, **change(old.augmented))
 
-    def every(of: Embeddings | matrix.Augmented) -> Rows:
+    def every(of: Embeddings | matrix.Augmented) -> RowBlocks:
         features = np.array(of.features)
-        return Rows(features.shape, features.dtype, of.recipe, [(np.arange(len(features)), features)])
+        return RowBlocks(features.shape, features.dtype, of.recipe, [(np.arange(len(features)), features)])
 
     path = matrix.matrix_path("tiny")
     matrix.write(path, np.array(old.sha256), old.image_id, old.manifest_sha256, every(old), (every(new), new.row))

@@ -179,7 +179,7 @@ def test_a_feature_that_is_not_a_number_is_named(finished: Project) -> None:
     features = np.array(embedded.features)
     row = next(row for row, split in enumerate(manifest.read().split) if split == "train")
     features[row, 3] = np.nan
-    rows = matrix.Rows(features.shape, features.dtype, embedded.recipe, [(np.arange(36), features)])
+    rows = matrix.RowBlocks(features.shape, features.dtype, embedded.recipe, [(np.arange(36), features)])
     path, stamp = matrix.matrix_path("tiny"), stamps.read(matrix.stamp_path("tiny"))
     matrix.write(path, embedded.sha256, embedded.image_id, embedded.manifest_sha256, rows)
     stamps.write(matrix.stamp_path("tiny"), dataclasses.replace(stamp, outputs=stamps.hashes([path])))
