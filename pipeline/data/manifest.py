@@ -1,6 +1,7 @@
 """Record and Manifest: which images there are, with their bytes' sha256, labels, groups and splits."""
 
 import re
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from io import BytesIO
@@ -82,6 +83,19 @@ class Manifest:
     def group_of(self) -> dict[str, str]:
         """Map image_id to group, for the images that have one."""
         return {image_id: group for image_id, group in zip(self.image_id, self.group, strict=True) if group}
+
+
+def rows_of(column: Sequence[str | None]) -> dict[str, list[int]]:
+    """Return the rows of each value in a column, ascending; empty cells are left out.
+
+    >>> rows_of(["cat", None, "dog", "cat"])
+    {'cat': [0, 3], 'dog': [2]}
+    """
+    found = defaultdict(list)
+    for row, value in enumerate(column):
+        if value is not None:
+            found[value].append(row)
+    return dict(found)
 
 
 def stored_path(sha256: str) -> str:

@@ -11,7 +11,7 @@ import numpy as np
 from tqdm import tqdm
 
 from pipeline.core.params import Params
-from pipeline.data.manifest import Manifest
+from pipeline.data.manifest import Manifest, rows_of
 from pipeline.heads.inputs import Inputs
 from pipeline.heads.types import chosen_rows
 from pipeline.quality import copies, labels, outliers, signatures
@@ -145,10 +145,7 @@ def blank(given: Material) -> CheckResult:
 def tiny_class(given: Material) -> CheckResult:
     """List the images of classes that have fewer than 10, or fewer than 2 to test."""
     table, found = given.table, list[Finding]()
-    rows_of = defaultdict(list)
-    for row, label in enumerate(table.label):
-        rows_of[label].append(row)
-    for _, rows in sorted(rows_of.items(), key=lambda item: (len(item[1]), item[0])):
+    for _, rows in sorted(rows_of(table.label).items(), key=lambda item: (len(item[1]), item[0])):
         tested = sum(table.split[row] == "test" for row in rows)
         if len(rows) < FEWEST or tested < FEWEST_TO_TEST:
             advice = f"label more of this class, or merge it: {tested} of its images to test"
@@ -158,10 +155,7 @@ def tiny_class(given: Material) -> CheckResult:
 
 def _copies(table: Manifest) -> Iterator[list[int]]:
     """Yield the rows of each set of images with the same bytes."""
-    rows_of = defaultdict(list)
-    for row, sha256 in enumerate(table.sha256):
-        rows_of[sha256].append(row)
-    yield from (rows for rows in rows_of.values() if len(rows) > 1)
+    return (rows for rows in rows_of(table.sha256).values() if len(rows) > 1)
 
 
 def _suggestions(table: Manifest, pairs: Sequence[Pair]) -> dict[int, str]:

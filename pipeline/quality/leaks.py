@@ -1,11 +1,10 @@
 """Leaks: images in two splits, and images whose labels contradict each other."""
 
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
 from pipeline.core.mismatches import Mismatch
 from pipeline.core.params import Params
-from pipeline.data.manifest import MANIFEST, SPLITS, Manifest
+from pipeline.data.manifest import MANIFEST, SPLITS, Manifest, rows_of
 from pipeline.quality import files
 
 
@@ -42,11 +41,7 @@ def _groups(table: Manifest) -> Iterator[Mismatch]:
 
 def _together(table: Manifest, column: Sequence[str | None]) -> Iterator[list[int]]:
     """Yield the rows that share a value, in the order of the splits."""
-    rows_of = defaultdict(list)
-    for row, value in enumerate(column):
-        if value is not None:
-            rows_of[value].append(row)
-    for rows in rows_of.values():
+    for rows in rows_of(column).values():
         if len(rows) > 1:
             yield sorted(rows, key=lambda row: (SPLITS.index(table.split[row]), row))
 
