@@ -1,25 +1,58 @@
-"""From a manifest to cached rows: look up what the cache has, push the rest through the network, here or on workers."""
+"""From a manifest to a backbone's files: look its rows up in the cache, compute the missing ones, write the matrix."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import asdict, dataclass
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
 
 from pipeline.cluster import joined
+from pipeline.core import stamps
+from pipeline.core.atomic import write_json
 from pipeline.core.errors import InputError, first_five
 from pipeline.core.params import Params
+from pipeline.data import manifest
 from pipeline.data.manifest import Manifest
 from pipeline.data.splits import methods
-from pipeline.embeddings import users
+from pipeline.embeddings import matrix, skipped, users
 from pipeline.embeddings.cache import EmbeddingCache
-from pipeline.embeddings.shards import Recipe
+from pipeline.embeddings.matrix import RowBlocks
+from pipeline.embeddings.shards import Keys, Recipe, keys_of, sha256_of
 from pipeline.networks import frozen_pass, runtime, units, workers
 from pipeline.networks.backbones import Loaded
 from pipeline.networks.frozen_pass import Item
-from pipeline.networks.wanted import Wanted
 from pipeline.networks.workers import Job
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Rows in the matrix's order: n images of a manifest, each in one view."""
+
+    cache: EmbeddingCache
+    table: Manifest
+    row: Sequence[int]
+    """(n,) each image's row in the manifest."""
+    view: Sequence[int] | None = None
+    """(n,) the number of its view; left out, every image is as it is."""
+
+    @cached_property
+    def keys(self) -> Keys:
+        """Return the (n,) keys under which the cache knows them."""
+        return keys_of((self.table.sha256[row] for row in self.row), self.view)
+
+    def missing(self) -> list[Item]:
+        """Return what the cache does not have, each content and view once."""
+        return [self._item(position) for position in self.cache.missing(self.keys).tolist()]
+
+    def rows(self) -> RowBlocks:
+        """Return the (n, D) rows as the matrix takes them; the cache must have them all."""
+        (width,), dtype = self.cache.row_shape(), self.cache.recipe["dtype"]
+        return RowBlocks((len(self.row), width), dtype, self.cache.recipe, self.cache.blocks(self.keys))
+
+    def _item(self, position: int) -> Item:
+        row, view = self.row[position], self.view[position] if self.view else 0
+        return Item(Path(self.table.path[row]), self.table.sha256[row], view, self.table.image_id[row])
 
 
 @dataclass(frozen=True)
@@ -40,10 +73,10 @@ class Embedded:
     def __str__(self) -> str:
         views = f" and {len(self.further.row)} further views" if self.further.row else ""
         cached = len(self.images.row) + len(self.further.row) - self.computed
-        skipped = len(self.images.table) - len(self.images.row)
+        left_out = len(self.images.table) - len(self.images.row)
         return (
             f"{len(self.images.row)} rows{views}: {self.computed} computed, {cached} from the cache; "
-            f"{skipped} images skipped"
+            f"{left_out} images skipped"
         )
 
 
@@ -77,6 +110,26 @@ def embed(params: Params, backbone: str, loaded: Loaded, table: Manifest) -> Emb
     frozen.run(missing_views, further.cache)
     computed = len(missing) - len(undecodable) + len(missing_views)
     return Embedded(Wanted(images.cache, table, kept), further, view_of, undecodable, computed)
+
+
+def materialise(backbone: str, embedded: Embedded, loaded: Loaded) -> None:
+    """Write all that `embed` leaves for a backbone; everything but the cost is a function of images and recipe."""
+    images, further, path = embedded.images, embedded.further, matrix.matrix_path(backbone)
+    manifest_sha256, recipe = stamps.sha256_file(manifest.MANIFEST), images.cache.recipe
+    image_id = [images.table.image_id[row] for row in images.row]
+    augmented = (further.rows(), np.array(embedded.view_of)) if further.row else None
+    matrix.write(path, sha256_of(images.keys), image_id, manifest_sha256, images.rows(), augmented)
+    stamp = stamps.Stamp(
+        f"embed@{backbone}",
+        outputs=stamps.hashes([path]),
+        inputs={manifest.MANIFEST.as_posix(): manifest_sha256, loaded.weights: str(recipe["weights_sha256"])},
+        facts={"recipe": recipe, "weights_pinned": loaded.pinned}
+        | ({"augmented_recipe": further.cache.recipe} if further.row else {}),
+    )
+    stamps.write(matrix.stamp_path(backbone), stamp)
+    skipped.write(backbone, _reasons(embedded), manifest_sha256, recipe)
+    cost = images.cache.cost(images.keys) + further.cache.cost(further.keys)
+    write_json(matrix.cost_path(backbone), asdict(cost))
 
 
 def forecast(params: Params, loaded: Loaded, table: Manifest) -> str:
@@ -141,3 +194,11 @@ def _require_usable(table: Manifest, undecodable: Mapping[str, str], on_bad_imag
     if bad and on_bad_image == "fail":
         listed = first_five(bad, "bad images")
         raise InputError(*listed, "remove or replace them, or set embed.on_bad_image: skip in params.yaml")
+
+
+def _reasons(embedded: Embedded) -> dict[str, str]:
+    """Return image_id -> why it was skipped."""
+    table, reasons = embedded.images.table, embedded.undecodable
+    return {
+        name: reasons[sha256] for name, sha256 in zip(table.image_id, table.sha256, strict=True) if sha256 in reasons
+    }

@@ -6,7 +6,6 @@ from pipeline.core import options, processes
 from pipeline.core.params import Params
 from pipeline.data import manifest
 from pipeline.networks import backbones, embedding
-from pipeline.networks.materialise import materialise
 
 HELP = "stage: push images the cache does not know through a frozen CNN"
 
@@ -34,5 +33,5 @@ def main(params: Params, backbone: str, *, dry_run: bool = False) -> str:
         return embedding.forecast(params, loaded, table)
     with processes.alone(processes.EMBED_LOCK, "another `headswap embed`"):
         embedded = embedding.embed(params, backbone, loaded, table)
-        materialise(backbone, embedded, loaded)
+        embedding.materialise(backbone, embedded, loaded)
     return str(embedded)
