@@ -1,7 +1,7 @@
 """Threads that work ahead of whoever uses their results, while few results wait."""
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
@@ -11,7 +11,7 @@ Result = TypeVar("Result")
 
 def in_threads(
     work: Callable[[Item], Result], items: Iterable[Item], workers: int, ahead: int | None = None
-) -> Iterator[Result]:
+) -> Generator[Result]:
     """Yield the result for every item, in order. After the first error no waiting item is begun.
 
     Args:

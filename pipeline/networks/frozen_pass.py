@@ -172,7 +172,7 @@ def decoding_threads() -> int:
 def _decode_ahead(
     items: Sequence[Item], load: Callable[[Item], Pixels], batch_size: int
 ) -> Generator[tuple[Item, Pixels | BadImageError]]:
-    """Yield the items in order with their pixels, or the reason why there are none."""
+    """Return the items in order, each with its pixels or the reason why it has none."""
 
     def decode(item: Item) -> tuple[Item, Pixels | BadImageError]:
         try:
@@ -180,7 +180,7 @@ def _decode_ahead(
         except BadImageError as error:
             return item, error
 
-    yield from in_threads(decode, items, decoding_threads(), batch_size * AHEAD)
+    return in_threads(decode, items, decoding_threads(), batch_size * AHEAD)
 
 
 def _usable(
