@@ -21,7 +21,7 @@ FEWEST, FEWEST_TO_TEST = 10, 2
 """Images of a class, and test images of it, below which it is tiny."""
 _ORDER = {"test": 0, "val": 1, "train": 2}
 """Of two copies the one in the first split stays: test images, which give the scores, before training images."""
-SETTLE = "decide which label is right, and correct it in your data"
+SETTLE = "a copy has another label: decide which is right, and correct it in your data"
 EVERY_COPY = "keep, and delete one of the files: excluding it would exclude every copy"
 
 
@@ -173,7 +173,7 @@ def _suggestions(table: Manifest, pairs: Sequence[Pair]) -> dict[int, str]:
             suggested[row] = "keep"
         elif any(table.split[other] != table.split[row] for other in kept):
             other = next(table.split[other] for other in kept if table.split[other] != table.split[row])
-            suggested[row] = f"exclude: the other is in {other!r}"
+            suggested[row] = f"exclude: a copy in {other!r} is kept"
         else:
-            suggested[row] = "exclude: one of the two is enough"
+            suggested[row] = "exclude: a copy is kept"
     return suggested

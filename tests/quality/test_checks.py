@@ -80,7 +80,7 @@ def test_copies_are_listed_with_each_other() -> None:
 
 def test_of_a_pair_across_splits_the_training_image_is_suggested_for_exclusion() -> None:
     table = Manifest(["a", "b"], ["a", "b"], ["a", "b"], ["cat"] * 2, [None] * 2, ["train", "test"])
-    assert checks._suggestions(table, [(0, 1, 0.99)]) == {0: "exclude: the other is in 'test'", 1: "keep"}
+    assert checks._suggestions(table, [(0, 1, 0.99)]) == {0: "exclude: a copy in 'test' is kept", 1: "keep"}
 
 
 def test_in_a_chain_of_copies_an_image_is_excluded_only_for_one_that_is_kept() -> None:
@@ -88,10 +88,10 @@ def test_in_a_chain_of_copies_an_image_is_excluded_only_for_one_that_is_kept() -
     table = Manifest(names, names, ["a"] * 4, ["cat"] * 4, [None] * 4, ["train", "test", "train", "train"])
     suggested = checks._suggestions(table, [(0, 1, 0.99), (0, 2, 0.98), (2, 3, 0.97)])
     assert suggested == {
-        0: "exclude: the other is in 'test'",
+        0: "exclude: a copy in 'test' is kept",
         1: "keep",
         2: "keep",
-        3: "exclude: one of the two is enough",
+        3: "exclude: a copy is kept",
     }
 
 

@@ -44,7 +44,7 @@ def judged(given: Manifest, verdict: Verdict | None = None, **found: Sequence[Fi
 
 
 def pair(one: int, other: int) -> list[Finding]:
-    return [Finding(one, other, 0.99, "keep"), Finding(other, one, 0.99, "exclude: the other is in 'test'")]
+    return [Finding(one, other, 0.99, "keep"), Finding(other, one, 0.99, "exclude: a copy in 'test' is kept")]
 
 
 def test_where_the_checks_found_nothing_nothing_is_said() -> None:
