@@ -97,7 +97,7 @@ def audit(params: Params, *, quick: bool = False, recomputed: int = 0) -> Audit:
         if opened and not quick:
             images = set(table.path) if table else set()
             done.findings += list(locked.broken_folders(lock, folders, hashed, done.findings, images))
-            done.found(locked.remembered(values, opened))
+            done.found(locked.run_cache(values, opened))
     done.found(locked.sizes(lock, folders))
     done.found(_structure(params, table, done))
     _costs(params, done)

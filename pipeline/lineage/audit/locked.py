@@ -3,8 +3,11 @@
 import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import reduce
+from io import BytesIO
 from pathlib import Path, PurePosixPath
 from typing import Any
+
+from ruamel.yaml import YAML
 
 from pipeline.core import locks, stamps
 from pipeline.core.errors import StateError
@@ -68,11 +71,22 @@ def _same(one: Any, other: Any) -> bool:  # noqa: ANN401
 
 
 def wording(values: Mapping[str, Any]) -> Iterator[Mismatch]:
-    """Yield a finding if the lock's text is not the one that DVC writes for its values."""
+    """Yield a mismatch if the text of dvc.lock is not the text that DVC writes for its values."""
+    if not _is_dvc_text(stamps.read_bytes(LOCK), values):
+        yield Mismatch(str(LOCK), "the text that DVC writes for these values", "another")
+
+
+def _is_dvc_text(content: bytes, values: Mapping[str, Any]) -> bool:
+    """Return whether a file holds the one text that DVC writes for its values, so that no byte was altered.
+
+    libyaml almost always gives that text, in a third of the time that DVC's own writer takes.
+    """
     from dvc.utils.serialize import dumps_yaml  # noqa: PLC0415  # half a second
 
-    if dumps_yaml(values).encode() != stamps.read_bytes(LOCK):
-        yield Mismatch(str(LOCK), "the text that DVC writes for these values", "another")
+    writer, text = YAML(typ="safe"), BytesIO()
+    writer.default_flow_style = writer.sort_base_mapping_type_on_output = False
+    writer.dump(values, text)
+    return text.getvalue() == content or dumps_yaml(values).encode() == content
 
 
 # --- Files and folders -------------------------------------------------------------------------------------------
@@ -196,30 +210,23 @@ def _object(repository: Repository, md5: str) -> str:
     return locks.shown(repository.objects / md5[:2] / md5[2:])
 
 
-def remembered(values: Mapping[str, Any], repository: Repository) -> Iterator[Mismatch]:
-    """Yield the runs in DVC's memory of runs whose values are not those that their name is the hash of.
+def run_cache(values: Mapping[str, Any], repository: Repository) -> Iterator[Mismatch]:
+    """Yield the files of DVC's run-cache whose values do not have the hash that is the file's name.
 
-    The hash leaves sizes out; of the runs that the lock holds, whose values are known, the whole text is compared.
+    The hash leaves sizes out, so the values of dvc.lock, if they have that hash, decide what the text must be.
     """
-    from dvc.utils.serialize import dumps_yaml  # noqa: PLC0415  # half a second
-
-    known = {_run_hash(stage): dumps_yaml(stage).encode() for stage in values.get("stages", {}).values()}
+    stages = {_run_hash(stage): stage for stage in values.get("stages", {}).values()}
     for path in sorted((repository.objects.parents[1] / RUNS).glob("*/*/*")):
-        if len(path.name) == 64 and not _is_run(path, known.get(path.name)):
+        if len(path.name) == 64 and not _is_run(path, stages.get(path.name)):
             yield Mismatch(locks.shown(path), "the run that its name is the hash of", "another")
 
 
-def _is_run(path: Path, text: bytes | None) -> bool:
-    from dvc.utils.serialize import dumps_yaml  # noqa: PLC0415
-
+def _is_run(path: Path, stage: Mapping[str, Any] | None) -> bool:
     try:
-        content = stamps.read_bytes(path)
-        if text is not None:
-            return content == text
-        run = load_yaml(path)
+        run = load_yaml(path) if stage is None else stage
+        return _run_hash(run) == path.name and _is_dvc_text(stamps.read_bytes(path), run)
     except StateError:
         return False
-    return _run_hash(run) == path.name and dumps_yaml(run).encode() == content
 
 
 def _run_hash(stage: Mapping[str, Any]) -> str:
