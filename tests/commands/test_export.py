@@ -281,11 +281,13 @@ def test_the_documented_lines_of_python_say_what_predict_says_of_every_kind_of_f
 def test_an_image_is_prepared_for_the_file_as_predict_reads_it(project: Project) -> None:
     from pipeline.core.stamps import sha256_file
     from pipeline.networks.frozen_pass import Item
-    from pipeline.serving import pixels as serving
+    from pipeline.serving import forward as serving
 
     params = project.write(embed={"scaled_jpeg": True})
     metadata = {
-        prepare.KEY: json.dumps(prepare.told(backbones.load("tiny", params.backbone("tiny")).framing_for(params.embed)))
+        prepare.KEY: json.dumps(
+            prepare.metadata_of(backbones.load("tiny", params.backbone("tiny")).framing_for(params.embed))
+        )
     }
     picture = Path("large.jpg")
     Image.effect_noise((900, 700), 80).save(picture)

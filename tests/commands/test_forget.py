@@ -18,7 +18,7 @@ from pipeline.embeddings import matrix, upkeep
 from pipeline.embeddings.cache import EmbeddingCache
 from pipeline.embeddings.shards import keys_of
 from pipeline.evaluation import runs
-from pipeline.lineage.audit import carriers, forgotten
+from pipeline.lineage.audit import carriers, forgotten_images
 from pipeline.networks import backbones
 from pipeline.stages import prepare
 from tests.conftest import TINY, Project, lay_out
@@ -137,7 +137,7 @@ def snapshot() -> dict[Path, bytes]:
 
 
 def found() -> list[str]:
-    return [finding.path for finding in forgotten.find(params.load())]
+    return [finding.path for finding in forgotten_images.find(params.load())]
 
 
 def test_a_dry_run_says_all_and_changes_nothing(project: Project, capsys: pytest.CaptureFixture[str]) -> None:
@@ -181,7 +181,7 @@ def test_after_the_rerun_the_audit_proves_that_nothing_carries_it(
     rerun(project)
     assert {path.split("/")[0] for path in found()} == {"objects"}
     collect_garbage()
-    assert forgotten.find(params.load()) == []
+    assert forgotten_images.find(params.load()) == []
     assert gone not in manifest.read().sha256
     said = forget(capsys, gone)
     assert "nothing else is known to carry them" in said
@@ -272,7 +272,7 @@ def test_of_objects_that_are_shared_only_what_comes_of_the_image_is_found(
     said = forget(capsys, IMAGE, "--yes")
     assert not any("other objects" in line for line in said)
     assert next(line for line in said if line.startswith("dvc gc")).startswith("dvc gc --workspace --projects ... #")
-    told = [finding for finding in forgotten.find(params.load()) if finding.path.startswith(str(shared))]
+    told = [finding for finding in forgotten_images.find(params.load()) if finding.path.startswith(str(shared))]
     mine = {path.as_posix() for path in shared.glob("*/*") if path.read_bytes() != b"another project's"}
     assert {one.path for one in told} == mine
     assert all("`dvc gc --workspace --projects ...`" in one.found for one in told)
@@ -425,7 +425,7 @@ def test_files_that_were_hashed_already_are_not_read_again(
     known = {path.relative_to(Path.cwd()).as_posix(): "f" * 64 for path in project.images}
     known[str(PATH)] = gone
     monkeypatch.setattr(carriers, "_hash", None)
-    assert str(PATH) in [finding.path for finding in forgotten.find(params.load(), known)]
+    assert str(PATH) in [finding.path for finding in forgotten_images.find(params.load(), known)]
 
 
 @pytest.mark.parametrize("step", [3, *soak([1])])

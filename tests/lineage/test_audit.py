@@ -315,11 +315,11 @@ def test_an_impossible_number_to_recompute_is_refused(recorded: Project, argumen
 def test_weights_that_nothing_pins_are_said(
     recorded: Project, monkeypatch: pytest.MonkeyPatch, digits: int, said: str | None
 ) -> None:
-    from pipeline.lineage.audit import vouching
+    from pipeline.lineage.audit import caveats
 
     old = stamps.read(matrix.stamp_path("tiny"))
     new = stamps.Stamp(**{**asdict(old), "facts": {**old.facts, "weights_pinned": digits}})
-    monkeypatch.setattr(vouching.stamps, "read", lambda path: new if path == matrix.stamp_path("tiny") else old)
-    notes = [note for note in vouching.notes(params.load()) if "its weights" in note]
+    monkeypatch.setattr(caveats.stamps, "read", lambda path: new if path == matrix.stamp_path("tiny") else old)
+    notes = [note for note in caveats.notes(params.load()) if "its weights" in note]
     assert len(notes) == (said is not None)
     assert all(said and said in note for note in notes)

@@ -23,7 +23,7 @@ from pipeline.embeddings.matrix import Embeddings, Rows
 from pipeline.evaluation import runs
 from pipeline.evaluation.scoring import predictions
 from pipeline.lineage import chain
-from pipeline.lineage.audit import cached, rows
+from pipeline.lineage.audit import consistency, embedding_rows
 from pipeline.lineage.audit.audit import Audit, audit
 from pipeline.lineage.audit.recompute import Recomputed, recompute
 from pipeline.stages import embed, finetune, prepare, thumbnails
@@ -174,7 +174,7 @@ def test_scores_are_held_against_the_verdict(
 
 def of_images(project: Project) -> list[Mismatch]:
     read = project.write()
-    return rows.checked(lambda: rows.images(read, manifest.read()), "manifest")
+    return consistency.checked(lambda: consistency.images(read, manifest.read()), "manifest")
 
 
 def write_manifest(**columns: Any) -> None:
@@ -269,7 +269,7 @@ def embedded(project: Project) -> Callable[[], list[Mismatch]]:
     read = project.write(embed={"copies": 2})
     prepare.main(read)
     embed.main(read, "tiny")
-    return lambda: rows.checked(lambda: rows.embeddings(read, manifest.read(), "tiny"), "matrix")
+    return lambda: consistency.checked(lambda: consistency.embeddings(read, manifest.read(), "tiny"), "matrix")
 
 
 def write_views(change: Callable[[Any], dict[str, Any]]) -> None:
@@ -312,10 +312,10 @@ def test_a_stamp_without_the_recipe_of_further_views_is_found(embedded: Callable
 def test_a_cost_is_held_against_a_cache_of_just_these_rows(embedded: Callable[[], list[Mismatch]]) -> None:
     edit(matrix.cost_path("tiny"), lambda cost: cost.update(seconds=cost["seconds"] * 1.001))
     assert embedded() == []
-    (told,) = cached.costs(params.load(), "tiny")
+    (told,) = embedding_rows.costs(params.load(), "tiny")
     assert (told.path, told.part) == ("data/embeddings/tiny.cost.json", "seconds")
     shutil.rmtree(".headswap/embeddings")
-    assert list(cached.costs(params.load(), "tiny")) == []
+    assert list(embedding_rows.costs(params.load(), "tiny")) == []
 
 
 def test_merged_shards_that_hold_other_rows_accuse_no_cost(project: Project) -> None:
@@ -327,7 +327,7 @@ def test_merged_shards_that_hold_other_rows_accuse_no_cost(project: Project) -> 
         embed.main(read, "tiny")
     (stored,) = upkeep.recipes(read.embed.cache)
     upkeep.merge(stored)
-    assert list(cached.costs(read, "tiny")) == []
+    assert list(embedding_rows.costs(read, "tiny")) == []
 
 
 def test_recomputing_a_row_of_no_image_is_a_finding(project: Project) -> None:
@@ -336,5 +336,5 @@ def test_recomputing_a_row_of_no_image_is_a_finding(project: Project) -> None:
     embed.main(read, "tiny")
     old = manifest.read()
     write_manifest(**{name: getattr(old, name)[1:] for name in manifest.COLUMNS})
-    (finding,) = rows.checked(lambda: recompute(read, "tiny", 99, Recomputed()), "matrix")
+    (finding,) = consistency.checked(lambda: recompute(read, "tiny", 99, Recomputed()), "matrix")
     assert finding == Mismatch("matrix", finding.expected, f"content that cannot: KeyError '{old.image_id[0]}'")

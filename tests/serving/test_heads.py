@@ -15,7 +15,7 @@ from pipeline.heads.types import Classifier
 from pipeline.networks import streaming
 from pipeline.serving.export import heads as exported
 from pipeline.serving.export import trees
-from pipeline.serving.export.unknown import InconvertibleError
+from pipeline.serving.export.inconvertible import InconvertibleError
 from tests.heads.examples import QUICK, data, fit
 
 TOLERANCE = 1e-4
@@ -55,7 +55,7 @@ def rows(number: int = 300) -> np.ndarray:
 
 
 def require_parity(model: Classifier, X: np.ndarray) -> None:
-    session = onnxruntime.InferenceSession(exported.alone(model, X.shape[1]).SerializeToString())
+    session = onnxruntime.InferenceSession(exported.model_of_head(model, X.shape[1]).SerializeToString())
     (found,) = session.run(None, {"features": X})
     assert found.dtype == np.float32
     np.testing.assert_allclose(found, heads.predict(model, X), atol=TOLERANCE)
@@ -78,7 +78,7 @@ def test_every_head_is_exported_with_every_calibration(name: str, method: str, c
 def test_a_single_row_is_a_batch_and_so_is_none(name: str) -> None:
     model = default(name, 4)
     require_parity(model, rows(1))
-    session = onnxruntime.InferenceSession(exported.alone(model, WIDTH).SerializeToString())
+    session = onnxruntime.InferenceSession(exported.model_of_head(model, WIDTH).SerializeToString())
     assert session.run(None, {"features": rows(0)})[0].shape == (0, 4)
 
 
@@ -158,7 +158,9 @@ def test_what_cannot_be_exported_is_named_with_what_can(entry: dict[str, Any], n
 
 
 def test_equal_heads_give_equal_bytes() -> None:
-    one, two = (exported.alone(model_of("stacking", {}, 3), WIDTH).SerializeToString(deterministic=True) for _ in "ab")
+    one, two = (
+        exported.model_of_head(model_of("stacking", {}, 3), WIDTH).SerializeToString(deterministic=True) for _ in "ab"
+    )
     assert one == two
 
 

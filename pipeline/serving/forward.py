@@ -1,4 +1,4 @@
-"""From files that may change under our hands to what networks say of them."""
+"""Run images through networks, from files that may change at any time."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,7 +16,7 @@ from pipeline.networks.frozen_pass import Item, Pixels
 
 
 def load(item: Item, framing: Framing, augment: Augment | None = None) -> Pixels:
-    """Read an image as `embedding.load`; one that has changed since it was hashed is bad, and no reason to stop."""
+    """Read an image as `frozen_pass.load`; BadImageError, which skips it, if it changed since it was hashed."""
     try:
         return frozen_pass.load(item, framing, augment)
     except StateError as error:
@@ -26,10 +26,10 @@ def load(item: Item, framing: Framing, augment: Augment | None = None) -> Pixels
 def probabilities(
     model: Model, paths: Sequence[Path], sha256: Sequence[str], settings: Embed
 ) -> npt.NDArray[np.float64]:
-    """Return what a fine-tuned network says of images, run by `embed.runtime`: (n, K).
+    """Return a fine-tuned network's probabilities for images, computed by `embed.runtime`: (n, K).
 
     Raises:
-        StateError: if an image changes while it is read, or the runtime does not compute what PyTorch does.
+        StateError: if an image changes while it is read, or the runtime's numbers differ from PyTorch's.
 
     """
     first = {one: path for path, one in zip(reversed(paths), reversed(sha256), strict=True)}

@@ -1,4 +1,4 @@
-"""What DVC itself knows of the images: a .dvc file beside them, which `dvc add` or `dvc import-url` wrote."""
+"""The .dvc file beside the images, which `dvc add` or `dvc import-url` wrote."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,8 +9,8 @@ from pipeline.core.printable import printable
 from pipeline.lineage.trace.branch import Branch
 
 
-def tracked(path: Path) -> Branch | None:
-    """Return what the .dvc file of a path, or of a folder above it, says; None if there is none.
+def dvc_branch(path: Path) -> Branch | None:
+    """Describe the .dvc file of a path or of a folder above it; None if there is none.
 
     Raises:
         StateError: if it cannot be parsed.
@@ -20,10 +20,10 @@ def tracked(path: Path) -> Branch | None:
         beside = part.with_name(f"{part.name}.dvc") if part.name else Path()
         if beside.is_file():
             content = locks.load_yaml(beside)
-            said = _first(content, "outs")
-            size = f", {said['nfiles']} files" if "nfiles" in said else ""
+            out = _first(content, "outs")
+            size = f", {out['nfiles']} files" if "nfiles" in out else ""
             origins = [Branch(printable(f"imported from {one}")) for one in [_origin(_first(content, "deps"))] if one]
-            return Branch(printable(f"tracked by {beside}: md5 {said.get('md5')}{size}"), origins)
+            return Branch(printable(f"tracked by {beside}: md5 {out.get('md5')}{size}"), origins)
     return None
 
 
@@ -33,7 +33,7 @@ def _first(content: Mapping[str, Any], name: str) -> Mapping[str, Any]:
 
 
 def _origin(dependency: Mapping[str, Any]) -> str | None:
-    """Return where an import came from: a path or URL, in a repository of its own if there is one."""
+    """Return where an import came from: a path or URL, and the repository that it is in, if any."""
     repository = dependency.get("repo")
     inside = f" in {repository.get('url')}" if isinstance(repository, dict) else ""
     return f"{dependency['path']}{inside}" if "path" in dependency else None

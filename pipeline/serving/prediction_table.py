@@ -1,4 +1,4 @@
-"""What a trained run says of new images, and the table of it: CSV, JSON or Parquet."""
+"""The predictions of a trained run for new images, as a table in CSV, JSON or Parquet."""
 
 import csv
 from collections.abc import Sequence
@@ -19,9 +19,9 @@ from pipeline.core.params import Params
 from pipeline.core.sections import Data
 from pipeline.evaluation import neighbours, unlikeness
 from pipeline.evaluation.scoring.predictions import Predictions
-from pipeline.serving import places
-from pipeline.serving.embedded import New
-from pipeline.serving.trained import Trained
+from pipeline.serving import output_path
+from pipeline.serving.new_images import NewImages
+from pipeline.serving.trained_model import TrainedModel
 
 SUFFIXES = (".csv", ".json", ".parquet")
 _BLOCK = 4096
@@ -31,7 +31,7 @@ Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Answers:
+class PredictionTable:
     """A row per image, n in all."""
 
     path: Sequence[str]
@@ -61,24 +61,24 @@ class Answers:
         }
 
 
-def answers(new: New, trained: Trained, params: Params) -> Answers:
-    """Classify images, and say how unlike the training images each is; StateError as `pixels.probabilities`."""
-    if trained.network is None:
-        probability = heads.predict(trained.head, new.features)
+def predict(new: NewImages, model: TrainedModel, params: Params) -> PredictionTable:
+    """Classify images, and compute how unlike the training images each is; StateError as `forward.probabilities`."""
+    if model.network is None:
+        probability = heads.predict(model.head, new.features)
     else:
-        from pipeline.serving import pixels  # noqa: PLC0415  # a scikit-learn head needs no torch
+        from pipeline.serving import forward  # noqa: PLC0415  # a scikit-learn head needs no torch
 
-        probability = pixels.probabilities(trained.network, new.paths, new.sha256, params.embed)
+        probability = forward.probabilities(model.network, new.paths, new.sha256, params.embed)
     paths = [path.as_posix() for path in new.paths]
-    predicted = Predictions(paths, [""] * len(paths), [""] * len(paths), trained.classes, probability)
-    decided = (trained.rule.apply(predicted) if trained.rule else predicted).decision()
-    distance, percentile = _unlikeness(new, trained, params.seed)
-    labels = [trained.classes[number] for number in decided]
-    return Answers(paths, labels, trained.classes, probability, distance, percentile)
+    predicted = Predictions(paths, [""] * len(paths), [""] * len(paths), model.classes, probability)
+    decided = (model.rule.apply(predicted) if model.rule else predicted).decision()
+    distance, percentile = _unlikeness(new, model, params.seed)
+    labels = [model.classes[number] for number in decided]
+    return PredictionTable(paths, labels, model.classes, probability, distance, percentile)
 
 
-def _unlikeness(new: New, trained: Trained, seed: int) -> tuple[Floats, Floats]:
-    train = neighbours.of_length_one(trained.training_features())
+def _unlikeness(new: NewImages, model: TrainedModel, seed: int) -> tuple[Floats, Floats]:
+    train = neighbours.of_length_one(model.training_features())
     starts = range(0, len(new.features), _BLOCK)
     blocks = (neighbours.of_length_one(new.features[start : start + _BLOCK]) for start in starts)
     distance = np.concatenate([unlikeness.distances(block, train) for block in blocks])
@@ -86,15 +86,15 @@ def _unlikeness(new: New, trained: Trained, seed: int) -> tuple[Floats, Floats]:
 
 
 def require_table(path: Path, data: Data) -> None:
-    """Raise InputError unless a table can be written there, as far as that can be told beforehand."""
+    """Raise InputError unless a table can be written there, as far as that is known beforehand."""
     if path.suffix.lower() not in SUFFIXES:
         raise InputError(f"--out: got {path.name!r}, expected a name that ends in {', '.join(SUFFIXES)}")
-    places.require(path, data, "--out")
+    output_path.require(path, data, "--out")
 
 
-def write(path: Path, found: Answers) -> None:
-    """Write the table as the path's suffix says, whole or not at all."""
-    columns = found.columns()
+def write(path: Path, table: PredictionTable) -> None:
+    """Write the table in the format of the path's suffix, whole or not at all."""
+    columns = table.columns()
     if path.suffix.lower() == ".csv":
         write_text(path, as_csv(columns))
     elif path.suffix.lower() == ".json":
@@ -105,7 +105,7 @@ def write(path: Path, found: Answers) -> None:
 
 
 def as_csv(columns: dict[str, list[Any]]) -> str:
-    """Return a table as CSV; numbers have all their digits, so that they read back as the same bits."""
+    """Return a table as CSV, with all digits of a number, so that it reads back bit for bit."""
     text = StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(columns)

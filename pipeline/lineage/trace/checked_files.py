@@ -1,4 +1,4 @@
-"""The files that `trace` reads, each held against reports/lineage.json before a word of it is believed."""
+"""The files that `trace` reads, each checked against reports/lineage.json before it is used."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,17 +20,17 @@ from pipeline.verdict import schema
 
 
 @dataclass(frozen=True)
-class Recorded:
-    """The recorded lineage, empty where there is none, and readers of what it vouches for.
+class CheckedFiles:
+    """The nodes of the recorded lineage, if there is one, and readers that check files against it.
 
-    An artifact is checked against its stamp by whoever reads it; stamps and the verdict have nobody else.
+    Stamps and the verdict are checked here; the code that reads another artifact checks it against its stamp.
     """
 
     params: Params
     nodes: Mapping[str, Node]
 
     def unaltered(self, path: Path) -> Path:
-        """Return the path of a file that has the recorded bytes, or of which none are recorded; StateError if not."""
+        """Return the path; StateError if the file has other bytes than the recorded ones. It need not be recorded."""
         if node := self.nodes.get(path.as_posix()):
             unaltered(path.as_posix(), node.sha256, f"as recorded in {chain.LINEAGE}")
         return path
@@ -40,7 +40,7 @@ class Recorded:
         return stamps.read(self.unaltered(path))
 
     def skipped(self, backbone: str) -> Mapping[str, str]:
-        """Return why images have no row of a backbone's, by their id."""
+        """Return id -> reason of the images that a backbone skipped."""
         path = skipped.path_of(backbone)
         return skipped.of(path, self.stamp(path))
 
@@ -62,7 +62,7 @@ class Recorded:
         return schema.read()
 
     def run_of_file(self, name: str) -> tuple[str, str] | None:
-        """Return backbone and name of the listed run that a path belongs to: its folder, or a file that it left."""
+        """Return backbone and name of the listed run whose folder or output a path is; None if it is neither."""
         names = artifacts.named(name)
         run = next((one for one in self.params.runs() if one == names), None)
         if run is None:
@@ -71,40 +71,40 @@ class Recorded:
         return run if Path(name) in (path, path.parent) or name in self.stamp(path).outputs else None
 
     def group_of(self, name: str) -> str:
-        """Return what a file is a part of: a run's id, the file that it is the stamp of, or itself."""
+        """Return the id of the run that a file belongs to, the artifact that a stamp belongs to, or the file itself."""
         if run := self.run_of_file(name):
             return "/".join(run)
         node = self.nodes[name]
         return node.made_from[0] if node.role == "stamp" and node.made_from else name
 
     def require_current(self, path: Path, stamp: Stamp) -> None:
-        """Raise StateError if what a stamp's stage read is not what the manifest's or a matrix's own stamp says now."""
+        """Raise StateError if a stage read another manifest or matrix than the current one, as its own stamp has it."""
         for name, then in stamp.inputs.items():
             now = then
-            if list_of(name):
+            if backbone_of_skipped(name):
                 now = stamps.sha256_file(self.unaltered(Path(name)))
-            elif maker := maker_of(name):
-                now = self.stamp(maker).outputs.get(name, "none")
+            elif stamp_path := stamp_of(name):
+                now = self.stamp(stamp_path).outputs.get(name, "none")
             if now != then:
                 raise StateError(
                     f"{path}: made from {name} with sha256 {then}, expected {now} as it is now; run `dvc repro`"
                 )
 
 
-def list_of(name: str) -> str | None:
-    """Return the backbone whose skipped images an input lists; None if it is another file."""
+def backbone_of_skipped(name: str) -> str | None:
+    """Return the backbone whose list of skipped images a file is; None if it is none."""
     return artifacts.named(name)[0] if artifacts.SKIPPED.is_at(name) else None
 
 
-def maker_of(name: str) -> Path | None:
-    """Return the stamp that holds an input's hash; None for weights, and for the list of skipped images."""
+def stamp_of(name: str) -> Path | None:
+    """Return the stamp of a manifest or matrix; None for any other file."""
     made = next((one for one in (artifacts.MANIFEST, artifacts.EMBEDDINGS) if one.is_at(name)), None)
     return made.stamp_at(*artifacts.named(name)) if made else None
 
 
-def unaltered(locator: str, expected: str, said: str) -> str:
+def unaltered(locator: str, expected: str, source: str) -> str:
     """Return the sha256 of a file's bytes; StateError if it is not the expected one."""
     found = stamps.sha256_file(stamps.locate(locator))
     if found != expected:
-        raise StateError(f"{locator}: sha256: got {found}, expected {expected} {said}; run `dvc repro`")
+        raise StateError(f"{locator}: sha256: got {found}, expected {expected} {source}; run `dvc repro`")
     return found

@@ -1,4 +1,4 @@
-"""A finished run, ready to use: its head or network, the rule that decides, and the images that it learnt from."""
+"""A finished run, ready to use: its head or network, its decision rule, and its training images."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,21 +27,21 @@ if TYPE_CHECKING:  # a scikit-learn head needs no torch
 
 
 @dataclass(frozen=True)
-class Trained:
-    """A head or a fine-tuned network, one of the two, every byte checked."""
+class TrainedModel:
+    """Either a head or a fine-tuned network, with every byte checked."""
 
     run: Run
     head: Classifier | None
-    """Gives probabilities of rows of the backbone's embeddings."""
+    """Predicts from rows of the backbone's embeddings."""
     network: "Model | None"
-    """Gives probabilities of images."""
+    """Predicts from images."""
     rule: Rule | None
-    """Decides as `compare` does; None: for the most probable class."""
+    """Decides as `compare` does; None for the most probable class."""
     table: Manifest
     embedded: Embeddings
-    """Of the frozen backbone, all images of the manifest that could be decoded."""
+    """The frozen backbone's rows of all N images of the manifest that could be decoded."""
     row: Ints
-    """(N,) the manifest's row of each of them."""
+    """(N,) the manifest's row of each image."""
 
     @property
     def classes(self) -> Sequence[str]:
@@ -58,7 +58,7 @@ class Trained:
         return np.asarray(self.embedded.features[self.training])
 
     def calibration(self) -> str:
-        """Say where the probabilities come from."""
+        """Say how the probabilities are calibrated."""
         if self.head is None:
             return "the network's own softmax, not calibrated"
         if isinstance(self.head, Calibrated):
@@ -66,21 +66,20 @@ class Trained:
         return f"the head's own, not calibrated (heads.{self.run.name}.calibrate)"
 
 
-def read(params: Params, what: str) -> Trained:
+def read(params: Params, what: str) -> TrainedModel:
     """Read a run: <backbone>/<head or plan>, just the head or plan, or its folder.
 
     Raises:
         InputError: if there is no such run, or several.
-        StateError: if a file of it is missing or altered, or it was made from other images or embeddings than lie there
-            now.
+        StateError: if one of its files is missing or altered, or its images or embeddings have changed since.
 
     """
     run = runs.find(what, params, "MODEL")
     with runs.made_again_by_dvc(params, run.backbone, run.name):
-        return _put_together(run, params)
+        return _read_run(run, params)
 
 
-def _put_together(run: Run, params: Params) -> Trained:
+def _read_run(run: Run, params: Params) -> TrainedModel:
     _require_current(run)
     table, embedded = manifest.read(), matrix.read(run.backbone)
     matrix.require_recipe(embedded, run.backbone, params)
@@ -94,11 +93,11 @@ def _put_together(run: Run, params: Params) -> Trained:
         from pipeline.finetuning import saving  # noqa: PLC0415
 
         network = saving.load(folder, run.stamp)
-    return Trained(run, head, network, rule, table, embedded, row)
+    return TrainedModel(run, head, network, rule, table, embedded, row)
 
 
 def _require_current(run: Run) -> None:
-    """Raise StateError unless what the run was made from has the bytes that its own stamp says now."""
+    """Raise StateError unless the run's inputs are the current ones, by their own stamps."""
     current = stamps.read(manifest.STAMP).outputs
     if run.kind == "head":
         current = {**current, **stamps.read(matrix.stamp_path(run.backbone)).outputs}

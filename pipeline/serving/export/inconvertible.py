@@ -1,4 +1,4 @@
-"""What has no converter is named before anything is computed."""
+"""The error for a part of a head that cannot be converted, raised before anything is computed."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ from pipeline.heads import HEADS
 
 
 class InconvertibleError(InputError):
-    """A part of a head has no form in ONNX."""
+    """A part of a head cannot be converted to ONNX."""
 
 
 def inconvertible(part: object, why: str = "") -> InconvertibleError:

@@ -1,4 +1,4 @@
-"""Where a table or a model may be written: not where the pipeline keeps its records, nor among the images."""
+"""Where a user may have a table or a model written: not among the pipeline's files, nor among the images."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ OURS = (".dvc", ".git", ".headswap", "pipeline", "dvc.lock", "dvc.yaml", str(PAR
 
 
 def require(path: Path, data: Data, where: str) -> None:
-    """Raise InputError, which begins with `where`, unless a file can be written to a path and does no harm there."""
+    """Raise InputError, which begins with `where`, unless a file can be written to a path without harm."""
     whole = path.resolve()
     if path.is_dir() or not path.parent.is_dir():
         raise InputError(f"{where}: {path}: " + ("is a folder" if path.is_dir() else f"no folder {path.parent}"))

@@ -1,7 +1,7 @@
-"""What the rows of the chain's tables say of each other, once their bytes are known to be the recorded ones."""
+"""Whether the files of the chain agree with each other, once their bytes are known to be the recorded ones."""
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import zip_longest
 from typing import Any
@@ -20,45 +20,41 @@ from pipeline.embeddings import matrix, skipped
 from pipeline.evaluation import decisions, runs
 from pipeline.evaluation.runs import Run
 from pipeline.evaluation.scoring import metrics
-from pipeline.lineage.audit import cached
+from pipeline.lineage.audit import embedding_rows
 from pipeline.verdict import schema
 
 CLOSE = 1e-9
-"""Relative: numbers computed again elsewhere differ in their last bits."""
+"""Relative tolerance: numbers computed again on another machine differ in their last bits."""
 WRONG_CONTENT = (KeyError, TypeError, ValueError, IndexError, AttributeError, RecursionError)
-"""What reading a file raises that parses but holds something else than it should."""
+"""What code raises that uses a file whose content parses, but is not what it should be."""
 
 
 def images(params: Params, table: Manifest) -> Iterator[Mismatch]:
-    """Compare the manifest with what the data and params.yaml say now; the images' files are checked apart."""
+    """Compare the manifest with the data folder's list and params.yaml; the images' bytes are checked elsewhere."""
     place = sources.place_of(params.data)
     listed = {record.path: record for record in sources.listed(place)}
-    found = [*_stated(params), *_listed(table, listed, place)]
-    yield from found or _dealt(params, table, list(listed.values()))
+    found = [*_settings(params), *_rows(table, listed, place)]
+    yield from found or _splits(params, table, list(listed.values()))
 
 
-def _stated(params: Params) -> Iterator[Mismatch]:
-    """Compare what `prepare` was told with params.yaml."""
+def _settings(params: Params) -> Iterator[Mismatch]:
+    """Compare the settings that `prepare` recorded with params.yaml."""
     facts = stamps.read(manifest.STAMP).facts
     for name, value in manifest.told(params).items():
         if facts.get(name) != value:
-            yield Mismatch(
-                manifest.MANIFEST.as_posix(), f"{value!r}, as in params.yaml", repr(facts.get(name)), f"{name}"
-            )
+            yield Mismatch(manifest.MANIFEST.as_posix(), f"{value!r}, as in params.yaml", repr(facts.get(name)), name)
 
 
-def _listed(table: Manifest, listed: Mapping[str, Record], place: Place) -> Iterator[Mismatch]:
+def _rows(table: Manifest, listed: Mapping[str, Record], place: Place) -> Iterator[Mismatch]:
     """Compare the manifest's rows with the images that the data folder lists, and with the members of an archive."""
-    path = manifest.MANIFEST.as_posix()
-    rows = table.row_of()
-    if doubled := len(table) - len(rows):
-        yield Mismatch(path, "every image once", f"{doubled} rows more")
+    path, rows = manifest.MANIFEST.as_posix(), table.row_of()
+    if repeated := len(table) - len(rows):
+        yield Mismatch(path, "every image once", f"{repeated} rows more")
     for name in _not_excluded(place, sorted(listed.keys() - rows.keys())):
         yield Mismatch(place.shown(name), f"an image of {path}, or none", "one that is not in it")
     for name in sorted(rows.keys() - listed.keys()):
-        yield Mismatch(
-            place.shown(name), f"an image that the data folder lists, as {path} does", "one that it does not list"
-        )
+        expected = f"an image that the data folder lists, as {path} does"
+        yield Mismatch(place.shown(name), expected, "one that it does not list")
     both = sorted(rows.keys() & listed.keys())
     for name, found in sources.read_again(place, both).items() if place.data.is_archive else ():
         if found != (expected := table.sha256[rows[name]]):
@@ -67,13 +63,13 @@ def _listed(table: Manifest, listed: Mapping[str, Record], place: Place) -> Iter
         record, row = listed[name], rows[name]
         if (record.label, record.group) != (table.label[row], table.group[row]):
             expected = f"label {record.label!r} and group {record.group!r}, as the data folder says"
-            yield Mismatch(path, expected, f"{table.label[row]!r} and {table.group[row]!r}", f"{name}")
+            yield Mismatch(path, expected, f"{table.label[row]!r} and {table.group[row]!r}", name)
 
 
 def _not_excluded(place: Place, names: Sequence[str]) -> list[str]:
-    """Return the images that are not listed though none of the excluded ones has their bytes.
+    """Return which images are not excluded, by their bytes.
 
-    A remote root is not read again: there, the number of those that are left out has to be the recorded one.
+    A remote root is not read again: there, the number of excluded images has to be the recorded one.
     """
     if place.data.remote:
         return [] if len(names) == stamps.read(manifest.STAMP).facts.get("excluded") else list(names)
@@ -81,16 +77,17 @@ def _not_excluded(place: Place, names: Sequence[str]) -> list[str]:
     return sorted(name for name, sha256 in sources.read_again(place, names).items() if sha256 not in excluded)
 
 
-def _dealt(params: Params, table: Manifest, listed: Sequence[Record]) -> Iterator[Mismatch]:
-    """Deal the splits again, of the images that are in the manifest: the others are excluded ones."""
+def _splits(params: Params, table: Manifest, listed: Sequence[Record]) -> Iterator[Mismatch]:
+    """Split the manifest's images again; the other listed ones are excluded."""
     path, inside = manifest.MANIFEST.as_posix(), set(table.image_id)
     records = [record for record in listed if record.path in inside]
     names = [record.path for record in records]
     if names != list(table.image_id):
-        yield from _unlike(path, names, list(table.image_id))
+        yield from _first_difference(path, names, table.image_id)
         return
-    dealt = methods.assign(records, table.sha256, params.split, params.seed)
-    yield from _unlike(path, list(zip(names, dealt, strict=True)), list(zip(names, table.split, strict=True)))
+    splits = methods.assign(records, table.sha256, params.split, params.seed)
+    pairs = [list(zip(names, some, strict=True)) for some in (splits, table.split)]
+    yield from _first_difference(path, *pairs)
 
 
 def embeddings(params: Params, table: Manifest, backbone: str) -> Iterator[Mismatch]:
@@ -109,15 +106,15 @@ def embeddings(params: Params, table: Manifest, backbone: str) -> Iterator[Misma
     left_out = skipped.read_for(backbone, embedded.recipe)
     expected = [(name, sha) for name, sha in zip(table.image_id, table.sha256, strict=True) if name not in left_out]
     found_rows = [(name, bytes(sha).hex()) for name, sha in zip(embedded.image_id, embedded.sha256, strict=True)]
-    yield from _unlike(path, expected, found_rows)
+    yield from _first_difference(path, expected, found_rows)
     if len(embedded.features) != len(found_rows):
         yield Mismatch(path, f"{len(found_rows)} rows", str(len(embedded.features)), "features")
     else:
-        yield from cached.check(params, table, backbone, embedded)
+        yield from embedding_rows.check(params, table, backbone, embedded)
 
 
-def _unlike(path: str, expected: list[Any], found: list[Any]) -> Iterator[Mismatch]:
-    """Yield the first row that differs, and how many do."""
+def _first_difference(path: str, expected: Sequence[Any], found: Sequence[Any]) -> Iterator[Mismatch]:
+    """Yield the first row that differs, with the number of rows that do."""
     differing = [row for row, (one, other) in enumerate(zip_longest(expected, found)) if one != other]
     if differing:
         row = differing[0]
@@ -128,36 +125,31 @@ def _unlike(path: str, expected: list[Any], found: list[Any]) -> Iterator[Mismat
 def run(table: Manifest, backbone: str, name: str) -> Iterator[Mismatch]:
     """Compare a run's predictions with the manifest, and its metrics with its predictions."""
     found = runs.read(backbone, name)
-    path = runs.stamp_path(backbone, name).as_posix()
-    left_out = skipped.read(backbone)
-    judged = {
-        (table.image_id[row], table.split[row], table.label[row])
-        for row in range(len(table))
-        if table.split[row] != "train" and table.image_id[row] not in left_out
+    path, left_out = runs.stamp_path(backbone, name).as_posix(), skipped.read(backbone)
+    expected = {
+        (image_id, split, label)
+        for image_id, split, label in zip(table.image_id, table.split, table.label, strict=True)
+        if split != "train" and image_id not in left_out
     }
     of = found.predictions
     predicted = list(zip(of.image_id, of.split, of.label, strict=True))
-    if set(predicted) != judged or len(predicted) != len(judged):
-        unlike = len(judged ^ set(predicted)) or len(predicted) - len(judged)
-        yield Mismatch(path, f"{len(judged)} validation and test images", f"{unlike} others", "predictions")
+    if set(predicted) != expected or len(predicted) != len(expected):
+        others = len(expected ^ set(predicted)) or len(predicted) - len(expected)
+        yield Mismatch(path, f"{len(expected)} validation and test images", f"{others} others", "predictions")
     if of.classes != table.classes:
         yield Mismatch(path, str(table.classes), str(of.classes), "predictions: classes")
-    yield from _scores(found)
-
-
-def _scores(of: Run) -> Iterator[Mismatch]:
-    stored = runs.read_metrics(of)
-    for name, value in metrics.score(of.predictions.of("val")).items():
-        if not np.isclose(stored[name], value, rtol=CLOSE, atol=CLOSE):
-            path = runs.metrics_path(of.backbone, of.name).as_posix()
-            yield Mismatch(path, f"{value}, from the predictions", str(stored[name]), f"validation.{name}")
+    stored = runs.read_metrics(found)
+    for metric, value in metrics.score(of.of("val")).items():
+        if not np.isclose(stored[metric], value, rtol=CLOSE, atol=CLOSE):
+            path = runs.metrics_path(backbone, name).as_posix()
+            yield Mismatch(path, f"{value}, from the predictions", str(stored[metric]), f"validation.{metric}")
 
 
 def scores(params: Params) -> Iterator[Mismatch]:
     """Compare scores.json with the verdict, and the test scores in it with the predictions they are of."""
     content = schema.read()
     metric, judged = content["metric"], schema.scores(content)
-    yield from checked(partial(_unlike_verdict, judged), schema.SCORES.as_posix())
+    yield from checked(partial(_scores_file, judged), schema.SCORES.as_posix())
     reported = judged["test"]
     failed = runs.failed(params.runs(), missing_ok=True)
     for backbone, name in (run for run in params.runs() if run not in failed):
@@ -168,7 +160,7 @@ def scores(params: Params) -> Iterator[Mismatch]:
             yield Mismatch(schema.VERDICT.as_posix(), expected, str(reported.get(found.id)), f"test of {found.id}")
 
 
-def _unlike_verdict(judged: Mapping[str, Mapping[str, Any]]) -> Iterator[Mismatch]:
+def _scores_file(judged: Mapping[str, Mapping[str, Any]]) -> Iterator[Mismatch]:
     shown = json.loads(stamps.read_bytes(schema.SCORES))
     for section, values in judged.items():
         for name in sorted(shown[section].keys() | values.keys()):
@@ -183,14 +175,14 @@ def _test_score(of: Run, params: Params, metric: str) -> float:
     return metrics.plain(rule.apply(test) if rule else test)[metric]
 
 
-def checked(check: Callable[[], Iterator[Mismatch]], where: str) -> list[Mismatch]:
-    """Return what a check finds; what it cannot even read is a finding, too."""
+def checked(check: Callable[[], Iterable[Mismatch]], where: str) -> list[Mismatch]:
+    """Return what a check finds; that it cannot read or use a file is a finding, too."""
     found: list[Mismatch] = []
     try:
         found.extend(check())
     except PipelineError as error:
         found += [Mismatch(where, "content that can be read and followed", problem) for problem in error.problems]
     except WRONG_CONTENT as error:
-        what = f"content that cannot: {type(error).__name__} {error}"
-        found.append(Mismatch(where, "what the chain can be followed through", what))
+        got = f"content that cannot: {type(error).__name__} {error}"
+        found.append(Mismatch(where, "what the chain can be followed through", got))
     return found

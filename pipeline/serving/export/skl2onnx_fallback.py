@@ -1,4 +1,4 @@
-"""Classifiers that have no converter here, by skl2onnx's, in float32."""
+"""Convert classifiers without a converter here by skl2onnx, in float32."""
 
 import warnings
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 from onnx import TensorProto
 
 from pipeline.serving.export.graph import OPSET, TREES_OPSET, Graph, Value
-from pipeline.serving.export.unknown import inconvertible
+from pipeline.serving.export.inconvertible import inconvertible
 
 
 def probabilities(graph: Graph, fitted: Any, rows: Value) -> Value:  # noqa: ANN401  # scikit-learn has no types
@@ -17,14 +17,14 @@ def probabilities(graph: Graph, fitted: Any, rows: Value) -> Value:  # noqa: ANN
     given, prefix = graph.add("Cast", rows, to=TensorProto.FLOAT), f"head/{type(fitted).__name__}_{len(graph.nodes)}/"
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of its own calls of scikit-learn
+            warnings.simplefilter("ignore")  # from its own calls of scikit-learn
             converted = convert_sklearn(
                 fitted,
                 initial_types=[("rows", FloatTensorType([None, fitted.n_features_in_]))],
                 options={id(fitted): {"zipmap": False}},
                 target_opset={"": OPSET, "ai.onnx.ml": TREES_OPSET},
             ).graph
-    except Exception as error:  # whatever goes wrong inside for what it does not know
+    except Exception as error:  # skl2onnx raises many kinds
         raise inconvertible(fitted) from error
     names = {"rows": given, "": ""}
     for tensor in converted.initializer:

@@ -1,4 +1,4 @@
-"""What nothing in the chain can vouch for: said, instead of passed over."""
+"""What the audit cannot verify, said instead of passed over."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -12,26 +12,26 @@ from pipeline.embeddings import matrix
 from pipeline.evaluation import runs
 
 DIGITS = 64
-"""Of a whole sha256."""
-KEPT_BY_GIT = (*environment.CODE, LOCK.as_posix(), *artifacts.IN_GIT)
+"""In a whole sha256."""
+KEPT_IN_GIT = (*environment.CODE, LOCK.as_posix(), *artifacts.IN_GIT)
 
 
 def notes(params: Params) -> Iterator[str]:
-    """Yield one line for everything that could be altered unnoticed."""
-    yield from _git()
+    """Yield one line for everything that somebody could alter unnoticed."""
+    yield from _uncommitted_files()
     if params.data.remote:
         yield f"{params.data.remote}: not read; of its images, those in {STORE} were checked"
     yield from _weights(params)
-    yield from _failed(params)
-    yield from _runs(params)
+    yield from _failed_runs(params)
+    yield from _uncommitted_runs(params)
     yield from _libraries(params)
 
 
-def _git() -> Iterator[str]:
+def _uncommitted_files() -> Iterator[str]:
     if git.commit_of("HEAD") is None:
         yield "no git commit: code, settings and dvc.lock can be altered together, unnoticed"
         return
-    changed = git.run("status", "--porcelain", "-z", "--", *KEPT_BY_GIT) or b""
+    changed = git.run("status", "--porcelain", "-z", "--", *KEPT_IN_GIT) or b""
     files = [line[3:] for line in changed.decode(errors="replace").split("\0") if line]
     if files:
         more = f" and {len(files) - 3} more" if len(files) > 3 else ""
@@ -43,25 +43,25 @@ def _weights(params: Params) -> Iterator[str]:
         try:
             facts = stamps.read(matrix.stamp_path(backbone)).facts
         except StateError:
-            continue  # its own promise is broken, and says so
+            continue  # its own checksum fails
         if (pinned := facts.get("weights_pinned", DIGITS)) < DIGITS:  # embeddings of an older version do not say
             known = f"only the first {pinned} digits of its sha256 pin" if pinned else "no sha256 pins"
             used = facts.get("recipe", {}).get("weights_sha256")
             yield f"{backbone}: {known} its weights; state it in params.yaml (this run used sha256 {used})"
 
 
-def _failed(params: Params) -> Iterator[str]:
+def _failed_runs(params: Params) -> Iterator[str]:
     for run, reason in runs.failed(params.runs(), missing_ok=True).items():
         yield f"{'/'.join(run)} failed, and made nothing: {reason}"
 
 
-def _runs(params: Params) -> Iterator[str]:
-    """Name runs of code that was not committed, unless it is by now: the audit holds theirs against today's."""
+def _uncommitted_runs(params: Params) -> Iterator[str]:
+    """Name runs made with uncommitted code, unless it is committed now: the audit compares theirs with today's."""
     if git.commit_of("HEAD") is not None and not git.text("status", "--porcelain", "--", *environment.CODE):
         return
-    unsure = [run for run, made_with in _made_with(params) if made_with.get("uncommitted_changes", True)]
-    if unsure:
-        yield f"made with code or settings that no commit holds: {', '.join(unsure)}"
+    uncommitted = [run for run, made_with in _made_with(params) if made_with.get("uncommitted_changes", True)]
+    if uncommitted:
+        yield f"made with code or settings that no commit holds: {', '.join(uncommitted)}"
 
 
 def _libraries(params: Params) -> Iterator[str]:
@@ -81,4 +81,4 @@ def _made_with(params: Params) -> Iterator[tuple[str, Mapping[str, Any]]]:
         try:
             yield f"{backbone}/{name}", stamps.read(runs.stamp_path(backbone, name)).facts["made_with"]
         except (StateError, KeyError):
-            continue  # its own promise is broken, and says so
+            continue  # its own checksum fails

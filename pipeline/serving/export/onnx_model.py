@@ -1,4 +1,4 @@
-"""Backbone and head, or a fine-tuned network, in one ONNX file that says what it takes and where it comes from."""
+"""Backbone and head, or a fine-tuned network, as one ONNX model, with its input format and lineage as metadata."""
 
 import json
 from importlib import metadata
@@ -14,41 +14,40 @@ from pipeline.embeddings import matrix
 from pipeline.evaluation import runs
 from pipeline.networks import backbones, frozen_pass, onnx_export
 from pipeline.serving.export import heads, prepare
-from pipeline.serving.export.graph import OPSET, behind
-from pipeline.serving.trained import Trained
+from pipeline.serving.export.graph import OPSET, append_to
+from pipeline.serving.trained_model import TrainedModel
 
 
-class Exported:
-    """An ONNX model of a run, and what lies in the middle of it.
+class OnnxExport:
+    """An ONNX model of a run, and the part of it that computes features.
 
     Args:
-        trained: the run.
-        params: what its embeddings were made by.
+        model: the run.
+        params: those that its embeddings were made with.
 
     Raises:
-        InputError: if a part of the head has no form in ONNX, before anything is computed, or the file would be too
-            large.
-        StateError: if params.yaml or the code state another recipe by now.
+        InputError: if a part of the head cannot be converted, or the file would be too large.
+        StateError: if params.yaml or the code have another recipe by now.
 
     """
 
     features: bytes = b""
-    """A model from images to a head's features; a fine-tuned network has none."""
+    """An ONNX model from images to the head's features; empty for a fine-tuned network."""
 
-    def __init__(self, trained: Trained, params: Params) -> None:
-        if trained.network is not None:
-            self.framing, network = trained.network.framing, trained.network.network
+    def __init__(self, model: TrainedModel, params: Params) -> None:
+        if model.network is not None:
+            self.framing, network = model.network.framing, model.network.network
             self.whole = _plain(onnx_export.any_batch(network, self.framing.size, "probabilities", OPSET))
         else:
-            graph = heads.graph_of(trained.head)  # first, for it is quick to fail
-            loaded, settings = backbones.load(trained.run.backbone, params.backbone(trained.run.backbone)), params.embed
-            frozen_pass.require_recipe(trained.embedded.recipe, loaded, settings, trained.run.backbone)
+            graph = heads.graph_of(model.head)  # first, as it fails fast
+            loaded, settings = backbones.load(model.run.backbone, params.backbone(model.run.backbone)), params.embed
+            frozen_pass.require_recipe(model.embedded.recipe, loaded, settings, model.run.backbone)
             self.framing = loaded.framing_for(settings)
             rounded = onnx_export.Stored(loaded.network, settings.dtype)
             backbone = _plain(onnx_export.any_batch(rounded, self.framing.size, "features", OPSET))
             self.features = backbone.SerializeToString()
-            self.whole = behind(backbone, graph, len(trained.classes))
-        onnx.helper.set_model_props(self.whole, _properties(trained, params, self.framing))
+            self.whole = append_to(backbone, graph, len(model.classes))
+        onnx.helper.set_model_props(self.whole, _properties(model, params, self.framing))
         self.whole.producer_name, self.whole.producer_version = "headswap", metadata.version("headswap")
 
     def content(self) -> bytes:
@@ -57,7 +56,7 @@ class Exported:
 
 
 def _plain(content: bytes) -> onnx.ModelProto:
-    """Read a model, and leave out what the exporter tells of the code that it was made by, paths among it."""
+    """Read a model, without what the exporter adds about the code that made it, such as paths."""
     model = onnx.load_from_string(content)
     graph = model.graph
     for part in (model, graph, *graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer):
@@ -70,7 +69,7 @@ def _plain(content: bytes) -> onnx.ModelProto:
 
 
 def framing_steps(framing: Framing) -> list[str]:
-    """Say what becomes of an image file before the graph, step by step."""
+    """Describe the preprocessing of an image file, step by step."""
     scaled = "a JPEG may be scaled down while it is decoded, to no less than the size needed; " * framing.scaled_jpeg
     return [
         f"decode the first frame ({scaled}at most {MAX_PIXELS:,} pixels) and turn it upright by its EXIF orientation",
@@ -81,46 +80,46 @@ def framing_steps(framing: Framing) -> list[str]:
     ]
 
 
-def lineage(trained: Trained) -> dict[str, str]:
-    """Return what the model was made from: name -> sha256."""
-    run, recipe = trained.run, trained.embedded.recipe
-    model = runs.folder(run.backbone, run.name).as_posix()
+def lineage(model: TrainedModel) -> dict[str, str]:
+    """Return name -> sha256 of the files that the model was made from."""
+    run, recipe = model.run, model.embedded.recipe
+    folder = runs.folder(run.backbone, run.name).as_posix()
     at = runs.stamp_path(run.backbone, run.name)
     return {
         **run.stamp.inputs,
         f"weights of {recipe['backbone']}": str(recipe["weights_sha256"]),
-        **{name: sha256 for name, sha256 in run.stamp.outputs.items() if name.startswith(f"{model}/")},
+        **{name: sha256 for name, sha256 in run.stamp.outputs.items() if name.startswith(f"{folder}/")},
         at.as_posix(): stamps.sha256_file(at),
     }
 
 
-def decision(trained: Trained) -> dict[str, Any]:
+def decision(model: TrainedModel) -> dict[str, Any]:
     """Return the rule: the class with the largest of probabilities @ weights, or just the largest probability."""
-    if trained.rule is None:
+    if model.rule is None:
         return {"rule": "most_probable"}
-    chosen = {"rule": "argmax of probabilities @ weights", "weights": trained.rule.weights.tolist()}
-    return chosen if trained.rule.threshold is None else {**chosen, "threshold": trained.rule.threshold}
+    chosen = {"rule": "argmax of probabilities @ weights", "weights": model.rule.weights.tolist()}
+    return chosen if model.rule.threshold is None else {**chosen, "threshold": model.rule.threshold}
 
 
-def _properties(trained: Trained, params: Params, framing: Framing) -> dict[str, str]:
-    run, size = trained.run, framing.size
+def _properties(model: TrainedModel, params: Params, framing: Framing) -> dict[str, str]:
+    run, size = model.run, framing.size
     found: dict[str, Any] = {
-        "classes": list(trained.classes),
+        "classes": list(model.classes),
         "input": f"images: uint8 (N, 3, {size}, {size}), RGB, channels first, 0 to 255",
-        "output": f"probabilities: float32 (N, {len(trained.classes)}), one column per class",
-        "framing": prepare.told(framing),
+        "output": f"probabilities: float32 (N, {len(model.classes)}), one column per class",
+        "framing": prepare.metadata_of(framing),
         "preprocessing": framing_steps(framing),
-        "decision": decision(trained),
-        "calibration": trained.calibration(),
+        "decision": decision(model),
+        "calibration": model.calibration(),
         "model": run.id,
         "kind": run.kind,
         "settings": run.stamp.facts["params"],
         "metric": params.selection.metric,
-        "sha256": lineage(trained),
+        "sha256": lineage(model),
         "headswap_version": metadata.version("headswap"),
     }
     if run.kind == "head":
-        found["recipe_sha256"] = stamps.sha256_json(trained.embedded.recipe)
+        found["recipe_sha256"] = stamps.sha256_json(model.embedded.recipe)
         found["features"] = f"rounded to {params.embed.dtype}, as {Path(matrix.matrix_path(run.backbone))} holds them"
     return {
         f"headswap.{name}": value if isinstance(value, str) else json.dumps(value, sort_keys=True)

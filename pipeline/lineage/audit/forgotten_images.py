@@ -1,4 +1,4 @@
-"""The proof that nothing carries a forgotten image any more: not a row, not a model, not an object in DVC's cache."""
+"""Prove that nothing carries a forgotten image any more: no row, no model, no object in DVC's cache."""
 
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
@@ -23,19 +23,19 @@ from pipeline.lineage.audit import carriers, objects
 
 NOTHING = "nothing of a forgotten image"
 SHARED = "run `dvc gc --workspace --projects ...` with all projects that share this cache, or ask them"
-"""Without its last option it takes what only the others need."""
+"""Without `--projects`, `dvc gc` would remove what only the other projects need."""
 
 
 def find(params: Params, hashed: Mapping[str, str] | None = None) -> list[Mismatch]:
-    """Return all that carries a forgotten image or cannot be shown not to, sorted; nothing forgotten is no work.
+    """Return all that carries a forgotten image, or may carry one, sorted.
 
     Args:
         params: where data and cache are.
-        hashed: path -> sha256 of files whose bytes the caller has read already.
+        hashed: path -> sha256 of files that the caller has hashed already.
 
     Raises:
         InputError: if the list of excluded images is malformed.
-        StateError: if the working tree's dvc.lock, or what DVC is told of this repository, is.
+        StateError: if dvc.lock in the working tree or DVC's configuration is.
 
     """
     gone = exclusions.forgotten()
@@ -45,10 +45,10 @@ def find(params: Params, hashed: Mapping[str, str] | None = None) -> list[Mismat
     checks: list[Callable[[], Iterator[Mismatch]]] = [
         partial(_raw, params.data, set(gone), hashed or {}),
         partial(_stored, set(gone)),
-        partial(_listed, set(gone)),
+        partial(_manifest, set(gone)),
         partial(_matrices, images),
         *(partial(_shards, root, images) for root in carriers.caches(params)),
-        _made_before,
+        _older,
         _old_checkpoints,
         partial(_objects, params.data, set(gone)),
     ]
@@ -62,7 +62,7 @@ def _raw(data: Data, gone: set[str], hashed: Mapping[str, str]) -> Iterator[Mism
 
 
 def _stored(gone: set[str]) -> Iterator[Mismatch]:
-    """Look into the store of images, and the memo of their names; what a killed `prepare` left may hold one."""
+    """Check the store of images, the memo of their names, and temporary files of a killed `prepare`."""
     for path in store.remove(gone, dry=True):
         yield Mismatch(path.as_posix(), NOTHING, "all its bytes; run `headswap forget` again")
     if rows := memo.forget(gone, dry=True):
@@ -71,11 +71,11 @@ def _stored(gone: set[str]) -> Iterator[Mismatch]:
         yield Mismatch(path.as_posix(), NOTHING, "what a killed writer left; delete it")
 
 
-def _listed(gone: set[str]) -> Iterator[Mismatch]:
+def _manifest(gone: set[str]) -> Iterator[Mismatch]:
     try:
         table = manifest.read()
     except StateError:
-        return  # told by the check of the chain
+        return  # the check of the chain reports it
     rows = [name for name, sha256 in zip(table.image_id, table.sha256, strict=True) if sha256 in gone]
     if rows:
         yield Mismatch(str(MANIFEST), NOTHING, f"{len(rows)} rows, such as {rows[0]}; run `dvc repro`")
@@ -93,7 +93,7 @@ def _matrices(images: npt.NDArray[np.uint8]) -> Iterator[Mismatch]:
 
 
 def _shards(root: Path, images: npt.NDArray[np.uint8]) -> Iterator[Mismatch]:
-    """Look into every shard of every recipe; what a killed writer left may hold what it was writing."""
+    """Check every shard of every recipe, the indexes, and temporary files of a killed writer."""
     for path in sorted(root.glob("*/*.h5")):
         try:
             rows = int(upkeep.held(path, images).sum())
@@ -114,21 +114,21 @@ def _unreadable(path: Path, error: StateError) -> Mismatch:
     return Mismatch(path.as_posix(), NOTHING, f"what cannot be read to show it ({error}); delete it")
 
 
-def _made_before() -> Iterator[Mismatch]:
-    """Yield what was made from another manifest than today's, such as a run that is no longer listed."""
+def _older() -> Iterator[Mismatch]:
+    """Yield what was made from another manifest than the current one, such as a run that is no longer listed."""
     if not MANIFEST.exists():
         return
     now = stamps.sha256_file(MANIFEST)
-    for one in carriers.made():
+    for one in carriers.derived():
         if isinstance(one.stamp, StateError):
-            yield _unreadable(one.stamped, one.stamp)
+            yield _unreadable(one.stamp_path, one.stamp)
         elif one.stamp.inputs.get(MANIFEST.as_posix()) != now:
             found = f"made from an older {MANIFEST}; run `dvc repro`, or delete it"
-            yield Mismatch(one.stamped.as_posix(), NOTHING, found)
+            yield Mismatch(one.stamp_path.as_posix(), NOTHING, found)
 
 
 def _old_checkpoints() -> Iterator[Mismatch]:
-    """Yield the states of trainings that began before the manifest was written."""
+    """Yield the checkpoints of trainings that began before the manifest was written."""
     for folder in carriers.checkpoints() if MANIFEST.exists() else ():
         times = [looks.st_mtime for _, looks in still_there(folder.glob("*"))]
         if times and min(times) < MANIFEST.stat().st_mtime:
@@ -136,9 +136,9 @@ def _old_checkpoints() -> Iterator[Mismatch]:
 
 
 def _objects(data: Data, gone: set[str]) -> Iterator[Mismatch]:
-    """Yield the objects in DVC's cache that are no output of a stage whose manifest is free of the images.
+    """Yield the objects in DVC's cache, except outputs of stages whose manifest lists none of the images.
 
-    Where the cache is shared, most objects are other projects': only what is known to come of an image counts there.
+    Most objects in a shared cache are other projects': there, only those known to come from an image are yielded.
     """
     known, raw = objects.outputs(gone), objects.of_raw_data(data, gone)
     described = {md5: f"{one.path} of {one.where}, made from it" for one in known.carrying for md5 in one.objects}
