@@ -218,7 +218,7 @@ def test_two_processes_share_a_plan_and_end_where_one_does(clone: SmallClone) ->
 def test_new_images_are_the_only_ones_embedded(clone: SmallClone) -> None:
     clone.lay_out(1, start=PER_STRATUM)
     said = clone.run("headswap", "diff", "HEAD")
-    assert "data/raw/elpv: changed since, and that was not run yet: " in said
+    assert "data/raw/elpv: changed since the last run: " in said
     assert "the same" not in said
     ran, output = clone.repro()
     assert "not run" not in clone.run("headswap", "diff", "HEAD")

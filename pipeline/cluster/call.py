@@ -133,7 +133,7 @@ class Call(Generic[Task, Result]):
             raise WorkersLostError(line)
         if gone - self.reported:
             self.reported |= gone
-            warn(f"{line}; what they had is begun again")
+            warn(f"{line}; their tasks are started again")
 
 
 def warn(line: str) -> None:

@@ -50,8 +50,8 @@ class RemoteCluster(Connection):
             except WorkersLostError as error:
                 if lost == ROUNDS:
                     remedy = "see the workers' logs; what they finished is kept"
-                    raise StateError(f"{error}, for the {lost}. time: {remedy}") from error
-                warn(f"{error}; what it had is begun again")
+                    raise StateError(f"{error} ({lost} times): {remedy}") from error
+                warn(f"{error}; its tasks are started again")
             else:
                 return
 

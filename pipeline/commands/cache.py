@@ -54,7 +54,7 @@ def main(
         return _verify(stored)
     if merge:
         change = _each("merge", filter(_is_current, stored), upkeep.merge)
-        return f"{change.shards} fewer shards, {change.rows} doubled rows removed, {_megabytes(change.bytes)} freed"
+        return f"{change.shards} fewer shards, {change.rows} duplicate rows removed, {_megabytes(change.bytes)} freed"
     if prune:
         return _prune(params, stored, dry=not yes, ignore_missing=ignore_missing)
     return _table(root, stored)
@@ -87,7 +87,7 @@ def _verify(stored: list[Stored]) -> str:
     checked = tqdm(upkeep.verify(shards), total=len(shards), desc="verify", unit="shard", disable=None)
     if problems := [problem for problem in checked if problem]:
         raise CheckFailed(*problems)
-    return f"{len(shards)} shards are what they were when they were written"
+    return f"{len(shards)} shards are unaltered"
 
 
 def _prune(params: Params, stored: list[Stored], *, dry: bool, ignore_missing: bool) -> str:

@@ -80,9 +80,9 @@ def _next(params: Params, *, raw: bool) -> Iterator[str]:
         yield "  delete the raw files named above, and their lines in labels.csv if there is one"
     yield "  dvc repro              # trains everything anew: results will differ a little"
     if objects.are_shared():
-        yield "  dvc gc --workspace --projects ...    # all that share DVC's cache; what none of them needs goes"
+        yield "  dvc gc --workspace --projects ...    # name all that share DVC's cache; removes what none needs"
     else:
-        yield "  dvc gc --workspace     # takes what only older commits need out of DVC's cache, too"
+        yield "  dvc gc --workspace     # also removes from DVC's cache what only older commits need"
     if _has_remote():
         yield f"  dvc gc --workspace --cloud{' --projects ...' if objects.are_shared() else ''}"
     yield "  headswap audit         # proves that nothing here carries them"
@@ -173,20 +173,20 @@ def _remove(params: Params, gone: Sequence[str], *, dry: bool) -> Iterator[tuple
     ]  # raises what is wrong with them before anything is done
     if not dry:
         exclusions.add(gone, FORGOTTEN)
-    yield str(EXCLUDED), f"{len(gone) - len(listed)} added to what is left out, {len(listed)} in it already"
+    yield str(EXCLUDED), f"{len(gone) - len(listed)} added, {len(listed)} already listed"
     images = hashes(gone)
     for root, recipes in stored:
         change = Change()
         for recipe in recipes:
             change += upkeep.forget(recipe, images, dry=dry)
-        yield str(root), f"{change.rows} rows in {change.shards} shards, or what of these cannot be read"
+        yield str(root), f"{change.rows} rows in {change.shards} shards, and unreadable shards"
     yield (
         str(STORE),
         f"{len(store.remove(gone, dry=dry))} images, and {memo.forget(gone, dry=dry)} names in {memo.MEMO}",
     )
     for path in artifacts.EMBEDDINGS.here():
         rows = matrix.forget(path.stem, images, dry=dry)
-        yield str(path), f"{rows} rows" if rows or path.exists() else "the file, for it is not what its stamp says"
+        yield str(path), f"{rows} rows" if rows or path.exists() else "the whole file, as it does not match its stamp"
     trainings = checkpoints()
     for folder in () if dry else trainings:
         shutil.rmtree(folder)

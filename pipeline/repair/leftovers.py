@@ -73,7 +73,7 @@ def undisturbed() -> Iterator[None]:
 def _orphans() -> Iterator[Leftover]:
     for one in processes.stages():
         if one.orphan:
-            yield Leftover(f"{one}: runs on although the `dvc repro` that started it is gone", partial(_end, one))
+            yield Leftover(f"{one}: still runs, although the `dvc repro` that started it is gone", partial(_end, one))
 
 
 def _end(running: Running) -> str:
@@ -159,7 +159,7 @@ def _restore(problem: str) -> str:
     committed = _committed()
     if committed is None or _problem_of(committed):
         LOCK.unlink()
-        return f"{LOCK}: was {problem}; removed, as git holds no sound one; `dvc repro` brings its stages back"
+        return f"{LOCK}: was {problem}; removed, as git has no usable one; `dvc repro` brings its stages back"
     with replacing(LOCK) as temporary:
         temporary.write_bytes(committed)
     return f"{LOCK}: was {problem}; restored as of the last commit; `dvc repro` brings later stages back"
@@ -191,7 +191,7 @@ def _problem_of_rwlock(content: bytes) -> str | None:
     living = list(_processes(pids))
     if not living or not all(map(_is_reused, living)):  # a live process, such as a script that uses DVC, needs it
         return None
-    return f"names process {living[0].pid}, which did not write there: a killed one's id went to it, or it has ended"
+    return f"names process {living[0].pid}, which did not write it: it has ended, or got the id of a killed process"
 
 
 def _pids(content: bytes) -> list[int] | None:
@@ -236,7 +236,7 @@ def _temporaries(params: Params) -> Iterator[Leftover]:
     )
     if found:
         listed = "; ".join(first_five([locks.shown(path) for path in found], "files"))
-        problem = f"{len(found)} temporary files that were never finished: {listed}"
+        problem = f"{len(found)} unfinished temporary files: {listed}"
         yield Leftover(problem, partial(_remove_all, found))
 
 
@@ -269,4 +269,4 @@ def _remove_all(paths: list[Path]) -> str:
     freed = sum(looks.st_size for _, looks in still_there(paths))
     for path in paths:
         path.unlink(missing_ok=True)
-    return f"{len(paths)} temporary files that were never finished, {freed / 1e6:.1f} MB: removed"
+    return f"{len(paths)} unfinished temporary files, {freed / 1e6:.1f} MB: removed"

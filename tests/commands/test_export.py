@@ -137,7 +137,7 @@ def test_the_card_says_what_the_model_is_made_of_and_how_good_it_is(project: Pro
         "the probabilities are calibrated on validation images by sigmoid",
         "- decision: the most probable class",
         f"| `data/manifest.parquet` | `{stamp.inputs['data/manifest.parquet']}` |",
-        "## What nobody has tested",
+        "## What was not tested",
     ):
         assert line in card
     assert "keeps embeddings" not in card
@@ -157,7 +157,7 @@ def test_a_card_of_a_run_that_was_not_scored_says_so(project: Project) -> None:
         ("out.pt", "FILE: got 'out.pt', expected a name that ends in .onnx"),
         ("no/out.onnx", "FILE: no/out.onnx: no folder no"),
         ("folder.onnx", "FILE: folder.onnx: is a folder"),
-        ("README.onnx", "README.md: is no model card; choose another name"),
+        ("README.onnx", "README.md: is not a model card; choose another name"),
     ],
 )
 def test_a_place_that_will_not_do_is_refused_first(project: Project, file: str, line: str) -> None:

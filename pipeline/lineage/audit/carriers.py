@@ -154,17 +154,17 @@ def _held(one: Derived, split_of: Mapping[str, str], manifest_sha256: str | None
 
 def _how(artifact: Artifact, split_of: Mapping[str, str]) -> str:
     chosen = artifact is artifacts.MODEL and "train" not in split_of.values()
-    return "a model chosen by what it decided on it" if chosen else artifact.carries
+    return "a model chosen by its decision on it" if chosen else artifact.carries
 
 
 def _objects(data: Data, gone: Sequence[str]) -> Iterator[Carrier]:
     known = objects.outputs(gone)
     for where in known.unreadable:
-        yield f"{where}: {locks.LOCK}", "not known, for it is not what DVC writes"
+        yield f"{where}: {locks.LOCK}", "not known, as DVC did not write it"
     for one in known.carrying:
         yield f"{one.where}: {one.path}", f"in DVC's cache: {_size(one.objects)}"
     for one in known.unknown:
-        yield f"{one.where}: {one.path}", f"not known, for its manifest is gone; in DVC's cache: {_size(one.objects)}"
+        yield f"{one.where}: {one.path}", f"not known, as its manifest is gone; in DVC's cache: {_size(one.objects)}"
     listed = {md5 for one in (*known.carrying, *known.unknown) for md5 in one.objects}
     raw = objects.of_raw_data(data, gone)
     if itself := [md5 for md5, is_image in raw.items() if is_image]:
@@ -172,7 +172,7 @@ def _objects(data: Data, gone: Sequence[str]) -> Iterator[Carrier]:
     listed |= known.free | set(raw)
     others = 0 if objects.are_shared() else sum(md5 not in listed for md5, _ in objects.all_of())
     if others:
-        yield f"{others} other objects", f"not known, for no {locks.LOCK} lists them; in DVC's cache"
+        yield f"{others} other objects", f"not known, as no {locks.LOCK} lists them; in DVC's cache"
 
 
 def _size(md5s: Sequence[str]) -> str:

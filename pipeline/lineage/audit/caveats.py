@@ -20,7 +20,7 @@ def notes(params: Params) -> Iterator[str]:
     """Yield one line for everything that somebody could alter unnoticed."""
     yield from _uncommitted_files()
     if params.data.remote:
-        yield f"{params.data.remote}: not read; of its images, those in {STORE} were checked"
+        yield f"{params.data.remote}: not read; only its images in {STORE} were checked"
     yield from _weights(params)
     yield from _failed_runs(params)
     yield from _uncommitted_runs(params)

@@ -49,7 +49,7 @@ def _rows(table: Manifest, listed: Mapping[str, Record], place: Place) -> Iterat
     """Compare the manifest's rows with the images that the data folder lists, and with the members of an archive."""
     path, rows = manifest.MANIFEST.as_posix(), table.row_of()
     if repeated := len(table) - len(rows):
-        yield Mismatch(path, "every image once", f"{repeated} rows more")
+        yield Mismatch(path, "every image once", f"{repeated} extra rows")
     for name in _not_excluded(place, sorted(listed.keys() - rows.keys())):
         yield Mismatch(place.shown(name), f"an image of {path}, or none", "one that is not in it")
     for name in sorted(rows.keys() - listed.keys()):
@@ -181,8 +181,8 @@ def checked(check: Callable[[], Iterable[Mismatch]], where: str) -> list[Mismatc
     try:
         found.extend(check())
     except PipelineError as error:
-        found += [Mismatch(where, "content that can be read and followed", problem) for problem in error.problems]
+        found += [Mismatch(where, "usable content", problem) for problem in error.problems]
     except WRONG_CONTENT as error:
-        got = f"content that cannot: {type(error).__name__} {error}"
-        found.append(Mismatch(where, "what the chain can be followed through", got))
+        got = f"content that raises {type(error).__name__} {error}"
+        found.append(Mismatch(where, "usable content", got))
     return found

@@ -22,7 +22,7 @@ def find(params: Params, known: Iterable[str]) -> tuple[list[Mismatch], list[str
         if _is_of_unlisted_run(params, path):
             unlisted.append(path)
         else:
-            findings.append(Mismatch(path, "no file, for nothing in the chain made it", "one"))
+            findings.append(Mismatch(path, "no file, as nothing in the chain made it", "one"))
     return findings, unlisted
 
 
@@ -30,7 +30,7 @@ def shadowing() -> Iterator[Mismatch]:
     """Yield folders of code that Python would import instead of the module of the same name."""
     for folder in sorted(CODE.rglob("*/")):
         if folder.with_suffix(".py").is_file():
-            yield Mismatch(folder.as_posix(), f"no folder, for it hides {folder.with_suffix('.py').as_posix()}", "one")
+            yield Mismatch(folder.as_posix(), f"no folder, as it hides {folder.with_suffix('.py').as_posix()}", "one")
 
 
 def _files() -> Iterator[str]:

@@ -68,7 +68,7 @@ def _stored(gone: set[str]) -> Iterator[Mismatch]:
     if rows := memo.forget(gone, dry=True):
         yield Mismatch(memo.MEMO.as_posix(), NOTHING, f"{rows} names; run `headswap forget` again")
     for path in sorted(STORE.glob(".*.tmp")):
-        yield Mismatch(path.as_posix(), NOTHING, "what a killed writer left; delete it")
+        yield Mismatch(path.as_posix(), NOTHING, "a temporary file of a killed writer; delete it")
 
 
 def _manifest(gone: set[str]) -> Iterator[Mismatch]:
@@ -107,11 +107,11 @@ def _shards(root: Path, images: npt.NDArray[np.uint8]) -> Iterator[Mismatch]:
         if named and np.isin(matrix.comparable(sha256_of(np.concatenate(named))), matrix.comparable(images)).any():
             yield Mismatch(path.as_posix(), NOTHING, "an index that names it; run `headswap forget` again")
     for path in sorted([*root.glob("*/.*.tmp"), *matrix.matrix_path("x").parent.glob(".*.tmp")]):
-        yield Mismatch(path.as_posix(), NOTHING, "what a killed writer left; delete it")
+        yield Mismatch(path.as_posix(), NOTHING, "a temporary file of a killed writer; delete it")
 
 
 def _unreadable(path: Path, error: StateError) -> Mismatch:
-    return Mismatch(path.as_posix(), NOTHING, f"what cannot be read to show it ({error}); delete it")
+    return Mismatch(path.as_posix(), NOTHING, f"a file that cannot be read ({error}); delete it")
 
 
 def _older() -> Iterator[Mismatch]:

@@ -7,7 +7,6 @@ that no dvc.lock lists may hold anything.
 import re
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
-from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +14,8 @@ from pipeline.core import locks, stamps
 from pipeline.core.errors import InputError, StateError
 from pipeline.core.locks import FOLDER_SUFFIX, Locked
 from pipeline.core.sections import Data
-from pipeline.data import sources
-from pipeline.data.manifest import MANIFEST, columns_of
-
-
-class Presence(Enum):
-    """Whether an output was made from a manifest that lists one of the images."""
-
-    PRESENT = "present"
-    ABSENT = "absent"
-    UNKNOWN = "not known"
+from pipeline.data import manifest, sources
+from pipeline.data.manifest import MANIFEST
 
 
 @dataclass(frozen=True)
@@ -59,48 +50,43 @@ def outputs(images: Collection[str]) -> Outputs:
         StateError: if dvc.lock in the working tree is not what DVC writes.
 
     """
-    found, presence_by_md5, seen = Outputs(), dict[str, Presence](), set[tuple[Presence, str, str]]()
+    found, known, seen = Outputs(), dict[str, bool | None](), set[tuple[bool | None, str, str]]()
     for where, lock in locks.history():
         if lock is None:
             found.unreadable.append(where)
             continue
         for stage in lock.values():
-            presence = _presence(stage, images, presence_by_md5)
+            carries = _carries_any(stage, images, known)
             for out in stage.outs.values():
-                if (presence, out.path, out.md5) not in seen:
-                    seen.add((presence, out.path, out.md5))
-                    _sort_in(found, presence, Output(where, out.path, tuple(parts(out.md5))))
+                if (carries, out.path, out.md5) not in seen:
+                    seen.add((carries, out.path, out.md5))
+                    output = Output(where, out.path, tuple(parts(out.md5)))
+                    if carries is False:
+                        found.free.update(output.objects)
+                    else:
+                        (found.carrying if carries else found.unknown).append(output)
     found.carrying = list(_without(found.carrying, found.free))
     found.unknown = list(_without(found.unknown, found.free | {md5 for one in found.carrying for md5 in one.objects}))
     return found
 
 
-def _presence(stage: Locked, images: Collection[str], known: dict[str, Presence]) -> Presence:
+def _carries_any(stage: Locked, images: Collection[str], known: dict[str, bool | None]) -> bool | None:
+    """Return whether a stage read a manifest that lists one of the images; None if that is not known."""
     entry = stage.outs.get(MANIFEST.as_posix()) or stage.deps.get(MANIFEST.as_posix())
     if entry is None:
-        return Presence.UNKNOWN
+        return None
     if entry.md5 not in known:
-        known[entry.md5] = _of_manifest(entry.md5, images)
+        known[entry.md5] = _lists_any(entry.md5, images)
     return known[entry.md5]
 
 
-def _of_manifest(md5: str, images: Collection[str]) -> Presence:
-    """Look the images up in a manifest; UNKNOWN if it is gone, altered or no table."""
+def _lists_any(md5: str, images: Collection[str]) -> bool | None:
+    """Look the images up in a manifest; None if it is gone, altered or no table."""
     try:
         content = locks.read_object(md5)
-        if content is None:
-            return Presence.UNKNOWN
-        (listed,) = columns_of(content, ["sha256"])
+        return None if content is None else not set(images).isdisjoint(manifest.columns_of(content, ["sha256"])[0])
     except StateError:
-        return Presence.UNKNOWN
-    return Presence.ABSENT if set(images).isdisjoint(listed) else Presence.PRESENT
-
-
-def _sort_in(found: Outputs, presence: Presence, output: Output) -> None:
-    if presence is Presence.ABSENT:
-        found.free.update(output.objects)
-    else:
-        (found.carrying if presence is Presence.PRESENT else found.unknown).append(output)
+        return None
 
 
 def _without(listed: list[Output], free: set[str]) -> Iterator[Output]:

@@ -55,7 +55,7 @@ class Causes:
             explained = [self.walk(maker) for maker in makers]
             if not any(explained):
                 if new:
-                    self.others.append(f"{path}: other bytes, though nothing recorded that it is made from changed")
+                    self.others.append(f"{path}: other bytes, although no recorded input changed")
                 return False
         return True
 

@@ -53,7 +53,7 @@ class Changes:
             yield from altered
         if self.after.commit is None and (names := sorted(set(revisions.not_run_yet(self.after)))):
             yield ""
-            yield f"params.yaml was edited since, and that was not run yet: {', '.join(names)}; run `dvc repro`"
+            yield f"edited in params.yaml since the last run: {', '.join(names)}; run `dvc repro`"
 
     @cached_property
     def pending(self) -> Pending:
@@ -65,7 +65,7 @@ class Changes:
             yield f"whether anything changed since the last run is not known: {self.pending.unknown}"
         if files := self.pending.files:
             last = "images, settings and results below are those of the last run"
-            yield f"{examples(files)}: changed since, and that was not run yet: {last}; run `dvc repro`"
+            yield f"{examples(files)}: changed since the last run: {last}; run `dvc repro`"
 
     @cached_property
     def images(self) -> ImageChanges | str | None:

@@ -70,7 +70,7 @@ class Results:
         if answers[0] != answers[1]:
             yield f"answer: {answers[0]} -> {answers[1]}"
         if self.before.metric and self.before.metric != self.metric:
-            yield f"{self.before.metric} decided before, {self.metric} after, which is what is shown"
+            yield f"runs were chosen by {self.before.metric} before, by {self.metric} after, which is shown"
         title = self.metric.replace("_", " ")
         rows = [["run", f"validation {title}", f"test {title}"]]
         for run in self.runs:
@@ -119,7 +119,7 @@ class Results:
             environment = causes.made_with(self.before, self.after, run)
             yield _because(moved + tested, found + (environment or []), known=environment is not None)
         elif found:
-            yield f"{self._unchanged(run)}, although there changed:", tuple(found)
+            yield f"{self._unchanged(run)}, although these changed:", tuple(found)
 
     def _causes_of_run(self, run: str) -> list[str]:
         stage = self.after.runs[run]

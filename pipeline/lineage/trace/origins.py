@@ -51,7 +51,7 @@ class Origins:
     def _made_with(self, made_with: Mapping[str, Any]) -> Branch:
         changed = " with uncommitted changes" if made_with.get("uncommitted_changes") else ""
         commit = made_with.get("commit")
-        code = f"code: commit {commit}{changed}" if commit else "code: in no commit that git knew"
+        code = f"code: commit {commit}{changed}" if commit else "code: in no git commit"
         rest = {
             "python": made_with.get("python"),
             "libraries": _listed(made_with.get("libraries", {})),
@@ -82,7 +82,7 @@ class Origins:
         tracked = dvc_branch(data.path)
         return [
             Branch(f"{len(self.table)} images in {data.remote or data.path}: {splits}", [tracked] if tracked else []),
-            Branch(f"read by source {facts.get('source')}; dealt by {split}, seed {facts.get('seed')}"),
+            Branch(f"read by source {facts.get('source')}; split by {split}, seed {facts.get('seed')}"),
         ]
 
     def of_embeddings(self, backbone: str) -> Branch:

@@ -107,18 +107,16 @@ class _Trace:
     def _of_file(self, name: str) -> Branch:
         origin = self.origins.of_file(name)
         into = uses.of_files(self.files, [name])
-        return Branch(origin.text, [*origin.branches, *([Branch("went into", into)] if into else [])])
+        return Branch(origin.text, [*origin.branches, *([Branch("used for", into)] if into else [])])
 
     def _used_for(self, run: Run) -> Branch:
         nodes = self.files.nodes
         if not nodes:
-            return Branch(f"went into: not known without {chain.LINEAGE}; run `dvc repro`")
+            return Branch(f"used for: not known without {chain.LINEAGE}; run `dvc repro`")
         for name, sha256 in run.stamp.outputs.items():
             if name in nodes and nodes[name].sha256 != sha256:
-                raise StateError(
-                    f"{chain.LINEAGE}: {name}: was recorded before {run.id} was made anew; run `dvc repro`"
-                )
-        return Branch("went into", uses.of_files(self.files, list(run.stamp.outputs)))
+                raise StateError(f"{chain.LINEAGE}: {name}: was recorded before {run.id} ran again; run `dvc repro`")
+        return Branch("used for", uses.of_files(self.files, list(run.stamp.outputs)))
 
     def _of_part(self, run: Run, part: str) -> Branch:
         if part in METRICS:
@@ -145,7 +143,7 @@ class _Trace:
         path = runs.metrics_path(run.backbone, run.name).as_posix()
         results: list[Mapping[str, Any]] = [one for one in content["results"] if _id(one) == run.id]
         if not results:
-            return Branch(f"test: {schema.VERDICT} does not know this run; run `dvc repro`")
+            return Branch(f"test: {schema.VERDICT} does not contain this run; run `dvc repro`")
         if (then := content["inputs"].get(path)) != (now := run.stamp.outputs[path]):
             raise StateError(f"{schema.VERDICT}: read {path} with sha256 {then}, expected {now}; run `dvc repro`")
         if metric not in results[0]["test"]:

@@ -169,7 +169,7 @@ class Uses:
             yield Branch(f"{thumbnails.PATH} and {thumbnails.SPRITE}: a small picture, which {schema.PAGE} may show")
         if schema.VERDICT.exists() and self.table.split[row] == "test":
             images = sum(self.files.verdict()["test_images"].values())
-            yield Branch(f"{schema.VERDICT}: one of the {images} test images that its scores are of")
+            yield Branch(f"{schema.VERDICT}: one of the {images} test images of its scores")
         for check in findings.read().values() if findings.STAMP.exists() else ():
             if any(one["image_id"] == self.table.image_id[row] for one in check["findings"]):
                 yield Branch(f"{findings.LIST}: {check['title']}")

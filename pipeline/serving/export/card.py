@@ -23,7 +23,7 @@ FIRST_LINE = "# Model card: "
 def require_place(path: Path) -> None:
     """Raise InputError if there is a file that is no card."""
     if path.exists() and not stamps.read_bytes(path).startswith(FIRST_LINE.encode()):
-        raise InputError(f"{path}: is no model card; choose another name for the .onnx file beside it")
+        raise InputError(f"{path}: is not a model card; choose another name for the .onnx file beside it")
 
 
 def text(file: Path, sha256: str, exported: OnnxExport, model: TrainedModel, parity: Parity) -> str:
@@ -34,7 +34,7 @@ def text(file: Path, sha256: str, exported: OnnxExport, model: TrainedModel, par
     settings = ", ".join(f"{name}={value}" for name, value in run.stamp.facts["params"].items() if value is not None)
     parts = [
         f"{FIRST_LINE}{run.id}",
-        f"`{file.name}`, sha256 `{sha256}`. Written by `headswap export`; nothing here was typed in by hand.",
+        f"`{file.name}`, sha256 `{sha256}`. Written by `headswap export`; nothing here was entered by hand.",
         "## What it does",
         _bullets([
             f"takes `images`, uint8 (N, 3, {exported.framing.size}, {exported.framing.size}), RGB, for any N; gives "
@@ -51,7 +51,7 @@ def text(file: Path, sha256: str, exported: OnnxExport, model: TrainedModel, par
         _counts(model),
         "## How good it is",
         _scores(result) if result else _unscored(model),
-        "## What nobody has tested",
+        "## What was not tested",
         _bullets(_limits(model)),
         "## Lineage",
         _table(["file", "sha256"], [[f"`{name}`", f"`{sha}`"] for name, sha in onnx_model.lineage(model).items()]),
@@ -84,7 +84,9 @@ def _counts(model: TrainedModel) -> str:
     notes += [f"{left_out} images could not be decoded and were left out."] if left_out else []
     notes += [f"{facts['excluded']} images were excluded by a person."] if facts.get("excluded") else []
     leaking = len(files.pairs_across_splits(model.table, 0))
-    notes += [f"{leaking} pairs of nearly the same pixels stand in two splits, which flatters."] if leaking else []
+    notes += (
+        [f"{leaking} pairs of nearly identical images are in two splits, which flatters the scores."] if leaking else []
+    )
     return "\n\n".join([_table(["class", *manifest.SPLITS], lines), " ".join(notes)])
 
 
@@ -95,7 +97,7 @@ def _scores(found: tuple[Mapping[str, Any], Mapping[str, Any]]) -> str:
         [name.replace("_", " "), f"{one['value']:.4f}", f"{one['low']:.4f} to {one['high']:.4f}"]
         for name, one in result["test"].items()
     ]
-    head = f"On {images} test images, which no choice of this model has looked at, with 95% intervals:"
+    head = f"On {images} test images, which no choice of this model used, with 95% intervals:"
     by_validation = result["validation"][content["metric"]]
     chosen = f"Validation {content['metric'].replace('_', ' ')}: {by_validation:.4f}. {content['sentence']}"
     return "\n\n".join([head, _table(["metric", "value", "interval"], lines), chosen])
@@ -103,7 +105,7 @@ def _scores(found: tuple[Mapping[str, Any], Mapping[str, Any]]) -> str:
 
 def _unscored(model: TrainedModel) -> str:
     how = "`dvc repro` scores what `run` in params.yaml lists"
-    return f"Not scored: {schema.VERDICT} does not speak of {model.run.id} as it is now; {how}."
+    return f"Not scored: {schema.VERDICT} has no result of {model.run.id} as it is now; {how}."
 
 
 def _decision(model: TrainedModel) -> str:
@@ -121,7 +123,7 @@ def _limits(model: TrainedModel) -> Iterator[str]:
         f"whose embedding is farther from the nearest training image than {unlikeness.UNLIKE:g}% of training images "
         "are; this file does not"
     )
-    yield "the test images are from the same source as the training images, so the scores say nothing of another one"
+    yield "the test images are from the same source as the training images: the scores say nothing about other sources"
     yield "runtimes other than ONNX Runtime on a CPU; lower precision or quantisation"
     if any(type(part).__name__ in _KEEPING for part in _parts(model.head)):
         yield "privacy: this head keeps embeddings of training images, and so does the file"
