@@ -23,10 +23,11 @@ from pipeline.data.exclusions import EXCLUDED, FORGOTTEN
 from pipeline.data.manifest import MANIFEST, Manifest
 from pipeline.data.sources import memo, store
 from pipeline.embeddings import matrix, upkeep
+from pipeline.embeddings.shards import keys_of, sha256_of
 from pipeline.embeddings.upkeep import Change
 from pipeline.evaluation import runs
 from pipeline.lineage.audit import carriers, objects
-from pipeline.lineage.audit.carriers import caches, checkpoints, hashes
+from pipeline.lineage.audit.carriers import caches, checkpoints
 
 Names = dict[str, set[str]]
 """id, path or sha256 of an image -> the sha256s of the images that it may mean."""
@@ -174,7 +175,7 @@ def _remove(params: Params, gone: Sequence[str], *, dry: bool) -> Iterator[tuple
     if not dry:
         exclusions.add(gone, FORGOTTEN)
     yield str(EXCLUDED), f"{len(gone) - len(listed)} added, {len(listed)} already listed"
-    images = hashes(gone)
+    images = sha256_of(keys_of(gone))
     for root, recipes in stored:
         change = Change()
         for recipe in recipes:

@@ -19,7 +19,7 @@ from pipeline.core.errors import StateError
         (4, 3.0, True, (3, {"num_cpus": 1, "num_gpus": 1})),
     ],
 )
-def test_rays_pool_is_as_large_as_what_is_free(
+def test_rays_pool_has_as_many_actors_as_free_slots(
     monkeypatch: pytest.MonkeyPatch, slots: int, free: float, gpu: bool, asked: tuple[int, dict[str, float]]
 ) -> None:
     backend = ray(monkeypatch, {"GPU" if gpu else "CPU": free}).backend(None, slots, gpu=gpu)  # type: ignore[arg-type]
@@ -34,7 +34,7 @@ def test_rays_pool_is_as_large_as_what_is_free(
         (8, True, "free GPUs: got 0 of 8, expected at least 1: wait for other work to end"),
     ],
 )
-def test_rays_pool_of_one_which_joblib_would_run_here_is_refused(
+def test_a_pool_of_one_actor_is_refused_as_joblib_would_not_use_it(
     monkeypatch: pytest.MonkeyPatch, slots: int, gpu: bool, said: str
 ) -> None:
     with pytest.raises(StateError, match=f"ray at head:1: {said}"):

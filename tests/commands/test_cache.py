@@ -113,7 +113,7 @@ def test_rows_of_a_run_that_has_not_ended_stay(project: Project, objects: Path) 
     assert rows() == 36
 
 
-def test_what_cannot_be_known_is_not_pruned_unless_told(
+def test_rows_of_unknown_use_are_pruned_only_on_request(
     project: Project, objects: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     embed(project)
@@ -127,7 +127,7 @@ def test_what_cannot_be_known_is_not_pruned_unless_told(
     assert rows() == 36
 
 
-def test_what_an_unreadable_lock_of_a_commit_needs_is_not_known(
+def test_the_needs_of_an_unreadable_lock_are_not_known(
     project: Project, objects: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     embed(project)
@@ -142,7 +142,7 @@ def test_what_an_unreadable_lock_of_a_commit_needs_is_not_known(
     assert rows() == 36
 
 
-def test_a_damaged_object_of_dvcs_is_not_parsed(
+def test_a_damaged_object_of_dvc_is_not_parsed(
     project: Project, objects: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     embed(project)
@@ -178,7 +178,7 @@ def test_merging_leaves_a_matrix_of_the_same_bytes(project: Project, capsys: pyt
     assert Path("data/embeddings/tiny.h5").read_bytes() == before
 
 
-def test_indexes_are_no_shards(
+def test_indexes_are_not_listed_as_shards(
     project: Project, objects: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(indexes, "WORTHWHILE", 1)

@@ -10,7 +10,7 @@ from tests.heads.examples import QUICK, fit
 
 @pytest.mark.processors
 @pytest.mark.parametrize("name", list(heads.HEADS))
-def test_no_heads_word_on_a_row_depends_on_the_others(name: str) -> None:
+def test_no_heads_prediction_of_a_row_depends_on_the_others(name: str) -> None:
     generator = np.random.default_rng(0)
     y = np.array(["a", "b", "c"])[np.arange(90) % 3]
     X = generator.normal(size=(90, 160)).astype(np.float32) + (y == "a")[:, None]

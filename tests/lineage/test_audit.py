@@ -70,7 +70,7 @@ def test_a_flipped_bit_is_found_in_every_kind_of_file_and_nowhere_else(recorded:
 
 
 @pytest.mark.parametrize("position", POSITIONS)
-def test_a_flipped_bit_is_found_in_the_tables_that_the_audit_goes_by(recorded: Project, position: int) -> None:
+def test_a_flipped_bit_is_found_in_the_files_that_list_others(recorded: Project, position: int) -> None:
     generator = random.Random(position)
     with ExitStack() as stack:
         for name in TABLES:
@@ -206,7 +206,7 @@ def test_an_unlisted_stage_in_the_lock_is_a_note_whatever_it_says(recorded: Proj
     assert any("train@tiny-old" in note for note in done.notes)
 
 
-def test_what_cannot_be_vouched_for_is_said_and_no_failure(
+def test_what_cannot_be_verified_is_a_note_and_no_failure(
     recorded: Project, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert cli.main(["audit"]) == 0
@@ -216,9 +216,7 @@ def test_what_cannot_be_vouched_for_is_said_and_no_failure(
     assert ": nothing was altered" in printed
 
 
-def test_findings_are_sorted_and_worded_with_expected_and_found(
-    recorded: Project, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_findings_are_sorted_and_say_expected_and_found(recorded: Project, capsys: pytest.CaptureFixture[str]) -> None:
     with altered("tiny.pth", lambda content: content + b"x"), altered("curves/tiny.json", lambda content: b"{}"):
         assert cli.main(["audit"]) == 1
     lines = capsys.readouterr().err.splitlines()

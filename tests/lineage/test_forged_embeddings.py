@@ -54,19 +54,19 @@ def write_views(change: Callable[[Any], dict[str, Any]]) -> None:
         (lambda old: {"recipe": {**old.recipe, "augment": {"crop": 1}}}, "augmented: recipe"),
     ],
 )
-def test_further_views_are_held_against_manifest_and_cache(
+def test_augmented_views_are_compared_with_manifest_and_cache(
     embedded: Callable[[], list[Mismatch]], change: Callable[[Any], dict[str, Any]], part: str | None
 ) -> None:
     write_views(change)
     assert {finding.part for finding in embedded()} == ({part} if part else set())
 
 
-def test_a_stamp_without_the_recipe_of_further_views_is_found(embedded: Callable[[], list[Mismatch]]) -> None:
+def test_a_stamp_without_the_recipe_of_augmented_views_is_found(embedded: Callable[[], list[Mismatch]]) -> None:
     edit(matrix.stamp_path("tiny"), lambda stamp: stamp["facts"].pop("augmented_recipe"))
     assert [finding.part for finding in embedded()] == ["augmented: recipe"]
 
 
-def test_a_cost_is_held_against_a_cache_of_just_these_rows(embedded: Callable[[], list[Mismatch]]) -> None:
+def test_a_cost_is_compared_with_a_cache_of_exactly_these_rows(embedded: Callable[[], list[Mismatch]]) -> None:
     edit(matrix.cost_path("tiny"), lambda cost: cost.update(seconds=cost["seconds"] * 1.001))
     assert embedded() == []
     (told,) = embedding_rows.costs(params.load(), "tiny")
@@ -75,7 +75,7 @@ def test_a_cost_is_held_against_a_cache_of_just_these_rows(embedded: Callable[[]
     assert list(embedding_rows.costs(params.load(), "tiny")) == []
 
 
-def test_merged_shards_that_hold_other_rows_accuse_no_cost(project: Project) -> None:
+def test_a_cost_is_not_compared_with_merged_shards_that_hold_other_rows(project: Project) -> None:
     read, images = project.write(), project.images
     for left_out in (images[::2], [], images[:1]):  # two shards, then an image less
         exclusions.EXCLUDED.unlink(missing_ok=True)

@@ -21,7 +21,7 @@ def of_images(project: Project) -> list[Mismatch]:
     return consistency.checked(lambda: consistency.images(read, manifest.read()), "manifest")
 
 
-def test_splits_are_dealt_again(project: Project) -> None:
+def test_splits_are_computed_again(project: Project) -> None:
     excluded = stamps.sha256_file(project.images[5])
     exclusions.add([excluded], "blurred")
     prepare.main(project.write())
@@ -71,7 +71,7 @@ def test_stages_open_images_in_the_data_folder_only(project: Project) -> None:
 
 
 @pytest.mark.parametrize("content", [b"garbage", b"PAR1" * 9, None])
-def test_a_manifest_that_is_none_is_refused_in_one_line(project: Project, content: bytes | None) -> None:
+def test_a_file_that_is_no_manifest_is_refused_in_one_line(project: Project, content: bytes | None) -> None:
     prepare.main(project.write())
     if content is None:
         numbers = {name: [1] for name in manifest.COLUMNS} | {"label": [[1]]}
@@ -94,7 +94,7 @@ def test_a_manifest_that_is_none_is_refused_in_one_line(project: Project, conten
         "[" * 200_000,
     ],
 )
-def test_a_stamp_of_other_types_is_none(tmp_path: Path, content: str) -> None:
+def test_a_stamp_with_other_types_is_refused(tmp_path: Path, content: str) -> None:
     (tmp_path / "stamp.json").write_text(content)
     with pytest.raises(StateError, match="is not a stamp"):
         stamps.read(tmp_path / "stamp.json")

@@ -72,7 +72,7 @@ def rerun_from_embeddings() -> None:
     ],
     ids=["features swapped", "rows swapped", "a row missing", "a row doubled"],
 )
-def test_rows_that_all_records_agree_on_are_still_held_against_manifest_and_cache(
+def test_forged_rows_are_compared_with_manifest_and_cache(
     forged: Callable[[], Audit], order: Callable[[int], np.ndarray], keys: bool, expected: str
 ) -> None:
     rewrite_matrix(order(24), keys=keys)
@@ -86,7 +86,7 @@ def test_rows_that_all_records_agree_on_are_still_held_against_manifest_and_cach
     assert expected in [finding.place for finding in forged().findings]
 
 
-def test_a_metric_that_all_records_agree_on_is_held_against_the_predictions(forged: Callable[[], Audit]) -> None:
+def test_a_forged_metric_is_compared_with_the_predictions(forged: Callable[[], Audit]) -> None:
     path = runs.metrics_path("tiny", "logreg")
     content = json.loads(path.read_text())
     content["validation"]["accuracy"] = 0.123
@@ -108,14 +108,14 @@ def test_a_prediction_that_moved_to_another_image_is_found(forged: Callable[[], 
 
 
 @pytest.mark.parametrize("path", [schema.VERDICT, schema.SCORES, schema.PAGE, REPORT_PLOTS["scores"].at()])
-def test_recording_does_not_launder_what_compare_wrote(forged: Callable[[], Audit], path: Path) -> None:
+def test_recording_refuses_altered_files_of_compare(forged: Callable[[], Audit], path: Path) -> None:
     path.write_bytes(path.read_bytes() + b" ")
     with pytest.raises(StateError, match=f"{path}: expected sha256 .* as stamped in reports/compare.json"):
         forged()
 
 
 @pytest.mark.parametrize("path", [schema.VERDICT, schema.SCORES, schema.PAGE])
-def test_recording_refuses_a_stamp_that_is_silent_on_a_file(forged: Callable[[], Audit], path: Path) -> None:
+def test_recording_refuses_a_stamp_that_omits_a_file(forged: Callable[[], Audit], path: Path) -> None:
     edit(schema.STAMP, lambda stamp: stamp["outputs"].pop(path.as_posix()))
     with pytest.raises(StateError, match=f"{path}: expected sha256 none"):
         forged()
@@ -134,7 +134,7 @@ def test_recording_refuses_a_stamp_that_is_silent_on_a_file(forged: Callable[[],
         ),
     ],
 )
-def test_scores_are_held_against_the_verdict(
+def test_scores_are_compared_with_the_verdict(
     forged: Callable[[], Audit], change: Callable[[Any], object], part: str
 ) -> None:
     edit(schema.SCORES, change)

@@ -40,14 +40,14 @@ def test_a_recipe_that_no_longer_matches_the_code_is_found_by_recomputing(
 
 
 @pytest.mark.parametrize("arguments", [["--recompute", "-1"], ["--quick", "--recompute", "3"]])
-def test_an_impossible_number_to_recompute_is_refused(recorded: Project, arguments: list[str]) -> None:
+def test_an_invalid_number_to_recompute_is_refused(recorded: Project, arguments: list[str]) -> None:
     assert cli.main(["audit", *arguments]) == 2
 
 
 @pytest.mark.parametrize(
     ("digits", "said"), [(64, None), (8, "only the first 8 digits of its sha256 pin"), (0, "no sha256 pins")]
 )
-def test_weights_that_nothing_pins_are_said(
+def test_weights_without_a_full_sha256_are_noted(
     recorded: Project, monkeypatch: pytest.MonkeyPatch, digits: int, said: str | None
 ) -> None:
     from pipeline.lineage.audit import caveats

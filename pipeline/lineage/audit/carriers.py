@@ -9,9 +9,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
-
 from pipeline.core import artifacts, locks, stamps
 from pipeline.core.artifacts import Artifact
 from pipeline.core.errors import StateError
@@ -60,11 +57,6 @@ def _hash(path: Path) -> str:
         return stamps.sha256_file(path)
     except StateError:  # gone meanwhile, or not to be read
         return ""
-
-
-def hashes(sha256: Sequence[str]) -> npt.NDArray[np.uint8]:
-    """Return hexadecimal hashes as the cache and the matrices hold them: (n, 32)."""
-    return np.frombuffer(b"".join(map(bytes.fromhex, sha256)), np.uint8).reshape(-1, 32)
 
 
 def caches(params: Params) -> list[Path]:

@@ -22,7 +22,8 @@ def notes(params: Params) -> Iterator[str]:
     if params.data.remote:
         yield f"{params.data.remote}: not read; only its images in {STORE} were checked"
     yield from _weights(params)
-    yield from _failed_runs(params)
+    for run, reason in runs.failed(params.runs(), missing_ok=True).items():
+        yield f"{'/'.join(run)} failed, and made nothing: {reason}"
     yield from _uncommitted_runs(params)
     yield from _libraries(params)
 
@@ -48,11 +49,6 @@ def _weights(params: Params) -> Iterator[str]:
             known = f"only the first {pinned} digits of its sha256 pin" if pinned else "no sha256 pins"
             used = facts.get("recipe", {}).get("weights_sha256")
             yield f"{backbone}: {known} its weights; state it in params.yaml (this run used sha256 {used})"
-
-
-def _failed_runs(params: Params) -> Iterator[str]:
-    for run, reason in runs.failed(params.runs(), missing_ok=True).items():
-        yield f"{'/'.join(run)} failed, and made nothing: {reason}"
 
 
 def _uncommitted_runs(params: Params) -> Iterator[str]:

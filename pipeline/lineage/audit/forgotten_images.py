@@ -18,7 +18,7 @@ from pipeline.data import exclusions, manifest
 from pipeline.data.manifest import MANIFEST
 from pipeline.data.sources import memo, store
 from pipeline.embeddings import indexes, matrix, upkeep
-from pipeline.embeddings.shards import sha256_of
+from pipeline.embeddings.shards import keys_of, sha256_of
 from pipeline.lineage.audit import carriers, objects
 
 NOTHING = "nothing of a forgotten image"
@@ -41,7 +41,7 @@ def find(params: Params, hashed: Mapping[str, str] | None = None) -> list[Mismat
     gone = exclusions.forgotten()
     if not gone:
         return []
-    images = carriers.hashes(gone)
+    images = sha256_of(keys_of(gone))
     checks: list[Callable[[], Iterator[Mismatch]]] = [
         partial(_raw, params.data, set(gone), hashed or {}),
         partial(_stored, set(gone)),

@@ -8,7 +8,6 @@ import re
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from pipeline.core import locks, stamps
 from pipeline.core.errors import InputError, StateError
@@ -128,8 +127,8 @@ def of_raw_data(data: Data, images: Collection[str]) -> dict[str, bool]:
     found: dict[str, bool] = {}
     places = [place for place in (data.path, *data.path.parents) if place.name]
     for file in (place.with_name(f"{place.name}.dvc") for place in places):
-        for out in _outs(file) if file.is_file() else ():
-            for md5 in parts(str(out.get("md5"))):
+        for out in locks.load_yaml(file).get("outs", []) if file.is_file() else ():
+            for md5 in parts(str(out.get("md5"))) if isinstance(out, dict) else ():
                 path = locks.object_path(md5)
                 if path and md5 not in found:
                     found[md5] = not md5.endswith(FOLDER_SUFFIX) and _carries(data, path, images)
@@ -143,7 +142,3 @@ def _carries(data: Data, path: Path, images: Collection[str]) -> bool:
         return data.is_archive and bool(sources.carried(data, path, images))
     except InputError:  # a file beside the archive
         return False
-
-
-def _outs(file: Path) -> list[dict[str, Any]]:
-    return [out for out in locks.load_yaml(file).get("outs", []) if isinstance(out, dict)]

@@ -141,7 +141,9 @@ class _Trace:
     def _test_score(self, run: Run, metric: str) -> Branch:
         content = self.files.verdict()
         path = runs.metrics_path(run.backbone, run.name).as_posix()
-        results: list[Mapping[str, Any]] = [one for one in content["results"] if _id(one) == run.id]
+        results: list[Mapping[str, Any]] = [
+            one for one in content["results"] if (one["backbone"], one["name"]) == (run.backbone, run.name)
+        ]
         if not results:
             return Branch(f"test: {schema.VERDICT} does not contain this run; run `dvc repro`")
         if (then := content["inputs"].get(path)) != (now := run.stamp.outputs[path]):
@@ -179,10 +181,6 @@ class _Trace:
         sha256 = unaltered(self.table.path[row], self.table.sha256[row], f"as in {manifest.MANIFEST}")
         place = self.uses.row_in(run.backbone, self.table.image_id[row])
         return [Branch(hashed(self.table.path[row], sha256)), place]
-
-
-def _id(result: Mapping[str, Any]) -> str:
-    return f"{result['backbone']}/{result['name']}"
 
 
 def _excluded(what: str) -> str | None:

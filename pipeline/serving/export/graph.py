@@ -13,7 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from pipeline.core.errors import InputError
 
-OPSET, TREES_OPSET, IR = 18, 3, 10
+OPSET, TREES_OPSET = 18, 3
 """Versions of ONNX that runtimes of recent years read."""
 LARGEST = 2_000_000_000
 """Bytes of the largest file that protobuf can hold."""
@@ -85,13 +85,6 @@ class Graph:
         return self.add("Max", self.add("Sub", lengths, product), 0.0)
 
 
-def model_of(graph: Graph, width: int, classes: int) -> onnx.ModelProto:
-    """Return the graph alone as a model, from features (N, width) to probabilities (N, classes)."""
-    given = helper.make_tensor_value_info("features", TensorProto.FLOAT, ["N", width])
-    proto = helper.make_graph(graph.nodes, "headswap", [given], [_probabilities(classes)], graph.constants)
-    return _checked(helper.make_model(proto, ir_version=IR, opset_imports=_opsets()))
-
-
 def append_to(backbone: onnx.ModelProto, graph: Graph, classes: int) -> onnx.ModelProto:
     """Return a model of a backbone, whose output is `features`, followed by the graph."""
     whole = onnx.ModelProto()
@@ -99,21 +92,10 @@ def append_to(backbone: onnx.ModelProto, graph: Graph, classes: int) -> onnx.Mod
     whole.graph.node.extend(graph.nodes)
     whole.graph.initializer.extend(graph.constants)
     del whole.graph.output[:], whole.opset_import[:]
-    whole.graph.output.append(_probabilities(classes))
-    whole.opset_import.extend(_opsets())
-    return _checked(whole)
-
-
-def _probabilities(classes: int) -> onnx.ValueInfoProto:
-    return helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["N", classes])
-
-
-def _opsets() -> list[onnx.OperatorSetIdProto]:
-    return [helper.make_opsetid("", OPSET), helper.make_opsetid("ai.onnx.ml", TREES_OPSET)]
-
-
-def _checked(model: onnx.ModelProto) -> onnx.ModelProto:
-    if (size := model.ByteSize()) > LARGEST:
+    output = helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["N", classes])
+    whole.graph.output.append(output)
+    whole.opset_import.extend([helper.make_opsetid("", OPSET), helper.make_opsetid("ai.onnx.ml", TREES_OPSET)])
+    if (size := whole.ByteSize()) > LARGEST:
         raise InputError(f"the ONNX file would have {size / 1e9:.1f} GB, expected at most {LARGEST / 1e9:.0f}")
-    onnx.checker.check_model(model)
-    return model
+    onnx.checker.check_model(whole)
+    return whole

@@ -3,13 +3,12 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import onnx
 from onnx import TensorProto
 
 from pipeline.heads.types import Classifier
 from pipeline.serving.export import calibrators, skl2onnx_fallback
 from pipeline.serving.export.classifiers import CLASSIFIERS
-from pipeline.serving.export.graph import Graph, Value, model_of
+from pipeline.serving.export.graph import Graph, Value
 from pipeline.serving.export.inconvertible import inconvertible
 from pipeline.serving.export.scores import SCORES
 from pipeline.serving.export.transforms import TRANSFORMS
@@ -27,11 +26,6 @@ def graph_of(head: Classifier) -> Graph:
     shares = graph.normalise(probabilities(graph, head, rows))
     graph.add_node("Cast", [shares], ["probabilities"], to=TensorProto.FLOAT)
     return graph
-
-
-def model_of_head(head: Classifier, width: int) -> onnx.ModelProto:
-    """Return a head alone as a model, from features (N, width); errors as `graph_of`."""
-    return model_of(graph_of(head), width, len(head.classes_))
 
 
 def probabilities(graph: Graph, fitted: Any, rows: Value) -> Value:  # noqa: ANN401  # scikit-learn has no types

@@ -1,6 +1,6 @@
 """Trees as one ONNX operator. A float32 feature is on the same side of every threshold as in scikit-learn."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,10 +42,7 @@ def _of_tree(tree: Any) -> Tree:  # noqa: ANN401
 
 def of_boosting(fitted: Any) -> list[Tree]:  # noqa: ANN401
     """Return the trees of a histogram gradient boosting, each with one target."""
-    return list(_of_boosting(fitted))
-
-
-def _of_boosting(fitted: Any) -> Iterator[Tree]:  # noqa: ANN401
+    trees = []
     for grown in fitted._predictors:
         for target, predictor in enumerate(grown):
             nodes = predictor.nodes
@@ -53,7 +50,10 @@ def _of_boosting(fitted: Any) -> Iterator[Tree]:  # noqa: ANN401
                 raise inconvertible(fitted, " with categorical features")
             leaf = nodes["is_leaf"].astype(bool)
             left, right = (np.where(leaf, -1, nodes[side].astype(np.int64)) for side in ("left", "right"))
-            yield Tree(left, right, nodes["feature_idx"], nodes["num_threshold"], nodes["value"][:, None], target)
+            trees.append(
+                Tree(left, right, nodes["feature_idx"], nodes["num_threshold"], nodes["value"][:, None], target)
+            )
+    return trees
 
 
 def sum_of(graph: Graph, trees: Sequence[Tree], rows: Value, targets: int) -> Value:

@@ -15,7 +15,7 @@ from tests.cluster.scripted.engine import LostError, Scripted, fails
 
 
 class TestResults:
-    def test_they_come_in_the_tasks_order_whatever_is_done_first(self, cluster: Scripted) -> None:
+    def test_results_come_in_the_order_of_the_tasks(self, cluster: Scripted) -> None:
         last, done = threading.Event(), list[int]()
 
         def function(task: int) -> int:
@@ -28,10 +28,10 @@ class TestResults:
         assert list(cluster.map(function, range(5))) == [0, 1, 4, 9, 16]
         assert done.index(0) > done.index(3)
 
-    def test_there_are_none_without_tasks(self, cluster: Scripted) -> None:
+    def test_without_tasks_there_are_no_results(self, cluster: Scripted) -> None:
         assert list(cluster.map(fails(LostError()), [])) == []
 
-    def test_as_they_come_there_is_time_to_look_around(self, cluster: Scripted) -> None:
+    def test_the_caller_gets_turns_between_results(self, cluster: Scripted) -> None:
         last = threading.Event()
         began, found = time.monotonic(), list[int | None]()
         for answer in cluster.each(lambda task: last.wait(5) and task, [7]):
@@ -41,7 +41,7 @@ class TestResults:
         assert [one for one in found if one is not None] == [7]
         assert time.monotonic() - began < 2
 
-    def test_what_a_task_runs_in_parallel_stays_where_it_is(self, cluster: Scripted) -> None:
+    def test_parallel_calls_inside_a_task_stay_in_its_process(self, cluster: Scripted) -> None:
         def function(task: int) -> tuple[int, set[int]]:
             inner = joblib.Parallel(n_jobs=2)(joblib.delayed(threading.get_ident)() for _ in range(4))
             return joblib.effective_n_jobs(-1), set(inner) - {threading.get_ident()}
@@ -50,7 +50,7 @@ class TestResults:
 
 
 @pytest.mark.parametrize("error", [InputError("a: got 1", "b: got 2"), StateError("gone"), OSError(28, "disk full")])
-def test_what_a_task_raises_arrives_as_it_was(cluster: Scripted, error: Exception) -> None:
+def test_an_error_of_a_task_is_raised_unchanged(cluster: Scripted, error: Exception) -> None:
     with pytest.raises(type(error)) as caught:
         list(cluster.map(fails(error), [1, 2]))
     assert caught.value.args == error.args
@@ -70,7 +70,7 @@ def holding(what: object) -> Exception:
 @pytest.mark.parametrize(
     ("error", "said"), [(TwoError("a", "b"), "TwoError: a: b"), (holding(threading.Lock()), "ValueError: .*lock")]
 )
-def test_what_cannot_travel_is_said_with_the_workers_name(
+def test_an_error_that_cannot_be_pickled_is_described_with_the_workers_name(
     cluster: Scripted, error: Exception, said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delitem(copyreg.dispatch_table, type(error), raising=False)  # where Dask was imported, more can
@@ -78,7 +78,7 @@ def test_what_cannot_travel_is_said_with_the_workers_name(
         list(cluster.map(fails(error), [1, 2]))
 
 
-def test_an_engine_that_takes_no_work_is_not_waited_for_for_ever(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_engine_that_takes_no_work_is_an_error_after_a_while(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(agreement, "PATIENCE", 0.1)
     with Scripted(address) as cluster:
         cluster.agree(dict)
@@ -88,7 +88,7 @@ def test_an_engine_that_takes_no_work_is_not_waited_for_for_ever(address: str, m
         assert cluster.stopped.is_set()
 
 
-def test_leaving_early_gives_up_what_was_begun(scripted: Scripted) -> None:
+def test_leaving_early_gives_up_running_tasks(scripted: Scripted) -> None:
     answers = scripted.each(lambda _: scripted.stopped.wait(5), range(4))
     assert next(answers) is None
     answers.close()
@@ -97,14 +97,14 @@ def test_leaving_early_gives_up_what_was_begun(scripted: Scripted) -> None:
 
 class TestJoining:
     @pytest.mark.parametrize("form", ["tcp://127.0.0.1:{}", "127.0.0.1:{}", "tcp://[::1]:{}"])
-    def test_where_nothing_listens_it_says_so_at_once(self, form: str) -> None:
+    def test_an_address_where_nothing_listens_is_an_error_at_once(self, form: str) -> None:
         with socket.create_server(("127.0.0.1", 0)) as listener:
             closed = form.format(listener.getsockname()[1])
         with pytest.raises(StateError, match="nothing answers .*; is the cluster running?") as caught:
             Scripted(closed)
         assert caught.value.problems[0].startswith(f"params.yaml: embed.engine: dask at {closed}: ")
 
-    def test_at_a_name_that_no_host_can_have_nothing_answers(self) -> None:
+    def test_an_impossible_host_name_is_an_error(self) -> None:
         with pytest.raises(StateError, match="nothing answers"):
             Scripted("tcp://a..b:8786")
 

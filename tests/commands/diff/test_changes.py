@@ -24,14 +24,14 @@ class TestImages:
             "  the test images are not the same (4 -> 5): test scores are of different images",
         ]
 
-    def test_at_most_five_are_named(self, state: State) -> None:
+    def test_at_most_five_images_are_named(self, state: State) -> None:
         state.images |= {f"new{number}.png": [f"new {number}", "red", "train"] for number in range(7)}
         assert section(told(state), "Images") == [
             "  20 -> 27 images",
             "  7 added: new0.png, new1.png, new2.png, new3.png, new4.png, ...",
         ]
 
-    def test_what_may_have_been_renamed_in_two_ways_is_not_guessed(self, state: State) -> None:
+    def test_an_ambiguous_renaming_is_not_guessed(self, state: State) -> None:
         state.images["18.png"][0] = state.images["19.png"][0]
         state.commit("twins")
         del state.images["18.png"], state.images["19.png"]
@@ -51,7 +51,7 @@ class TestSettings:
             '  tiny: dtype: "float16" -> "float32"',
         ]
 
-    def test_heads_come_and_go(self, state: State) -> None:
+    def test_added_and_removed_heads_are_listed(self, state: State) -> None:
         state.heads["lda"] = {}
         state.listed = ["logreg", "lda"]  # the lock still has knn
         state.validation["lda"], state.test["lda"] = 0.9, 0.85
@@ -61,7 +61,7 @@ class TestSettings:
         assert ["tiny/lda", "added:", "90.00%", "added:", "85.00%"] in rows
         assert ["tiny/knn", "removed:", "70.00%", "removed:", "65.00%"] in rows
 
-    def test_a_heads_setting_moves_its_result_alone(self, state: State) -> None:
+    def test_a_setting_of_one_head_changes_its_result_alone(self, state: State) -> None:
         state.heads["logreg"]["C"] = [0.01]
         state.validation["logreg"], state.test["logreg"] = 0.82, 0.74
         text = told(state)
@@ -75,7 +75,7 @@ class TestSettings:
             "    heads.logreg.C: [0.1, 1] -> [0.01]",
         ]
 
-    def test_another_metric_to_choose_by_is_said(self, state: State) -> None:
+    def test_another_selection_metric_is_reported(self, state: State) -> None:
         state.metric = "macro_f1"
         text = told(state)
         assert "  runs were chosen by accuracy before, by macro_f1 after, which is shown" in section(text, "Results")
@@ -84,7 +84,7 @@ class TestSettings:
 
 
 class TestWhy:
-    def test_new_images_are_found_behind_every_stage_between(self, state: State) -> None:
+    def test_new_images_explain_results_through_all_stages_between(self, state: State) -> None:
         state.images["new.png"] = ["bytes new", "red", "train"]
         state.validation = {"logreg": 0.81, "knn": 0.71}
         assert section(told(state), "Why") == [
@@ -92,7 +92,7 @@ class TestWhy:
             "    data/raw: 1 added (new.png)",
         ]
 
-    def test_several_causes_are_not_told_apart(self, state: State) -> None:
+    def test_several_causes_are_listed_together(self, state: State) -> None:
         state.code, state.recipe["dtype"], state.validation["knn"] = "second", "float32", 0.72
         found = section(told(state), "Why")
         start = found.index("  tiny/knn: validation moved, because of one or more of:")
@@ -101,7 +101,7 @@ class TestWhy:
             "    code: pipeline/heads",
         ]
 
-    def test_a_result_that_stayed_although_code_changed_is_said(self, state: State) -> None:
+    def test_a_result_that_stayed_the_same_although_code_changed_is_reported(self, state: State) -> None:
         state.code = "second"
         text = told(state)
         assert section(text, "Code") == ["  1 changed: pipeline/heads"]
@@ -110,14 +110,14 @@ class TestWhy:
             "    code: pipeline/heads",
         ]
 
-    def test_a_rule_of_decision_moves_the_test_score_only(self, state: State) -> None:
+    def test_a_decision_rule_changes_the_test_score_only(self, state: State) -> None:
         state.compare["decision"], state.compare["margin"], state.test["knn"] = "threshold", 0.02, 0.66
         assert section(told(state), "Why") == [
             "  tiny/knn: test moved, because of:",
             '    compare.decision: "most_probable" -> "threshold"',
         ]
 
-    def test_what_left_the_predictions_alone_did_not_move_the_test_score(self, state: State) -> None:
+    def test_a_change_without_effect_on_predictions_is_no_cause(self, state: State) -> None:
         state.code, state.compare["decision"], state.test["knn"] = "second", "threshold", 0.66
         found = section(told(state), "Why")
         assert found[found.index("  tiny/knn: test moved, because of:") + 1 :] == [
@@ -126,18 +126,18 @@ class TestWhy:
             "    code: pipeline/heads",
         ]
 
-    def test_libraries_explain_what_no_stage_does(self, state: State) -> None:
+    def test_other_libraries_are_a_cause(self, state: State) -> None:
         state.libraries, state.validation["knn"] = {"numpy": "2.1"}, 0.72
         assert section(told(state), "Why") == [
             "  tiny/knn: validation moved, because of:",
             '    numpy: "2.0" -> "2.1"',
         ]
 
-    def test_what_nothing_explains_is_said(self, state: State) -> None:
+    def test_an_unexplained_change_is_reported_as_such(self, state: State) -> None:
         state.validation["knn"] = 0.72
         assert section(told(state), "Why") == ["  tiny/knn: validation moved; nothing recorded explains it"]
 
-    def test_embeddings_that_came_out_otherwise_are_named(self, state: State) -> None:
+    def test_embeddings_that_differ_without_a_cause_are_named(self, state: State) -> None:
         state.noise, state.validation["knn"] = "another processor", 0.72
         found = section(told(state), "Why")
         assert "    data/embeddings/tiny.h5: other bytes, although no recorded input changed" in found

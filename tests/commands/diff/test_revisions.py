@@ -19,7 +19,7 @@ from tests.conftest import REPOSITORY, Project
 
 
 class TestRevisions:
-    def test_what_is_no_longer_in_the_cache_is_not_known_and_the_rest_is(self, state: State) -> None:
+    def test_without_dvcs_objects_only_what_they_hold_is_unknown(self, state: State) -> None:
         state.images["new.png"], state.recipe["dtype"] = ["bytes new", "red", "train"], "float32"
         state.validation["knn"] = 0.72
         state.commit("after")
@@ -33,7 +33,7 @@ class TestRevisions:
         assert "70.00% -> 72.00% (+2.00 points)" in text
         assert "data/raw: other content" in text
 
-    def test_an_object_that_was_altered_is_refused(self, state: State, capsys: pytest.CaptureFixture[str]) -> None:
+    def test_an_altered_object_is_refused(self, state: State, capsys: pytest.CaptureFixture[str]) -> None:
         state.images.popitem()
         state.commit("after")
         for path in state.objects.rglob("*"):
@@ -62,7 +62,7 @@ class TestRevisions:
         ],
     )
     @pytest.mark.parametrize("committed", [True, False])
-    def test_numbers_that_are_not_what_the_lock_holds_are_not_repeated(
+    def test_scores_that_differ_from_the_lock_are_not_shown(
         self, state: State, path: str, shown: str, told: str, committed: bool
     ) -> None:
         state.write()
@@ -78,7 +78,7 @@ class TestRevisions:
         assert "nothing recorded explains it" not in text
 
     @pytest.mark.parametrize("path", ["reports/verdict.json", "data/embeddings/tiny.json", "models/tiny/knn/run.json"])
-    def test_words_that_are_not_what_the_lock_holds_are_not_repeated(self, state: State, path: str) -> None:
+    def test_text_that_differs_from_the_lock_is_not_shown(self, state: State, path: str) -> None:
         state.validation["knn"] = 0.72
         state.write()
         state.file(path, {"answer": "fine-tune", "facts": {"made_with": {"libraries": {"numpy": "9"}}}})
@@ -96,7 +96,7 @@ class TestRevisions:
         assert out.splitlines()[0].endswith(" -> the working tree")
         assert "heads.logreg.C: [0.1, 1] -> [0.01]" in out
 
-    def test_what_was_edited_and_not_run_is_said(self, state: State, project: Project) -> None:
+    def test_settings_edited_since_the_run_are_named(self, state: State, project: Project) -> None:
         state.heads = {"logreg": {"C": [0.1, 1.0]}, "knn": {"n_neighbors": 3}}
         state.write()
         project.write(heads={"knn": {"n_neighbors": 5}})
@@ -132,7 +132,7 @@ class TestRevisions:
             ),
         ],
     )
-    def test_no_result_is_called_the_same_before_what_changed_was_run(
+    def test_results_of_changed_stages_are_marked_until_they_run_again(
         self, state: State, monkeypatch: pytest.MonkeyPatch, status: dict[str, Any], first: str, rows: list[str]
     ) -> None:
         state.write()
@@ -143,7 +143,7 @@ class TestRevisions:
         assert all(row in line for row, line in zip(rows, results, strict=True))
         assert "not run" not in diff.main(params.load(), ["before", "before"])
 
-    def test_while_dvc_is_at_work_that_is_said(self, state: State, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_running_dvc_is_reported(self, state: State, monkeypatch: pytest.MonkeyPatch) -> None:
         def busy() -> None:
             raise LockError("Unable to acquire lock")
 
@@ -152,12 +152,12 @@ class TestRevisions:
         said = "whether anything changed since the last run is not known: DVC is at work"
         assert said in diff.main(params.load(), ["before"]).splitlines()
 
-    def test_two_that_are_equal_have_no_change(self, state: State) -> None:
+    def test_equal_revisions_have_no_change(self, state: State) -> None:
         text = told(state)
         for heading in ("Images", "Recipe", "Heads and plans", "Other settings", "Code", "Why"):
             assert section(text, heading) == ["  no change"]
 
-    def test_a_commit_without_a_lock_is_said(self, state: State) -> None:
+    def test_a_commit_without_a_lock_is_reported(self, state: State) -> None:
         git("rm", "--cached", "dvc.lock")
         git("commit", "-m", "none")
         git("tag", "none")
@@ -173,7 +173,7 @@ class TestRevisions:
             (["before", "before", "before"], "REVISION: got 3, expected one or two"),
         ],
     )
-    def test_what_is_no_revision_is_one_line(
+    def test_an_unknown_revision_is_one_line(
         self, state: State, revisions: list[str], expected: str | None, capsys: pytest.CaptureFixture[str]
     ) -> None:
         if expected is None:

@@ -30,7 +30,7 @@ def test_everything_wrong_is_reported_at_once(project: Project, capsys: Said) ->
     assert len(capsys.readouterr().err.splitlines()) == 3
 
 
-def test_an_engine_that_nobody_runs_is_a_line(project: Project, capsys: Said) -> None:
+def test_an_engine_that_does_not_run_is_one_line(project: Project, capsys: Said) -> None:
     pytest.importorskip("distributed")
     with socket.create_server(("127.0.0.1", 0)) as listener:
         address = f"tcp://127.0.0.1:{listener.getsockname()[1]}"
@@ -67,14 +67,14 @@ class TestVersions:
         lines = ["Metadata-Version: 2.1", "Name: stand-in", "Version: 1"]
         self.metadata.write_text("\n".join([*lines, *(f"Requires-Dist: {one}" for one in requirements)]) + "\n")
 
-    def test_each_wrong_one_is_a_line_with_the_command_that_mends_it(self, capsys: Said) -> None:
+    def test_each_wrong_version_is_a_line_with_the_command_that_mends_it(self, capsys: Said) -> None:
         self.require("numpy>=2.0", "pillow<5", "absent>=1; extra == 'more'")
         assert main(["doctor"]) == 2
         (line,) = capsys.readouterr().err.splitlines()
         assert line.startswith("headswap doctor: pillow: got version ")
         assert line.endswith("expected <5: pip install 'pillow<5'")
 
-    def test_without_one_nothing_that_may_need_it_is_begun(self, capsys: Said) -> None:
+    def test_without_a_package_no_check_that_may_need_it_begins(self, capsys: Said) -> None:
         self.require("numpy>=2.0", "not-installed-anywhere>=1")
         assert main(["doctor"]) == 2
         expected = "not-installed-anywhere: not installed: pip install 'not-installed-anywhere>=1'"

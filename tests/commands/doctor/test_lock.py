@@ -13,7 +13,7 @@ from tests.commands.doctor.repository import CUT, GOOD, LOCK, RWLOCK, UNUSABLE, 
 
 class TestLock:
     @pytest.mark.parametrize("kind", list(UNUSABLE))
-    def test_an_unusable_one_becomes_that_of_the_last_commit(self, kind: str, capsys: Said) -> None:
+    def test_an_unusable_lock_is_replaced_by_the_last_commits(self, kind: str, capsys: Said) -> None:
         commit_lock(GOOD)
         LOCK.write_bytes(UNUSABLE[kind])
         assert main(["doctor"]) == 2
@@ -26,12 +26,12 @@ class TestLock:
         assert LOCK.read_bytes() == GOOD
         assert main(["doctor"]) == 0
 
-    def test_without_a_sound_one_in_git_it_is_removed(self) -> None:
+    def test_a_lock_without_a_usable_one_in_git_is_removed(self) -> None:
         commit_lock(CUT)
         assert main(["doctor", "--fix"]) == 0
         assert not LOCK.exists()
 
-    def test_one_that_was_lost_is_brought_back(self, capsys: Said) -> None:
+    def test_a_lost_lock_is_restored(self, capsys: Said) -> None:
         commit_lock(GOOD)
         LOCK.unlink()
         assert main(["doctor"]) == 2
@@ -40,7 +40,7 @@ class TestLock:
         assert LOCK.read_bytes() == GOOD
 
     @pytest.mark.parametrize("left", [None, b""])
-    def test_one_that_was_removed_as_documented_does_not_come_back(self, left: bytes | None) -> None:
+    def test_a_lock_that_was_removed_from_git_is_not_restored(self, left: bytes | None) -> None:
         commit_lock(GOOD)
         git("rm", "--quiet", "-r", str(LOCK))
         if left is not None:  # by a first run that was killed
@@ -49,7 +49,7 @@ class TestLock:
         assert main(["doctor", "--fix"]) == 0
         assert not LOCK.exists()
 
-    def test_a_merge_conflict_is_somebodys_to_resolve(self, capsys: Said) -> None:
+    def test_a_merge_conflict_is_left_to_a_person(self, capsys: Said) -> None:
         commit_lock(GOOD)
         conflict = b"<<<<<<< HEAD\n" + GOOD + b"=======\n>>>>>>> other\n"
         LOCK.write_bytes(conflict)
@@ -62,7 +62,7 @@ class TestLock:
             assert "--fix" not in line
             assert LOCK.read_bytes() == conflict
 
-    def test_one_that_can_be_read_is_never_touched(self) -> None:
+    def test_a_readable_lock_is_never_touched(self) -> None:
         commit_lock(b"schema: '2.0'\n")
         LOCK.write_bytes(GOOD)
         assert main(["doctor", "--fix"]) == 0
@@ -84,14 +84,14 @@ class TestListOfReadersAndWriters:
             process.kill()
 
     @pytest.mark.parametrize("content", ["", '{"write": {', "[]", '{"write": {"data": 1}}'])
-    def test_what_stops_dvc_is_removed(self, content: str, capsys: Said) -> None:
+    def test_a_list_that_stops_dvc_is_removed(self, content: str, capsys: Said) -> None:
         RWLOCK.write_text(content)
         assert main(["doctor"]) == 2
         assert ".dvc/tmp/rwlock: " in capsys.readouterr().err
         assert main(["doctor", "--fix"]) == 0
         assert not RWLOCK.exists()
 
-    def test_an_id_that_went_to_another_process_is_removed(self, living: subprocess.Popen[bytes], capsys: Said) -> None:
+    def test_a_list_with_a_reused_process_id_is_removed(self, living: subprocess.Popen[bytes], capsys: Said) -> None:
         self.write(living.pid)
         os.utime(RWLOCK, (0, 0))
         assert main(["doctor"]) == 2
@@ -99,7 +99,7 @@ class TestListOfReadersAndWriters:
         assert main(["doctor", "--fix"]) == 0
         assert not RWLOCK.exists()
 
-    def test_whoever_may_have_written_it_is_named_and_goes_on(
+    def test_a_live_process_that_may_have_written_the_list_is_left_alone(
         self, living: subprocess.Popen[bytes], capsys: Said
     ) -> None:
         self.write(living.pid)
@@ -107,14 +107,14 @@ class TestListOfReadersAndWriters:
         assert f"at work: process {living.pid} (`sleep 600`, since " in capsys.readouterr().out
         assert RWLOCK.exists()
 
-    def test_a_process_that_ended_unnoticed_is_no_reader(self, living: subprocess.Popen[bytes]) -> None:
+    def test_a_zombie_is_no_reader(self, living: subprocess.Popen[bytes]) -> None:
         self.write(living.pid)
         living.kill()
         os.waitid(os.P_PID, living.pid, os.WEXITED | os.WNOWAIT)
         assert main(["doctor", "--fix"]) == 0
         assert not RWLOCK.exists()
 
-    def test_one_that_names_only_the_dead_is_left_to_dvc(self) -> None:
+    def test_a_list_of_ended_processes_is_left_to_dvc(self) -> None:
         dead = subprocess.Popen(["true"])
         dead.wait()
         RWLOCK.write_text(json.dumps({"write": {"data": {"pid": dead.pid, "cmd": "dvc repro"}}}))

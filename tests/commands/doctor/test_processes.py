@@ -26,7 +26,7 @@ class TestTemporaryFiles:
             path.write_bytes(b"half")
         return [Path(path) for path in paths]
 
-    def test_those_of_killed_runs_go_and_all_else_stays(self, project: Project, capsys: Said) -> None:
+    def test_temporary_files_of_killed_runs_are_removed_and_no_others(self, project: Project, capsys: Said) -> None:
         prepare.main(project.write())
         embed.main(project.write(), "tiny")
         before = files()
@@ -45,13 +45,13 @@ class TestTemporaryFiles:
         assert all(path.exists() for path in theirs)
         assert before.items() <= files().items()
 
-    def test_the_data_folder_is_the_users_however_it_is_written(self, project: Project) -> None:
+    def test_no_file_in_the_data_folder_is_removed_however_its_path_is_written(self, project: Project) -> None:
         (theirs,) = self.write(f"data/raw/red/{self.OURS}")
         project.write(data={"path": str(project.root / "data/../data/raw")})
         assert main(["doctor", "--fix"]) == 0
         assert theirs.exists()
 
-    def test_while_any_command_is_at_work_only_old_ones_go(self, capsys: Said) -> None:
+    def test_while_a_command_runs_only_old_temporary_files_are_removed(self, capsys: Said) -> None:
         (new,) = self.write(f"data/embeddings/{self.OURS}")
         command = subprocess.Popen([write_stand_in(), "cache", "--merge"])
         try:
@@ -66,7 +66,7 @@ class TestTemporaryFiles:
         assert main(["doctor", "--fix"]) == 0
         assert not new.exists()
 
-    def test_in_a_shared_cache_only_old_ones_go(
+    def test_in_a_shared_cache_only_old_temporary_files_are_removed(
         self, project: Project, tmp_path_factory: pytest.TempPathFactory
     ) -> None:
         shared = tmp_path_factory.mktemp("shared")
@@ -93,7 +93,7 @@ def at_work() -> Iterator[subprocess.Popen[bytes]]:
     dvc.wait()
 
 
-def test_a_stage_whose_dvc_was_killed_is_ended_and_a_living_dvc_is_left_alone(
+def test_an_orphaned_stage_is_ended_and_a_running_dvc_left_alone(
     at_work: subprocess.Popen[bytes], capsys: Said
 ) -> None:
     LOCK.touch()  # as if it were just being written
@@ -116,7 +116,7 @@ def test_a_stage_whose_dvc_was_killed_is_ended_and_a_living_dvc_is_left_alone(
     assert processes.stages() == []
 
 
-def test_a_stage_started_by_hand_is_named_and_goes_on(capsys: Said) -> None:
+def test_a_stage_started_by_hand_is_left_alone(capsys: Said) -> None:
     by_hand = subprocess.Popen([write_stand_in(), "train", "--backbone", "tiny", "--head", "knn"])
     try:
         while not processes.stages():
@@ -129,7 +129,7 @@ def test_a_stage_started_by_hand_is_named_and_goes_on(capsys: Said) -> None:
         by_hand.wait()
 
 
-def test_a_temporary_file_that_its_writer_renames_meanwhile_is_no_finding(
+def test_a_temporary_file_renamed_during_the_search_is_no_finding(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     half = Path(f"data/.manifest.parquet.{'0' * 32}.tmp")

@@ -44,7 +44,7 @@ def test_an_image_that_only_an_old_commit_lists_can_be_forgotten(
     assert not any(line.startswith("dvc.lock: ") for line in said)
 
 
-def test_objects_whose_manifest_is_gone_are_not_known_and_found(
+def test_objects_whose_manifest_is_gone_are_listed_as_not_known(
     project: Project, capsys: pytest.CaptureFixture[str]
 ) -> None:
     md5 = locks.read()["prepare"].outs["data/manifest.parquet"].md5
@@ -56,7 +56,7 @@ def test_objects_whose_manifest_is_gone_are_not_known_and_found(
     assert sum(path.startswith("objects/") for path in found()) == sum(one.is_file() for one in OBJECTS.glob("*/*"))
 
 
-def test_of_objects_that_are_shared_only_what_comes_of_the_image_is_found(
+def test_in_a_shared_cache_only_objects_made_from_the_image_are_found(
     project: Project, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stored(b"another project's")
@@ -72,7 +72,7 @@ def test_of_objects_that_are_shared_only_what_comes_of_the_image_is_found(
     assert all("`dvc gc --workspace --projects ...`" in one.found for one in told)
 
 
-def test_an_unreadable_lock_of_a_commit_is_not_known_and_stops_nothing(
+def test_an_unreadable_lock_of_a_commit_is_listed_and_stops_nothing(
     project: Project, capsys: pytest.CaptureFixture[str]
 ) -> None:
     Path("dvc.lock").write_text("stages: {")
@@ -83,7 +83,7 @@ def test_an_unreadable_lock_of_a_commit_is_not_known_and_stops_nothing(
     assert found()
 
 
-def test_a_broken_lock_of_the_working_tree_stops_it_before_anything_is_done(
+def test_a_broken_lock_of_the_working_tree_stops_it_at_once(
     project: Project, capsys: pytest.CaptureFixture[str]
 ) -> None:
     Path("dvc.lock").write_text("stages: {")
@@ -114,7 +114,7 @@ def test_earlier_cache_folders_are_searched_and_cleaned(
     assert not [path for path in found() if path.startswith(str(earlier))]
 
 
-def test_a_plain_file_among_checkpoints_is_none(project: Project, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_file_among_checkpoints_is_no_checkpoint(project: Project, capsys: pytest.CaptureFixture[str]) -> None:
     (runs.CHECKPOINTS / "file").touch()
     os.utime(runs.CHECKPOINTS / "file", (0, 0))
     assert ".headswap/checkpoints 1 interrupted trainings" in forget(capsys, IMAGE, "--yes")
@@ -122,7 +122,7 @@ def test_a_plain_file_among_checkpoints_is_none(project: Project, capsys: pytest
     assert not any("checkpoints" in path for path in found())
 
 
-def test_what_a_half_finished_rerun_left_in_the_lock_is_found(
+def test_outputs_that_an_unfinished_rerun_left_in_the_lock_are_found(
     project: Project, capsys: pytest.CaptureFixture[str]
 ) -> None:
     forget(capsys, IMAGE, "--yes")
@@ -135,7 +135,7 @@ def test_what_a_half_finished_rerun_left_in_the_lock_is_found(
     assert (OBJECTS / model[:2] / model[2:]).as_posix() in found()
 
 
-def test_raw_data_that_dvc_tracks_is_told_by_its_own_bytes(
+def test_raw_data_that_dvc_tracks_is_judged_by_its_own_bytes(
     project: Project, capsys: pytest.CaptureFixture[str]
 ) -> None:
     files = [
@@ -164,9 +164,7 @@ def test_a_run_that_is_no_longer_listed_is_found(project: Project, capsys: pytes
     )
 
 
-def test_a_checkpoint_that_came_back_and_a_temporary_file_are_found(
-    project: Project, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_old_checkpoints_and_temporary_files_are_found(project: Project, capsys: pytest.CaptureFixture[str]) -> None:
     forget(capsys, IMAGE, "--yes")
     old = runs.CHECKPOINTS / "x/y.safetensors"
     old.parent.mkdir()

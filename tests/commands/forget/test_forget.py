@@ -11,9 +11,9 @@ from pipeline.core import params, processes
 from pipeline.data import exclusions, manifest
 from pipeline.embeddings import matrix, upkeep
 from pipeline.embeddings.cache import EmbeddingCache
-from pipeline.embeddings.shards import keys_of
+from pipeline.embeddings.shards import keys_of, sha256_of
 from pipeline.evaluation import runs
-from pipeline.lineage.audit import carriers, forgotten_images
+from pipeline.lineage.audit import forgotten_images
 from pipeline.stages import prepare
 from tests.commands.forget.repository import CACHE, IMAGE, PATH, collect_garbage, forget, found, rerun, sha256, snapshot
 from tests.conftest import Project
@@ -21,7 +21,7 @@ from tests.faults import fail_the_nth
 from tests.soak import soak
 
 
-def test_a_dry_run_says_all_and_changes_nothing(project: Project, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_dry_run_lists_everything_and_changes_nothing(project: Project, capsys: pytest.CaptureFixture[str]) -> None:
     before = snapshot()
     split = manifest.read().split[manifest.read().row_of()[IMAGE]]
     assert split == "train"
@@ -68,7 +68,7 @@ def test_after_the_rerun_the_audit_proves_that_nothing_carries_it(
     assert "nothing else is known to carry them" in said
 
 
-def test_rows_of_the_image_go_and_all_others_stay_bit_for_bit(
+def test_the_images_rows_are_removed_and_all_others_stay_bit_for_bit(
     project: Project, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before, gone = matrix.read("tiny"), sha256()
@@ -80,14 +80,16 @@ def test_rows_of_the_image_go_and_all_others_stay_bit_for_bit(
     cache = EmbeddingCache(CACHE, after.recipe)
     assert cache.missing(keys_of(kept)).size == 0
     assert cache.missing(keys_of([gone])).tolist() == [0]
-    assert not any(upkeep.held(path, carriers.hashes([gone])).any() for path in CACHE.rglob("*.h5"))
+    assert not any(upkeep.held(path, sha256_of(keys_of([gone]))).any() for path in CACHE.rglob("*.h5"))
     assert not any(runs.CHECKPOINTS.iterdir())
     assert PATH.exists()
     assert exclusions.read() == {gone: "forgotten"}
     assert IMAGE not in exclusions.EXCLUDED.read_text()
 
 
-def test_images_with_the_same_bytes_go_together(project: Project, capsys: pytest.CaptureFixture[str]) -> None:
+def test_images_with_the_same_bytes_are_forgotten_together(
+    project: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
     twin = PATH.with_name("twin.png")
     shutil.copy(PATH, twin)
     prepare.main(params.load())
@@ -131,7 +133,7 @@ def test_a_name_that_is_the_id_of_one_image_and_the_path_of_another_is_ambiguous
     assert f"which means 2 images; expected one of: {', '.join(sorted([sha256(), table.sha256[row]]))}" in line
 
 
-def test_beside_an_embed_at_work_nothing_is_done(project: Project, capsys: pytest.CaptureFixture[str]) -> None:
+def test_while_embed_runs_nothing_is_done(project: Project, capsys: pytest.CaptureFixture[str]) -> None:
     processes.EMBED_LOCK.touch()
     before = snapshot()
     with processes.alone(processes.EMBED_LOCK, "another `headswap embed`"):
@@ -149,11 +151,11 @@ def test_the_next_steps_name_a_remote_and_another_user(project: Project, capsys:
     said = forget(capsys, IMAGE, "--yes")
     assert "dvc gc --workspace --cloud" in said
     assert any(line.startswith("the cache is shared: ") and "/away on far" in line for line in said)
-    assert not any(upkeep.held(path, carriers.hashes([sha256()])).any() for path in CACHE.rglob("*.h5"))
+    assert not any(upkeep.held(path, sha256_of(keys_of([sha256()]))).any() for path in CACHE.rglob("*.h5"))
 
 
 @pytest.mark.parametrize("step", [3, *soak([1])])
-def test_whatever_fails_on_the_way_a_second_time_completes_it(
+def test_after_any_failure_a_second_run_completes_it(
     project: Project, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, step: int
 ) -> None:
     gone, recipe = sha256(), matrix.read("tiny").recipe

@@ -16,7 +16,7 @@ from tests.conftest import CLASSES, Project, write_image
 
 @pytest.mark.processors
 @pytest.mark.parametrize("name", ["logreg", "knn"])
-def test_a_head_says_the_same_of_the_test_images(project: Project, name: str) -> None:
+def test_a_head_gives_the_test_images_their_stored_predictions(project: Project, name: str) -> None:
     paths, expected = stored(name)
     found = predicted(project.write(), name, *paths)
     assert found["path"] == paths
@@ -25,21 +25,21 @@ def test_a_head_says_the_same_of_the_test_images(project: Project, name: str) ->
 
 
 @pytest.mark.processors
-def test_what_is_said_of_an_image_depends_on_no_other(project: Project) -> None:
+def test_a_prediction_does_not_depend_on_other_images(project: Project) -> None:
     paths, expected = stored("logreg")
     for number in (0, len(paths) - 1):
         found = predicted(project.write(), "logreg", paths[number])
         same(probabilities(found), expected.probability[[number]])
 
 
-def test_they_are_the_same_when_the_cache_is_gone(project: Project) -> None:
+def test_predictions_are_the_same_without_the_cache(project: Project) -> None:
     paths, expected = stored("logreg")
     shutil.rmtree(".headswap/embeddings")
     found = predicted(project.write(), "logreg", *paths)
     same(probabilities(found), expected.probability)
 
 
-def test_a_plan_says_nearly_the_same_of_the_test_images(project: Project) -> None:
+def test_a_plan_gives_the_test_images_nearly_their_stored_predictions(project: Project) -> None:
     paths, expected = stored("last")
     found = predicted(project.write(), "tiny/last", *paths)
     np.testing.assert_allclose(probabilities(found), expected.probability, atol=TOLERANCE)
@@ -78,7 +78,7 @@ def test_the_summary_says_how_many_images_each_network_saw(project: Project) -> 
     assert said("logreg") == "0 went through the CNN"
 
 
-def test_rows_of_new_images_stand_in_the_cache_that_embed_reads(project: Project) -> None:
+def test_embed_reads_the_cached_rows_of_new_images(project: Project) -> None:
     write_image(Path("data/raw/red/new.png"), "red", 100)
     assert "1 went through the CNN" in predict.main(project.write(), "logreg", ["data/raw/red"], out="out.csv")
     from pipeline.stages import embed, prepare
@@ -109,7 +109,7 @@ def test_the_suffix_decides_the_kind_of_table(project: Project, suffix: str) -> 
     assert summary.endswith("probabilities are calibrated on validation images by temperature")
 
 
-def test_without_a_file_the_table_is_printed_and_the_summary_stands_apart(
+def test_without_a_file_the_table_goes_to_stdout_and_the_summary_to_stderr(
     project: Project, capsys: pytest.CaptureFixture[str]
 ) -> None:
     project.write()
@@ -121,7 +121,7 @@ def test_without_a_file_the_table_is_printed_and_the_summary_stands_apart(
     assert "probabilities are the head's own, not calibrated (heads.knn.calibrate)" in printed.err
 
 
-def test_the_rule_of_decision_is_the_comparisons(project: Project) -> None:
+def test_the_decision_rule_is_that_of_compare(project: Project) -> None:
     params = project.write(compare={"costs": {"red": {"blue": 1e30, "green": 1e30}}})
     assert set(predicted(params, "logreg", "data/raw")["label"]) == {"red"}
 

@@ -23,7 +23,7 @@ def test_a_misspelt_model_is_named_with_the_nearest(project: Project) -> None:
         predict.main(project.write(), "tiny/logrge", ["data/raw/red"])
 
 
-def test_without_any_finished_run_that_is_said(project: Project) -> None:
+def test_without_any_finished_run_it_says_what_to_run(project: Project) -> None:
     shutil.rmtree("models")
     with pytest.raises(InputError, match="^MODEL: got 'logreg', but no run is finished; run `dvc repro`$"):
         predict.main(project.write(), "logreg", ["data/raw/red"])
@@ -52,7 +52,7 @@ def test_bad_images_are_named_and_the_others_predicted(project: Project, capsys:
     assert "5 skipped" in printed.out
 
 
-def test_none_that_can_be_used_is_an_error(project: Project, capsys: pytest.CaptureFixture[str]) -> None:
+def test_no_usable_image_is_an_error(project: Project, capsys: pytest.CaptureFixture[str]) -> None:
     project.write()
     Path("new").mkdir()
     Path("new/bad.png").write_bytes(b"no image")
@@ -61,7 +61,7 @@ def test_none_that_can_be_used_is_an_error(project: Project, capsys: pytest.Capt
     assert not Path("out.csv").exists()
 
 
-def test_every_path_that_leads_nowhere_is_named_before_anything_is_done(project: Project) -> None:
+def test_every_missing_path_is_named_before_anything_is_done(project: Project) -> None:
     with pytest.raises(InputError) as caught:
         predict.main(project.write(), "logreg", ["data/raw/red", "nowhere", "/dev/null", ""])
     assert caught.value.problems == (
@@ -81,7 +81,7 @@ def test_every_path_that_leads_nowhere_is_named_before_anything_is_done(project:
         ("data/raw/out.csv", "--out: data/raw/out.csv: lies among the images"),
     ],
 )
-def test_a_table_that_cannot_be_written_is_refused_first(project: Project, out: str, line: str) -> None:
+def test_a_table_that_cannot_be_written_is_refused_at_once(project: Project, out: str, line: str) -> None:
     Path("folder.csv").mkdir()
     with pytest.raises(InputError, match=line):
         predict.main(project.write(), "nothing", ["nowhere"], out=out)
@@ -106,7 +106,7 @@ def test_a_model_of_other_embeddings_is_refused(project: Project) -> None:
 
 
 @pytest.mark.parametrize(("name", "section"), [("knn", "heads"), ("last", "plans")])
-def test_the_advice_for_a_model_that_left_the_list_helps(project: Project, name: str, section: str) -> None:
+def test_the_advice_for_an_unlisted_model_helps(project: Project, name: str, section: str) -> None:
     from pipeline.stages import embed, finetune, prepare, train
 
     listed = project.content["run"]
@@ -124,11 +124,11 @@ def test_the_advice_for_a_model_that_left_the_list_helps(project: Project, name:
     assert "13 images" in predict.main(again, name, ["data/raw/red"], out="out.csv")
 
 
-def test_a_model_that_left_the_list_answers_while_nothing_else_changed(project: Project) -> None:
+def test_an_unlisted_model_predicts_while_nothing_else_changed(project: Project) -> None:
     assert "12 images" in predict.main(project.write(run={"heads": ["logreg"]}), "knn", ["data/raw/red"], out="out.csv")
 
 
-def test_a_forgotten_image_is_not_looked_at(project: Project, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_forgotten_image_is_not_read(project: Project, capsys: pytest.CaptureFixture[str]) -> None:
     from pipeline.core.stamps import sha256_file
 
     for number in range(2):

@@ -37,13 +37,13 @@ class TestBack:
         ):
             assert part in found
 
-    def test_what_was_found_about_an_image_is_told(self, finished: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_quality_findings_of_an_image_are_listed(self, finished: Project, monkeypatch: pytest.MonkeyPatch) -> None:
         found = {"blank": {"title": "Blank images", "findings": [{"image_id": image_of("val")}]}}
         monkeypatch.setattr(findings, "read", lambda: found)
         assert "reports/quality.csv: Blank images" in lines(image_of("val"))
         assert "reports/quality.csv: Blank images" not in lines(image_of("test"))
 
-    def test_what_dvc_knows_of_the_images_is_told(self, finished: Project) -> None:
+    def test_the_dvc_file_of_the_images_is_described(self, finished: Project) -> None:
         Path("data/raw.dvc").write_text(
             "deps:\n- path: s3://bucket/photos\nouts:\n- md5: 12ab.dir\n  nfiles: 36\n  path: raw\n"
         )
@@ -81,7 +81,7 @@ class TestBack:
         assert f"code: commit {'c' * 40} with uncommitted changes" in found
         assert "used for: not known without reports/lineage.json; run `dvc repro`" in found
 
-    def test_runs_of_one_commit_and_other_libraries_are_not_taken_for_the_same(self, finished: Project) -> None:
+    def test_runs_of_one_commit_with_other_libraries_are_kept_apart(self, finished: Project) -> None:
         path = runs.stamp_path("tiny", "logreg")
         content = json.loads(path.read_text())
         content["facts"]["made_with"]["libraries"] = {"numpy": "1.0.other"}
@@ -99,7 +99,7 @@ class TestBack:
         assert lines(what) == lines("tiny/logreg")
         assert lines(what)[0] == "head tiny/logreg"
 
-    def test_weights_that_are_elsewhere_are_said_to_be_unchecked(self, finished: Project) -> None:
+    def test_missing_weights_are_reported_as_unchecked(self, finished: Project) -> None:
         Path("tiny.pth").unlink()
         assert any("not on this machine" in line for line in lines("logreg"))
 
@@ -110,14 +110,14 @@ class TestForward:
         assert set(things) <= set(lines("tiny.pth"))
         assert "run tiny/logreg" not in lines("survey/tiny.parquet")
 
-    def test_a_training_image_leads_to_its_row_and_the_models_that_learnt_from_it(self, finished: Project) -> None:
+    def test_a_training_image_leads_to_its_row_and_the_models_trained_on_it(self, finished: Project) -> None:
         image_id = image_of("train")
         row = list(matrix.read("tiny").image_id).index(image_id)
         assert beneath(image_id, "embedded by") == [f"tiny: row {row} of /features in data/embeddings/tiny.h5"]
         assert beneath(image_id, "trained on it")[:2] == ["tiny/logreg", "tiny/last"]
         assert "predictions of it" not in lines(image_id)
 
-    def test_a_validation_image_was_chosen_with_and_not_trained_on(self, finished: Project) -> None:
+    def test_a_validation_image_is_listed_under_choices_and_not_under_training(self, finished: Project) -> None:
         image_id = image_of("val")
         assert "trained on it" not in lines(image_id)
         assert beneath(image_id, "chosen with it") == [
@@ -125,7 +125,7 @@ class TestForward:
             "tiny/last: the epoch to keep, whether it is the best plan",
         ]
 
-    def test_a_head_that_was_refitted_on_validation_images_was_trained_on_them(self, finished: Project) -> None:
+    def test_a_head_refitted_on_validation_images_is_listed_under_training(self, finished: Project) -> None:
         chain.LINEAGE.unlink()
         settings = {"C": [0.1, 1.0], "search": "validation", "calibrate": "temperature"}
         train.main(finished.write(heads={"logreg": settings}), "tiny", "logreg")
@@ -144,7 +144,7 @@ class TestForward:
                     assert ("(right)" in line) == right
                     assert ("(wrong" in line) != right
 
-    def test_a_skipped_image_and_further_views_are_told(self, project: Project) -> None:
+    def test_a_skipped_image_and_augmented_views_are_described(self, project: Project) -> None:
         Path("data/raw/red/00.png").write_bytes(b"no image")
         settings = project.write(embed={"on_bad_image": "skip", "copies": 2})
         prepare.main(settings)

@@ -22,9 +22,7 @@ class TestNames:
         assert {"image red/00.png", "image red/copy.png"} <= set(found)
         assert beneath("red/00.png", "same bytes as") == ["red/copy.png"]
 
-    def test_a_hash_that_several_images_begin_with_lists_them(
-        self, project: Project, capsys: pytest.CaptureFixture[str]
-    ) -> None:
+    def test_an_ambiguous_hash_lists_its_images(self, project: Project, capsys: pytest.CaptureFixture[str]) -> None:
         prepare.main(project.write())
         table = manifest.read()
         invented = ["abcdef01" + f"{row:02}" * 28 for row in range(len(table))]
@@ -43,7 +41,7 @@ class TestNames:
         for path in (Path("data/raw/data/raw/red/00.png"), Path("data/raw/red/00.png")):
             assert f"{stamps.sha256_file(path)} ({path})" in line
 
-    def test_less_than_eight_digits_are_no_hash(self, project: Project, capsys: pytest.CaptureFixture[str]) -> None:
+    def test_fewer_than_eight_digits_are_no_hash(self, project: Project, capsys: pytest.CaptureFixture[str]) -> None:
         prepare.main(project.write())
         assert "expected one of" in refusal(manifest.read().sha256[0][:7], capsys)
 
@@ -60,13 +58,13 @@ class TestNames:
             ("reports/verdit.json", "did you mean 'reports/verdict.json'?"),
         ],
     )
-    def test_what_is_unknown_is_one_line_with_the_nearest(
+    def test_an_unknown_name_is_one_line_with_the_nearest(
         self, finished: Project, what: str, expected: str, capsys: pytest.CaptureFixture[str]
     ) -> None:
         assert expected in refusal(what, capsys)
 
     @pytest.mark.parametrize("what", ["logreg", "tiny/logreg", "models/tiny/logreg", "logreg:accuracy"])
-    def test_a_run_that_left_the_list_is_told_what_brings_it_back(
+    def test_an_unlisted_run_is_an_error_that_says_how_to_list_it(
         self, finished: Project, what: str, capsys: pytest.CaptureFixture[str]
     ) -> None:
         finished.write(run={"heads": ["knn"]})
@@ -94,7 +92,7 @@ class TestNames:
             "x" * 10_000,
         ],
     )
-    def test_whatever_names_nothing_is_one_line(
+    def test_a_name_of_nothing_is_one_line(
         self, finished: Project, what: str, capsys: pytest.CaptureFixture[str]
     ) -> None:
         assert main(["trace", "--", what]) == 2

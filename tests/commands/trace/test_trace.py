@@ -32,7 +32,7 @@ from tests.conftest import REPOSITORY, Project
         ("reports/index.html", "curves/tiny.parquet"),
     ],
 )
-def test_what_was_altered_is_refused(
+def test_an_altered_file_is_refused(
     finished: Project, what: str, altered: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     flip(altered)
@@ -40,7 +40,7 @@ def test_what_was_altered_is_refused(
 
 
 @pytest.mark.parametrize("what", ["logreg", "logreg:accuracy"])
-def test_facts_that_were_altered_are_refused(finished: Project, what: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_altered_facts_are_refused(finished: Project, what: str, capsys: pytest.CaptureFixture[str]) -> None:
     path = runs.stamp_path("tiny", "logreg")
     path.write_text(path.read_text().replace('"seed": 0', '"seed": 7'))
     assert f"{path}: sha256: got" in refusal(what, capsys)
@@ -56,7 +56,7 @@ def test_facts_that_were_altered_are_refused(finished: Project, what: str, capsy
         ("plots/tiny/logreg/confusion.csv", Path("plots/tiny/logreg/confusion.csv")),
     ],
 )
-def test_what_is_not_as_recorded_is_refused_though_it_can_be_read(
+def test_a_file_that_differs_from_the_record_is_refused_even_if_readable(
     finished: Project, what: str, altered: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     what = image_of("test") if what == "test image" else what
@@ -66,9 +66,7 @@ def test_what_is_not_as_recorded_is_refused_though_it_can_be_read(
     assert "as recorded in reports/lineage.json; run `dvc repro`" in line
 
 
-def test_a_run_on_embeddings_that_were_made_anew_is_refused(
-    finished: Project, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_run_on_replaced_embeddings_is_refused(finished: Project, capsys: pytest.CaptureFixture[str]) -> None:
     embed.main(finished.write(embed={"dtype": "float32"}), "tiny")
     chain.LINEAGE.unlink()
     assert "models/tiny/logreg/run.json: made from data/embeddings/tiny.h5 with sha256" in refusal("logreg", capsys)
@@ -81,7 +79,7 @@ def test_a_class_with_markup_for_a_name_is_shown_as_it_is(project: Project, caps
     assert "label [red]x[bold]\n" in capsys.readouterr().out
 
 
-def test_it_is_plain_and_a_line_each_when_not_on_a_terminal() -> None:
+def test_the_tree_has_one_plain_line_per_branch_when_not_on_a_terminal() -> None:
     sha256 = "0123456789abcdef" * 4
     deep = Branch("words " * 40, [Branch("more", [Branch(f"a name sha256 {sha256}")])])
     plain, folded = (command.rendered(deep, terminal=terminal) for terminal in (False, True))
@@ -92,7 +90,7 @@ def test_it_is_plain_and_a_line_each_when_not_on_a_terminal() -> None:
     assert sha256 in folded
 
 
-def test_what_is_not_printable_cannot_steer_the_terminal() -> None:
+def test_unprintable_characters_are_escaped() -> None:
     assert command.rendered(Branch("a\x1b[2Jb"), terminal=False) == r"a\x1b[2Jb"
 
 
