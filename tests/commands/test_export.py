@@ -147,7 +147,7 @@ def test_a_card_of_a_run_that_was_not_scored_says_so(project: Project) -> None:
     Path("reports/verdict.json").unlink()
     export.main(project.write(), "knn", "out.onnx")
     card = Path("out.md").read_text()
-    assert "Not scored: reports/verdict.json does not speak of tiny/knn as it is now" in card
+    assert "Not scored: reports/verdict.json has no result of tiny/knn as it is now" in card
     assert "this head keeps embeddings of training images, and so does the file" in card
 
 

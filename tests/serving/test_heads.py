@@ -16,7 +16,7 @@ from pipeline.heads.types import Classifier
 from pipeline.networks import streaming
 from pipeline.serving.export import heads as exported
 from pipeline.serving.export import trees
-from pipeline.serving.export.graph import IR, append_to
+from pipeline.serving.export.graph import append_to
 from pipeline.serving.export.inconvertible import InconvertibleError
 from tests.heads.examples import QUICK, data, fit
 
@@ -58,13 +58,12 @@ def rows(number: int = 300) -> np.ndarray:
 
 def alone(model: Classifier) -> ModelProto:
     """Return a head behind a backbone that does nothing, as ONNX."""
-    given, features = (
+    rows, features = (
         helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", WIDTH]) for name in ("rows", "features")
     )
-    identity = helper.make_graph(
-        [helper.make_node("Identity", ["rows"], ["features"])], "identity", [given], [features]
-    )
-    return append_to(helper.make_model(identity, ir_version=IR), exported.graph_of(model), len(model.classes_))
+    node = helper.make_node("Identity", ["rows"], ["features"])
+    backbone = helper.make_model(helper.make_graph([node], "identity", [rows], [features]), ir_version=10)
+    return append_to(backbone, exported.graph_of(model), len(model.classes_))
 
 
 def require_parity(model: Classifier, X: np.ndarray) -> None:

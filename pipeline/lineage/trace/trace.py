@@ -4,10 +4,9 @@ Every file on the way must have the bytes that its stamp, the manifest or the re
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from pipeline.core import stamps
 from pipeline.core.errors import InputError, StateError, first_five, unknown
@@ -141,9 +140,8 @@ class _Trace:
     def _test_score(self, run: Run, metric: str) -> Branch:
         content = self.files.verdict()
         path = runs.metrics_path(run.backbone, run.name).as_posix()
-        results: list[Mapping[str, Any]] = [
-            one for one in content["results"] if (one["backbone"], one["name"]) == (run.backbone, run.name)
-        ]
+        name = (run.backbone, run.name)
+        results = [one for one in content["results"] if (one["backbone"], one["name"]) == name]
         if not results:
             return Branch(f"test: {schema.VERDICT} does not contain this run; run `dvc repro`")
         if (then := content["inputs"].get(path)) != (now := run.stamp.outputs[path]):
