@@ -111,9 +111,8 @@ def _resolve(wanted: Sequence[str], table: Manifest | None) -> list[str]:
         if not meant:
             problems.append(f"IMAGE: got {name!r}, expected the id, path or sha256 of an image; none is meant by it")
         elif len(meant) > 1:
-            problems.append(
-                f"IMAGE: got {name!r}, which means {len(meant)} images; expected one of: {', '.join(meant)}"
-            )
+            listed = ", ".join(meant)
+            problems.append(f"IMAGE: got {name!r}, which means {len(meant)} images; expected one of: {listed}")
         found.update(meant)
     if problems:
         raise InputError(*problems, "nothing was done")
@@ -123,12 +122,8 @@ def _resolve(wanted: Sequence[str], table: Manifest | None) -> list[str]:
 def _matches(name: str, names: Names) -> list[str]:
     meant = names.get(name, set()) | names.get(locks.shown(Path(name)), set())
     if re.fullmatch("[0-9a-f]{8,64}", name):
-        meant |= {one for one in names if _is_sha256(one) and one.startswith(name)}
+        meant |= {sha256 for some in names.values() for sha256 in some if sha256.startswith(name)}
     return sorted(meant)
-
-
-def _is_sha256(name: str) -> bool:
-    return re.fullmatch("[0-9a-f]{64}", name) is not None
 
 
 def _names(table: Manifest | None) -> Names:
@@ -148,7 +143,8 @@ def _add(names: Names, rows: Iterable[tuple[str, str, str]]) -> None:
 def _names_in_history() -> Names:
     """Read the manifests that DVC's cache still holds: the image's file may have been deleted long ago."""
     names: Names = defaultdict(set)
-    for md5 in {entry.md5 for _, lock in locks.history() if lock for entry in _manifests(lock)}:
+    stages = [stage for _, lock in locks.history() if lock for stage in lock.values()]
+    for md5 in {stage.outs[MANIFEST.as_posix()].md5 for stage in stages if MANIFEST.as_posix() in stage.outs}:
         try:
             columns = manifest.columns_of(locks.read_object(md5) or b"", ["image_id", "path", "sha256"])
         except StateError:
@@ -157,21 +153,13 @@ def _names_in_history() -> Names:
     return names
 
 
-def _manifests(lock: locks.Lock) -> Iterator[locks.Entry]:
-    for stage in lock.values():
-        if MANIFEST.as_posix() in stage.outs:
-            yield stage.outs[MANIFEST.as_posix()]
-
-
 # --- Taking them out ----------------------------------------------------------------------------------------------
 
 
 def _remove(params: Params, gone: Sequence[str], *, dry: bool) -> Iterator[tuple[str, str]]:
     """Remove the images from one place after the other, or say what would be removed."""
     listed = set(gone) & set(exclusions.forgotten())
-    stored = [
-        (root, upkeep.recipes(root)) for root in caches(params)
-    ]  # raises what is wrong with them before anything is done
+    stored = [(root, upkeep.recipes(root)) for root in caches(params)]  # first, as it may raise
     if not dry:
         exclusions.add(gone, FORGOTTEN)
     yield str(EXCLUDED), f"{len(gone) - len(listed)} added, {len(listed)} already listed"
@@ -181,10 +169,8 @@ def _remove(params: Params, gone: Sequence[str], *, dry: bool) -> Iterator[tuple
         for recipe in recipes:
             change += upkeep.forget(recipe, images, dry=dry)
         yield str(root), f"{change.rows} rows in {change.shards} shards, and unreadable shards"
-    yield (
-        str(STORE),
-        f"{len(store.remove(gone, dry=dry))} images, and {memo.forget(gone, dry=dry)} names in {memo.MEMO}",
-    )
+    kept, names = len(store.remove(gone, dry=dry)), memo.forget(gone, dry=dry)
+    yield str(STORE), f"{kept} images, and {names} names in {memo.MEMO}"
     for path in artifacts.EMBEDDINGS.here():
         rows = matrix.forget(path.stem, images, dry=dry)
         yield str(path), f"{rows} rows" if rows or path.exists() else "the whole file, as it does not match its stamp"

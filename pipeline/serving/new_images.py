@@ -41,31 +41,24 @@ def embed(paths: Sequence[Path], model: TrainedModel, params: Params) -> tuple[N
         StateError: if an `embed` or `forget` is running, or params.yaml or the code have another recipe by now.
 
     """
-    sha256, reasons = _hash_all(paths)
+    sha256, bad = _hash_all(paths)
     known = {row.tobytes().hex(): number for number, row in enumerate(np.asarray(model.embedded.sha256))}
     new = {sha256[path]: path for path in reversed(paths) if path in sha256 and sha256[path] not in known}
     lost, computed = _compute(new, model, params)
-    usable = [path for path in paths if path in sha256 and sha256[path] not in lost]
-    bad = [
-        f"{path}: {reasons[path] if path in reasons else lost[sha256[path]]}"
-        for path in paths
-        if path in reasons or sha256[path] in lost
-    ]
+    bad |= {path: lost[one] for path, one in sha256.items() if one in lost}
+    usable = [path for path in paths if path not in bad]
     hashes = [sha256[path] for path in usable]
-    return NewImages(usable, hashes, _stored(hashes, known, model, params), computed), bad
+    lines = [f"{path}: {bad[path]}" for path in paths if path in bad]
+    return NewImages(usable, hashes, _stored(hashes, known, model, params), computed), lines
 
 
 def _hash_all(paths: Sequence[Path]) -> tuple[dict[Path, str], dict[Path, str]]:
     """Return the sha256 of each readable file, and the reason for each other one."""
-    hashes, reasons = {}, {}
     with ThreadPoolExecutor() as pool:
-        results = tqdm(pool.map(_sha256_or_reason, paths), "hash", len(paths), unit="image", disable=None)
-        for path, (sha256, reason) in zip(paths, results, strict=True):
-            if sha256:
-                hashes[path] = sha256
-            else:
-                reasons[path] = reason
-    return hashes, reasons
+        found = tqdm(pool.map(_sha256_or_reason, paths), "hash", len(paths), unit="image", disable=None)
+        results = dict(zip(paths, found, strict=True))
+    hashes = {path: sha256 for path, (sha256, _) in results.items() if sha256}
+    return hashes, {path: reason for path, (_, reason) in results.items() if reason}
 
 
 def _sha256_or_reason(path: Path) -> tuple[str, str]:

@@ -89,6 +89,7 @@ def _lists_any(md5: str, images: Collection[str]) -> bool | None:
 
 
 def _without(listed: list[Output], free: set[str]) -> Iterator[Output]:
+    """Yield the outputs with objects that are not free, and only these."""
     for one in listed:
         if left := tuple(md5 for md5 in one.objects if md5 not in free):
             yield Output(one.where, one.path, left)

@@ -70,7 +70,7 @@ class Changes:
     @cached_property
     def images(self) -> ImageChanges | str | None:
         """How the images changed; None if they did not, a line if that is not known."""
-        if self._same(manifest.MANIFEST):
+        if revisions.have_same(self.before, self.after, manifest.MANIFEST):
             return None
         tables = self.before.manifest(), self.after.manifest()
         if tables[0] is None or tables[1] is None:
@@ -91,7 +91,7 @@ class Changes:
         for backbone in sorted(backbones[0] | backbones[1]):
             if backbone not in backbones[0] & backbones[1]:
                 yield f"{backbone}: {'added' if backbone in backbones[1] else 'removed'}"
-            elif not self._same(path := matrix.stamp_path(backbone)):
+            elif not revisions.have_same(self.before, self.after, path := matrix.stamp_path(backbone)):
                 facts = self.before.embedded(backbone), self.after.embedded(backbone)
                 if facts[0] is None or facts[1] is None:
                     yield self._missing(path, facts[0])
@@ -121,10 +121,6 @@ class Changes:
     def _code_lines(self) -> Iterator[str]:
         if paths := causes.changed_code(self.before.lock, self.after.lock):
             yield f"{len(paths)} changed: {examples(sorted(paths))}"
-
-    def _same(self, path: Path) -> bool:
-        md5 = self.before.md5(path)
-        return md5 is not None and md5 == self.after.md5(path)
 
     def _missing(self, path: Path, before: object) -> str:
         """Say why an output cannot be read: of the earlier revision if `before` is None, else of the later."""

@@ -2,14 +2,13 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from pipeline.core.tables import aligned
 from pipeline.evaluation.scoring import predictions
 from pipeline.lineage.diff import causes
 from pipeline.lineage.diff.causes import Causes
 from pipeline.lineage.diff.pending import Pending
-from pipeline.lineage.diff.revisions import Revision, flat_params
+from pipeline.lineage.diff.revisions import Revision, flat_params, have_same
 
 DECISIVE = ("compare.decision", "compare.costs")
 """Settings of `compare` that change a test score, and not only its interval."""
@@ -56,9 +55,9 @@ class Results:
         """All runs of either revision."""
         return list(dict.fromkeys([*self.after.runs, *self.before.runs]))
 
-    def validation(self, run: str, metric: str) -> ScorePair:
+    def validation(self, run: str) -> ScorePair:
         """Return a run's validation score."""
-        return ScorePair(self.before.validation(run).get(metric), self.after.validation(run).get(metric))
+        return ScorePair(*(one.validation(run).get(self.metric) for one in (self.before, self.after)))
 
     def test(self, run: str) -> ScorePair:
         """Return a run's test score."""
@@ -76,7 +75,7 @@ class Results:
         for run in self.runs:
             stale = self.after.runs.get(run) in self.pending.stages
             tested = stale or COMPARE in self.pending.edited
-            validation, test = self.validation(run, self.metric), self.test(run)
+            validation, test = self.validation(run), self.test(run)
             rows.append([run, self._cell(run, validation, stale=stale), self._cell(run, test, stale=tested)])
         yield from aligned(rows).splitlines() if len(rows) > 1 else ()
 
@@ -106,10 +105,10 @@ class Results:
             yield from (f"  {line}" for line in listed)
 
     def _reasons(self, run: str) -> Iterator[Reason]:
-        moved = ["validation"] if self.validation(run, self.metric).moved else []
+        moved = ["validation"] if self.validation(run).moved else []
         tested = ["test"] if self.test(run).moved else []
         found = self._causes_of_run(run)
-        if tested and self._same_predictions(run):
+        if tested and have_same(self.before, self.after, predictions.path_of(*run.split("/"))):
             yield _because(tested, self._causes_of_decisions())
             tested = []
         elif tested:
@@ -140,11 +139,6 @@ class Results:
         found = [f"{name}: {change}" for name, change in causes.changed(*params).items()]
         changed = {path for path in causes.changed_deps(old, new) if causes.is_code(path)}
         return found + ([causes.code(changed)] if changed and code else [])
-
-    def _same_predictions(self, run: str) -> bool:
-        path: Path = predictions.path_of(*run.split("/"))
-        md5 = self.before.md5(path)
-        return md5 is not None and md5 == self.after.md5(path)
 
     def _unchanged(self, run: str) -> str:
         """Say that no score of a run in the table is known to have moved."""

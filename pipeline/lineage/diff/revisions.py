@@ -179,6 +179,12 @@ def working_tree() -> Revision:
     return Revision(_WORKING_TREE, None, locks.read())
 
 
+def have_same(before: Revision, after: Revision, path: Path) -> bool:
+    """Return whether two revisions are known to have the same bytes of an output."""
+    md5 = before.md5(path)
+    return md5 is not None and md5 == after.md5(path)
+
+
 def flat_params(stage: Locked) -> dict[str, Any]:
     """Return dotted name -> value of all parameters of a stage; `file:` comes before those of other files."""
     found: dict[str, Any] = {}

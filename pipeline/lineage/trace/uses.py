@@ -32,15 +32,15 @@ def of_files(files: CheckedFiles, names: Sequence[str]) -> list[Branch]:
     """Return what was made from files of the recorded lineage, and what from that; a run's files are one branch."""
     nodes = files.nodes
     group = {name: files.group_of(name) for name in nodes}
-    into: dict[str, set[str]] = {}
+    users: dict[str, set[str]] = {}
     for name, node in nodes.items():
         for source in node.made_from:
             if group[source] != group[name]:
-                into.setdefault(group[source], set()).add(group[name])
+                users.setdefault(group[source], set()).add(group[name])
     once = Once()
 
     def branches(thing: str) -> list[Branch]:
-        return [once(_title(nodes, one), partial(branches, one)) for one in sorted(into.get(thing, ()))]
+        return [once(_title(nodes, one), partial(branches, one)) for one in sorted(users.get(thing, ()))]
 
     return [
         branch for thing in dict.fromkeys(group[name] for name in names if name in group) for branch in branches(thing)
