@@ -49,7 +49,7 @@ def worker() -> str:
     return f"{platform.node()}:{os.getpid()}"
 
 
-def is_installed() -> Callable[[], bool]:
+def installation_check() -> Callable[[], bool]:
     """Return a function that says whether Headswap is installed where the function runs."""
 
     def installed() -> bool:  # nested, so that it is pickled as code, not as a name to import

@@ -143,7 +143,7 @@ class Connection(ABC):
 
     def _answers(self, identify: Identify) -> Mapping[str, object]:
         """Ask whether Headswap is installed, and then for the identity: a Dask worker ends if it cannot import it."""
-        answers: Mapping[str, object] = self.ask(agreement.is_installed(), agreement.PATIENCE)
+        answers: Mapping[str, object] = self.ask(agreement.installation_check(), agreement.PATIENCE)
         if answers and all(answer is True for answer in answers.values()):
             return self.ask(identify, agreement.PATIENCE)
         return answers

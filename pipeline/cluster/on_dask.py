@@ -38,9 +38,8 @@ class Dask(RemoteCluster):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about other versions: those that decide numbers are compared later
             self.client = self.join(partial(self.module.Client, self.address, timeout=ANSWER_WITHIN))
-        if not self.join(
-            partial(self.client.run_on_scheduler, agreement.is_installed())
-        ):  # it unpickles what it passes on
+        # the scheduler unpickles what it passes on
+        if not self.join(partial(self.client.run_on_scheduler, agreement.installation_check())):
             self.client.close()
             raise StateError(
                 f"{self.where}: headswap is not installed in the scheduler's environment, which needs it, too"

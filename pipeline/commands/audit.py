@@ -42,7 +42,7 @@ def _printed(done: Audit) -> str:
     ]
     took = f"{done.bytes / 1e6:.1f} MB in {done.seconds:.1f} s"
     if done.quick:
-        summary, verdict = f"{done.files} stamps and tables read, {took}", "sizes agree, contents were not read"
+        summary, conclusion = f"{done.files} stamps and tables read, {took}", "sizes agree, contents were not read"
     else:
-        summary, verdict = f"{done.files} files, {done.images} images among them, {took}", "nothing was altered"
-    return "\n".join([*lines, summary if done.findings else f"{summary}: {verdict}"])
+        summary, conclusion = f"{done.files} files, {done.images} images among them, {took}", "nothing was altered"
+    return "\n".join([*lines, summary if done.findings else f"{summary}: {conclusion}"])

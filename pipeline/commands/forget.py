@@ -168,7 +168,7 @@ def _remove(params: Params, gone: Sequence[str], *, dry: bool) -> Iterator[tuple
         change = Change()
         for recipe in recipes:
             change += upkeep.forget(recipe, images, dry=dry)
-        yield str(root), f"{change.rows} rows in {change.shards} shards, and unreadable shards"
+        yield str(root), f"{change.rows} rows in {change.shards} shards (an unreadable shard is removed whole)"
     kept, names = len(store.remove(gone, dry=dry)), memo.forget(gone, dry=dry)
     yield str(STORE), f"{kept} images, and {names} names in {memo.MEMO}"
     for path in artifacts.EMBEDDINGS.here():

@@ -134,7 +134,7 @@ print(cloudpickle.loads(sys.stdin.buffer.read())(), "pipeline.cluster" in sys.mo
 
 @pytest.mark.parametrize(("blocked", "answer"), [(["blocked"], b"False False"), ([], b"True False")])
 def test_the_first_question_needs_no_headswap(blocked: list[str], answer: bytes) -> None:
-    asked = cloudpickle.dumps(agreement.is_installed())
+    asked = cloudpickle.dumps(agreement.installation_check())
     command = [sys.executable, "-c", OTHER_PROCESS, *blocked]
     done = subprocess.run(command, cwd=REPOSITORY, input=asked, capture_output=True, check=False)
     assert done.stdout.strip() == answer, done.stderr.decode()

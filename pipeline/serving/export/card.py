@@ -80,13 +80,12 @@ def _counts(model: TrainedModel) -> str:
         [f"`{label}`", *(str(counted[label, split]) for split in manifest.SPLITS)] for label in model.table.classes
     ]
     left_out, facts = len(model.table) - len(model.row), stamps.read(manifest.STAMP).facts
-    notes = [f"Dealt by `{facts['split']['method']}`, seed {facts['seed']}."]
+    notes = [f"Split by `{facts['split']['method']}`, seed {facts['seed']}."]
     notes += [f"{left_out} images could not be decoded and were left out."] if left_out else []
     notes += [f"{facts['excluded']} images were excluded by a person."] if facts.get("excluded") else []
     leaking = len(files.pairs_across_splits(model.table, 0))
-    notes += (
-        [f"{leaking} pairs of nearly identical images are in two splits, which flatters the scores."] if leaking else []
-    )
+    if leaking:
+        notes.append(f"{leaking} pairs of nearly identical images are in two splits, which flatters the scores.")
     return "\n\n".join([_table(["class", *manifest.SPLITS], lines), " ".join(notes)])
 
 

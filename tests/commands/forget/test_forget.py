@@ -31,7 +31,7 @@ def test_a_dry_run_lists_everything_and_changes_nothing(project: Project, capsys
     assert "would be removed; nothing was: add --yes" in said[0]
     for line in (
         "data/excluded.csv 1 added, 0 already listed",
-        ".headswap/embeddings 2 rows in 2 shards, and unreadable shards",
+        ".headswap/embeddings 2 rows in 2 shards (an unreadable shard is removed whole)",
         "data/embeddings/tiny.h5 2 rows",
         ".headswap/checkpoints 1 interrupted trainings",
         f"{PATH} the image itself: yours to delete",
