@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from benchmarks.figures import Figure, at_least, at_most, main_job, median_seconds
-from pipeline.lineage.audit import contents
+from pipeline.lineage.audit import digests
 
 BLOCK = 1 << 24
 LARGE = 1 << 30
@@ -23,7 +23,7 @@ def measure() -> Iterator[Figure]:
             _write(file)
         for number in (1, 2):
             wanted = [(str(file), algorithm) for file in files[:number] for algorithm in ("sha256", "md5")]
-            seconds = median_seconds(lambda: contents.read(wanted), times=3)  # noqa: B023  # called before it changes
+            seconds = median_seconds(lambda: digests.read(wanted), times=3)  # noqa: B023  # called before it changes
             name = f"files of 1 GiB, sha256 and md5 of each: {number}"
             yield at_least(name, number * LARGE / 1e6 / seconds, "MB/s", 500)
 

@@ -23,7 +23,7 @@ from typing import Any
 from benchmarks.clone import Clone
 from benchmarks.figures import Figure, at_least, at_most, seconds
 from pipeline import heads
-from pipeline.cluster import Cluster, Here, RemoteCluster, joined
+from pipeline.cluster import Cluster, LocalProcess, RemoteCluster, joined
 from pipeline.core import params
 from pipeline.core.params import Params
 from pipeline.data import manifest
@@ -245,7 +245,7 @@ def _heads(name: str) -> Figure:
     """Search the same head once in this process, which uses one core, and once on two workers."""
     stated = params.load()
     with inputs.cluster(stated, BACKBONE) as cluster:
-        there, here = _search(stated, cluster), _search(stated, Here())
+        there, here = _search(stated, cluster), _search(stated, LocalProcess())
     detail = f"{here:.1f} s here, {there:.1f} s there, joining included"
     return Figure(
         f"{name}: {HEAD} with its search on two workers, of one process's speed ({detail})", here / there, "x"

@@ -189,7 +189,7 @@ def test_the_commands_around_the_cache_say_what_they_find(clone: SmallClone) -> 
     listed = clone.run("headswap", "cache")
     assert "2 recipes" in listed  # the embeddings', and that of the plan's frozen part
     assert f"{BACKBONE}  block4 augmented" in listed
-    assert "are what they were" in clone.run("headswap", "cache", "--verify")
+    assert "are unaltered" in clone.run("headswap", "cache", "--verify")
     assert "0 rows in 0 shards, 0.0 MB, would be removed" in clone.run("headswap", "cache", "--prune")
     clone.run("headswap", "cache", "--merge")
     assert "efficientnet_lite0  1280" in clone.run("headswap", "backbones")
@@ -218,7 +218,7 @@ def test_two_processes_share_a_plan_and_end_where_one_does(clone: SmallClone) ->
 def test_new_images_are_the_only_ones_embedded(clone: SmallClone) -> None:
     clone.lay_out(1, start=PER_STRATUM)
     said = clone.run("headswap", "diff", "HEAD")
-    assert "data/raw/elpv: changed since, and that was not run yet: " in said
+    assert "data/raw/elpv: changed since the last run: " in said
     assert "the same" not in said
     ran, output = clone.repro()
     assert "not run" not in clone.run("headswap", "diff", "HEAD")

@@ -1,6 +1,6 @@
 """Where work runs: in this process, or on the workers of a cluster, through joblib's backends.
 
-To add an engine: a class beside the two others, one line in ENGINES, and its name in `sections.Engine`.
+To add an engine: a class like Dask and Ray, one line in ENGINES, and its name in `sections.Engine`.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -12,26 +12,26 @@ from tqdm import tqdm
 from pipeline.cluster.agreement import Identify
 from pipeline.cluster.on_dask import Dask
 from pipeline.cluster.on_ray import Ray
-from pipeline.cluster.protocol import Cluster, Here, Result, Task
+from pipeline.cluster.protocol import Cluster, LocalProcess, Result, Task
 from pipeline.cluster.remote import RemoteCluster
 from pipeline.core.sections import Engine
 
-__all__ = ["ENGINES", "Cluster", "Here", "RemoteCluster", "joined", "when_needed"]
+__all__ = ["ENGINES", "Cluster", "LocalProcess", "RemoteCluster", "joined", "when_needed"]
 
 ENGINES: Mapping[str, Callable[[str], RemoteCluster]] = {"dask": Dask, "ray": Ray}
 
 
 @contextmanager
 def joined(engine: Engine, identity: Identify) -> Iterator[RemoteCluster]:
-    """Join the engine's workers, all of which have been found to agree with this process; leave them at the end.
+    """Join the engine's workers, check that all agree with this process, and leave them at the end.
 
     Args:
-        engine: the setting; not the local one.
-        identity: returns what must be the same here and there; it is called on every worker.
+        engine: the setting, not `local`.
+        identity: returns what must be the same everywhere; it is called on every worker.
 
     Raises:
         InputError: if the engine is not installed.
-        StateError: if nobody answers at its address, or has no workers; or if one of them differs, by name.
+        StateError: if nothing answers at its address, it has no workers, or one of them differs, with its name.
 
     """
     with ExitStack() as stack:
@@ -44,7 +44,7 @@ def joined(engine: Engine, identity: Identify) -> Iterator[RemoteCluster]:
 
 @contextmanager
 def when_needed(engine: Engine, identity: Identify) -> Iterator[Cluster]:
-    """Yield where the setting says that work runs; an engine is joined with the first tasks, never if there are none.
+    """Yield the cluster of the setting; an engine is joined when the first tasks come, not before.
 
     Args:
         engine: the setting.
@@ -53,12 +53,14 @@ def when_needed(engine: Engine, identity: Identify) -> Iterator[Cluster]:
     """
     with ExitStack() as stack:
         yield (
-            Here() if engine.backend == "local" else _WhenNeeded(partial(stack.enter_context, joined(engine, identity)))
+            LocalProcess()
+            if engine.backend == "local"
+            else _WhenNeeded(partial(stack.enter_context, joined(engine, identity)))
         )
 
 
 class _WhenNeeded:
-    """A cluster that is joined with the first tasks."""
+    """A cluster that is joined when the first tasks come."""
 
     def __init__(self, join: Callable[[], Cluster]) -> None:
         self._join = join

@@ -1,4 +1,4 @@
-"""Workers must agree with their driver on all that decides numbers, before any of their work counts."""
+"""Workers must agree with their driver on everything that decides numbers, before any of their work is used."""
 
 import os
 import platform
@@ -12,27 +12,27 @@ from pipeline.core import environment, stamps
 from pipeline.core.errors import PipelineError, StateError, first_five, one_line
 
 Identity = Mapping[str, str]
-"""What must be the same everywhere, by name."""
+"""name -> value of what must be the same on all workers."""
 Identify = Callable[[], Identity]
 
 CODE = "headswap's code"
 PATIENCE = 60.0
-"""Seconds for workers to answer: they import their libraries and load weights first."""
+"""Seconds within which workers must answer; they first import libraries and load weights."""
 
 _agreed = set[str]()
-"""The agreements that this process is known to keep."""
+"""Numbers of the agreements that this process has been checked against."""
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """What a driver found at its own place, and how a worker finds the same or something else at its."""
+    """A driver's identity, and the function with which a worker finds its own."""
 
     identify: Identify
     here: Identity
     number: str = field(default_factory=lambda: uuid.uuid4().hex)
 
     def require(self) -> None:
-        """Raise StateError unless this worker keeps it, once per process: it may have joined after all were asked."""
+        """Raise StateError unless this worker agrees; checked once per process, for workers that join later."""
         if self.number in _agreed:
             return
         try:
@@ -45,14 +45,14 @@ class Agreement:
 
 
 def worker() -> str:
-    """Return what this process is called where several compute."""
+    """Return the name of this process among workers."""
     return f"{platform.node()}:{os.getpid()}"
 
 
-def question() -> Callable[[], bool]:
-    """Return a function that says whether Headswap is installed where it is called."""
+def installation_check() -> Callable[[], bool]:
+    """Return a function that says whether Headswap is installed where the function runs."""
 
-    def installed() -> bool:  # inside another, so that it travels as code and not as a name that must be imported
+    def installed() -> bool:  # nested, so that it is pickled as code, not as a name to import
         from importlib.util import find_spec  # noqa: PLC0415
 
         try:
@@ -64,7 +64,7 @@ def question() -> Callable[[], bool]:
 
 
 def problems(here: Identity, answer: object) -> Iterator[str]:
-    """Yield what is wrong with a worker's answer: its identity, whether Headswap is there, or an error."""
+    """Yield what is wrong with a worker's answer: its identity, whether Headswap is installed, or an error."""
     if answer is False:
         yield "headswap is not installed there: install this very commit in its environment"
     elif isinstance(answer, PipelineError):
@@ -96,7 +96,7 @@ def software(libraries: Collection[str]) -> dict[str, str]:
     }
 
 
-@cache  # what a process has imported stays, whatever its files become
+@cache  # a process keeps the code that it imported
 def _code() -> str:
     folder = Path(__file__).parents[1]
     files = {path.relative_to(folder).as_posix(): stamps.sha256_file(path) for path in folder.rglob("*.py")}

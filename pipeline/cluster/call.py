@@ -1,4 +1,4 @@
-"""One call: dispatch tasks to a cluster's workers, yield results as they come, and notice workers that are gone."""
+"""One call: dispatch tasks to a cluster's workers, yield results as they come, and notice lost workers."""
 
 import queue
 import sys
@@ -20,24 +20,24 @@ Task = TypeVar("Task")
 Result = TypeVar("Result")
 
 LOOK_EVERY = 0.5
-"""Seconds between two looks at the workers, and at what they have finished."""
+"""Seconds between two checks of the workers."""
 GRACE = 10.0
-"""Seconds for which a cluster may be without workers: those that are restarted come back by then."""
+"""Seconds for which a cluster may have no workers, while they restart."""
 
 
 class Call(Generic[Task, Result]):
-    """A function, the tasks it is called with on the workers, and what has become of both."""
+    """A function, its tasks, and the state of their execution on the workers."""
 
     def __init__(
         self, connection: Connection, function: Callable[[Task], Result], tasks: Sequence[Task], *, gpu: bool
     ) -> None:
         self.connection, self.function, self.tasks, self.gpu = connection, function, tasks, gpu
         self.workers: Workers = {}
-        """With which it began."""
+        """The workers at the beginning."""
         self.reported = set[str]()
-        """Workers that are gone, and were said to be."""
+        """Lost workers that were reported."""
         self.outcomes: queue.Queue[Outcome | None] = queue.Queue()
-        """None at the end."""
+        """Ends with None."""
         self.started = threading.Event()
         """Set when the engine takes the first task."""
 
@@ -68,7 +68,7 @@ class Call(Generic[Task, Result]):
                 self.connection.stop()
 
     def _wait_for_workers(self) -> Workers:
-        """Return the workers, as soon as there are any; StateError if that takes too long."""
+        """Wait until there are workers; StateError if that takes too long."""
         seen = time.monotonic()
         while not (workers := self.connection.workers(gpu=self.gpu)):
             self._last_seen(seen)
@@ -76,48 +76,48 @@ class Call(Generic[Task, Result]):
         return workers
 
     def _dispatch(self) -> None:
-        """Put every outcome into the queue, from a thread of its own: joblib waits without looking around."""
+        """Put every outcome into the queue, in a separate thread: joblib blocks without checking the workers."""
         connection, slots = self.connection, sum(self.workers.values())
         shared = Shared(self.function, connection.agreement)
         try:
             with joblib.parallel_config(**connection.backend(shared, slots, gpu=self.gpu)):
-                calls = (joblib.delayed(worker.run)(shared, task) for task in self._drawn())
+                calls = (joblib.delayed(worker.run)(shared, task) for task in self._tasks())
                 ahead = 2 * slots + connection.extra_dispatch
                 for outcome in joblib.Parallel(return_as=connection.returns, batch_size=1, pre_dispatch=ahead)(calls):
                     self.outcomes.put(outcome)
             self.outcomes.put(None)
-        except BaseException as error:  # noqa: BLE001  # the engine's, not a task's; raised by the thread that waits
-            self.outcomes.put(Outcome(error=self._worded(error)))
+        except BaseException as error:  # noqa: BLE001  # an error of the engine; the waiting thread raises it
+            self.outcomes.put(Outcome(error=self._as_state_error(error)))
 
-    def _drawn(self) -> Iterator[Task]:
-        """Yield the tasks; the engine has started when it takes the first."""
+    def _tasks(self) -> Iterator[Task]:
+        """Yield the tasks, and note that the engine takes the first."""
         for task in self.tasks:
             self.started.set()
             yield task
 
-    def _worded(self, error: BaseException) -> StateError:
-        """Word an engine's error; what goes wrong meanwhile, as when the head is gone, says more."""
+    def _as_state_error(self, error: BaseException) -> StateError:
+        """Return an engine's error as StateError, or the one that says more, such as a lost head."""
         try:
-            return self.connection.worded(error)
+            return self.connection.as_state_error(error)
         except StateError as other:
             return other
 
     def _require_started(self, began: float) -> None:
-        """Raise StateError if the engine has taken no task for too long."""
+        """Raise StateError if the engine takes too long to take the first task."""
         if not self.started.is_set() and time.monotonic() - began > agreement.PATIENCE:
             raise StateError(f"{self.connection.where}: takes no work; is the cluster busy with somebody else's?")
 
     def _last_seen(self, seen: float) -> float:
-        """Return when workers were last seen: now, if there are any.
+        """Return when workers were last seen, which is now if there are any.
 
         Raises:
-            StateError: if they have been gone for too long, or the head is gone.
-            WorkersLostError: if one is gone for which the engine would wait.
+            StateError: if there have been none for too long, or the head is gone.
+            WorkersLostError: if one is lost for which the engine would wait.
 
         """
-        now, there = time.monotonic(), self.connection.workers(gpu=self.gpu)
-        if there:
-            self._report(self.workers.keys() - there.keys())
+        now, workers = time.monotonic(), self.connection.workers(gpu=self.gpu)
+        if workers:
+            self._report(self.workers.keys() - workers.keys())
             return now
         if now - seen > GRACE:
             raise StateError(
@@ -127,15 +127,15 @@ class Call(Generic[Task, Result]):
         return seen
 
     def _report(self, gone: Set[str]) -> None:
-        """Say once that some workers are gone; raise WorkersLostError if the engine would wait for them."""
-        said = f"{self.connection.where}: gone: {', '.join(sorted(gone))}"
+        """Report lost workers once; raise WorkersLostError if the engine would wait for them."""
+        line = f"{self.connection.where}: gone: {', '.join(sorted(gone))}"
         if gone and self.connection.waits_for_lost_workers:
-            raise WorkersLostError(said)
+            raise WorkersLostError(line)
         if gone - self.reported:
             self.reported |= gone
-            warn(f"{said}; what they had is begun again")
+            warn(f"{line}; their tasks are started again")
 
 
 def warn(line: str) -> None:
-    """Say what went wrong and does not end the work."""
+    """Print a line about a problem that does not end the work."""
     tqdm.write(printable(line), file=sys.stderr)

@@ -1,4 +1,4 @@
-"""Joining a cluster, agreeing with its workers on what decides numbers, and what an engine must offer for it."""
+"""Join a cluster, and check that its workers agree on what decides numbers; the interface of an engine."""
 
 import asyncio
 import importlib
@@ -17,33 +17,33 @@ from pipeline.core.errors import InputError, StateError, first_five, one_line
 
 Result = TypeVar("Result")
 Workers = Mapping[str, int]
-"""Name -> tasks that it does at once."""
+"""Name -> number of tasks that it runs at once."""
 
 ANSWER_WITHIN = 5.0
-"""Seconds for whoever listens at the address to answer."""
+"""Seconds within which a connection to the address must succeed."""
 JOIN_WITHIN = 8.0
-"""Seconds to join: where something else listens, the engines themselves would try for minutes, or for ever."""
+"""Seconds to join; if another program listens there, the engines themselves would try for minutes, or for ever."""
 
 
 class WorkersLostError(StateError):
-    """Workers ended in the middle of their work; what they had finished is kept."""
+    """Workers ended during their work; what they had finished is kept."""
 
 
 class Connection(ABC):
-    """Joined workers, which were there already. Leaving the block lets go of them; the tasks in hand they finish."""
+    """Workers of a running cluster. After the block they run on, and finish the tasks they have begun."""
 
     name: ClassVar[str]
-    """Of the engine, as joblib calls its backend."""
+    """The engine's name, which is that of joblib's backend."""
     package: ClassVar[str]
-    """The module that it needs."""
+    """The module of its library."""
     returns: ClassVar[str]
-    """How its backend gives results back, as `joblib.Parallel` calls it."""
+    """The `return_as` of `joblib.Parallel` that its backend supports."""
     join_hint: ClassVar[str]
-    """What to check where it cannot be joined."""
+    """What to check if joining fails."""
     waits_for_lost_workers: ClassVar[bool]
-    """Whether it waits for workers that are gone, instead of giving their tasks to others."""
+    """Whether it waits for lost workers, instead of giving their tasks to others."""
     extra_dispatch: ClassVar[int]
-    """Tasks that are sent beyond two for each slot, for workers that join later."""
+    """Number of tasks sent beyond two for each slot, for workers that join later."""
     agreement: Agreement
 
     def __init__(self, address: str) -> None:
@@ -68,13 +68,13 @@ class Connection(ABC):
         except (OSError, UnicodeError) as error:
             raise StateError(f"{self.where}: nothing answers ({error}); is the cluster running?") from error
 
-    def within(self, join: Callable[[], Result]) -> Result:
-        """Return what joining the cluster returns; StateError if it fails or takes too long, and is left to itself."""
+    def join(self, connect: Callable[[], Result]) -> Result:
+        """Call a function that joins the cluster; StateError if it fails or takes too long."""
         joining: Future[Result] = Future()
 
         def attempt() -> None:
             try:
-                joining.set_result(join())
+                joining.set_result(connect())
             except Exception as error:  # noqa: BLE001  # whatever an engine raises
                 joining.set_exception(error)
 
@@ -90,7 +90,7 @@ class Connection(ABC):
 
     @abstractmethod
     def __enter__(self) -> Self:
-        """Join; StateError if it is not the engine that answers, or one of another version."""
+        """Join; StateError if another program answers, or another version of the engine."""
 
     @abstractmethod
     def __exit__(self, *_error: object) -> None:
@@ -98,15 +98,15 @@ class Connection(ABC):
 
     @abstractmethod
     def workers(self, *, gpu: bool = False) -> Workers:
-        """Return who is there now; asked for GPUs, only who has some, and how many; StateError if the head is gone."""
+        """Return the current workers; with `gpu`, those with GPUs, and how many. StateError if the head is gone."""
 
     @abstractmethod
     def ask(self, question: Callable[[], Result], seconds: float) -> Mapping[str, Result | BaseException]:
-        """Ask every worker; return the answers within some seconds, or what went wrong, by the workers' names."""
+        """Ask every worker; return worker -> answer, or the error, if it comes within some seconds."""
 
     @abstractmethod
     def backend(self, shared: Shared, slots: int, *, gpu: bool) -> dict[str, Any]:
-        """Return the arguments of `joblib.parallel_config`: for so many tasks at once, each with a GPU if asked for."""
+        """Return the arguments of `joblib.parallel_config` for `slots` tasks at once, each with a GPU if `gpu`."""
 
     @abstractmethod
     def require_head(self) -> None:
@@ -114,23 +114,23 @@ class Connection(ABC):
 
     @abstractmethod
     def lost(self, error: BaseException) -> StateError | None:
-        """Return a WorkersLostError or StateError for what the engine raises when something is gone."""
+        """Return the WorkersLostError or StateError for an engine's error about lost processes; None for others."""
 
     @abstractmethod
     def stop(self) -> None:
-        """Give up the tasks that were dispatched: nothing of them is waited for any more."""
+        """Give up the dispatched tasks; nobody waits for them any more."""
 
     def slots(self, *, gpu: bool = False) -> int:
-        """Return how many tasks can run at once now, or how many with a GPU."""
+        """Return how many tasks can run at once now, or how many tasks with a GPU."""
         return sum(self.workers(gpu=gpu).values())
 
     def agree(self, identify: Identify) -> None:
-        """Ask here and everywhere; StateError if there are no workers, or with a line for all that differs at one."""
+        """Compare this process with all workers; StateError without workers, or with a line for each difference."""
         self.agreement = Agreement(identify, identify())
         try:
             answers = self._answers(identify)
         except (Exception, asyncio.CancelledError) as error:
-            raise self.worded(error) from error
+            raise self.as_state_error(error) from error
         if not answers:
             raise StateError(f"{self.where}: has no workers; start some")
         problems = [
@@ -142,13 +142,13 @@ class Connection(ABC):
             raise StateError(*first_five(problems, "differences"))
 
     def _answers(self, identify: Identify) -> Mapping[str, object]:
-        """Ask whether Headswap is there, and only then what needs it: a Dask worker ends with what it cannot import."""
-        answers: Mapping[str, object] = self.ask(agreement.question(), agreement.PATIENCE)
+        """Ask whether Headswap is installed, and then for the identity: a Dask worker ends if it cannot import it."""
+        answers: Mapping[str, object] = self.ask(agreement.installation_check(), agreement.PATIENCE)
         if answers and all(answer is True for answer in answers.values()):
             return self.ask(identify, agreement.PATIENCE)
         return answers
 
-    def worded(self, error: BaseException) -> StateError:
-        """Return what an engine raises as a line."""
+    def as_state_error(self, error: BaseException) -> StateError:
+        """Return an engine's error as a StateError with one line."""
         unknown = StateError(f"{self.where}: {type(error).__name__}: {one_line(error)}")
         return error if isinstance(error, StateError) else self.lost(error) or unknown

@@ -1,4 +1,4 @@
-"""joblib's Dask backend, mended in two places. Importing it imports Dask."""
+"""joblib's Dask backend with two corrections. Importing it imports Dask."""
 
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -10,14 +10,14 @@ Callback = Callable[[Any], None]
 
 
 class DaskBackend(DaskDistributedBackend):  # type: ignore[misc]
-    """As it is, but that a single worker is given its work, and that joblib hears of a task that Dask gives up."""
+    """Sends work to a single worker, too, and tells joblib of a task that Dask gives up."""
 
     def effective_n_jobs(self, n_jobs: int) -> int:
-        """Return at least 2: joblib would do the work of one in this process."""
+        """Return at least 2: with 1, joblib would compute in this process."""
         return max(2, int(super().effective_n_jobs(n_jobs)))
 
     def submit(self, func: Callable[[], Any], callback: Callback) -> "Future[Any]":
-        """Submit, and call back with what Dask raises, too: joblib would wait for ever."""
+        """Submit, and call back with Dask's errors, too: joblib would wait for ever."""
         submitted: Future[Any] = super().submit(func, callback)
 
         def tell(ended: "Future[Any]") -> None:
@@ -28,7 +28,7 @@ class DaskBackend(DaskDistributedBackend):  # type: ignore[misc]
         return submitted
 
     def retrieve_result_callback(self, out: Any) -> Any:  # noqa: ANN401  # whatever a task returns
-        """Return a task's result, or raise what Dask did."""
+        """Return a task's result, or raise Dask's error."""
         if isinstance(out, BaseException):
             raise out
         return super().retrieve_result_callback(out)

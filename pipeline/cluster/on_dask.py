@@ -17,13 +17,12 @@ from pipeline.core.errors import StateError
 
 Result = TypeVar("Result")
 
-
 LOGGERS = ("distributed", "distributed.client", "distributed.core", "tornado.application", "asyncio")
-"""They would show tracebacks of what is worded here."""
+"""They would print tracebacks of errors that are reported here."""
 
 
 class Dask(RemoteCluster):
-    """The workers of a Dask scheduler; it gives a lost worker's tasks to others by itself."""
+    """The workers of a Dask scheduler, which gives the tasks of a lost worker to others."""
 
     name = "dask"
     package = "distributed"
@@ -37,9 +36,10 @@ class Dask(RemoteCluster):
         for name in LOGGERS:
             logging.getLogger(name).setLevel(logging.CRITICAL + 1)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of versions that differ: those that decide numbers are compared
-            self.client = self.within(partial(self.module.Client, self.address, timeout=ANSWER_WITHIN))
-        if not self.within(partial(self.client.run_on_scheduler, agreement.question())):  # it reads what it passes on
+            warnings.simplefilter("ignore")  # about other versions: those that decide numbers are compared later
+            self.client = self.join(partial(self.module.Client, self.address, timeout=ANSWER_WITHIN))
+        # the scheduler unpickles what it passes on
+        if not self.join(partial(self.client.run_on_scheduler, agreement.installation_check())):
             self.client.close()
             raise StateError(
                 f"{self.where}: headswap is not installed in the scheduler's environment, which needs it, too"
@@ -47,17 +47,17 @@ class Dask(RemoteCluster):
         return self
 
     def __exit__(self, *_error: object) -> None:
-        """Disconnect; the scheduler forgets what nobody waits for."""
+        """Disconnect; the scheduler drops tasks that nobody waits for."""
         self.client.close()
 
     def workers(self, *, gpu: bool = False) -> Workers:
-        """Return the workers, each for one task, or as many as the GPUs that it was given as a resource."""
+        """Return the workers with one task each; with `gpu`, with as many as their resource GPU."""
         found = self._workers()
         gpus = {name: int(about["resources"].get("GPU", 0)) for name, about in found.items()}
         return {name: number for name, number in gpus.items() if number} if gpu else dict.fromkeys(found, 1)
 
     def ask(self, question: Callable[[], Result], seconds: float) -> Mapping[str, Result | BaseException]:
-        """Send the question to each worker as a task that no other may take; refuse one that would take several."""
+        """Send the question to each worker as a task that no other may take; refuse workers with several threads."""
         workers = self._workers()
         asked = {
             address: self.client.submit(question, workers=[address], allow_other_workers=False, pure=False)
@@ -69,19 +69,19 @@ class Dask(RemoteCluster):
         return answers | {address: _threads(one["nthreads"]) for address, one in workers.items() if one["nthreads"] > 1}
 
     def backend(self, shared: Shared, slots: int, *, gpu: bool) -> dict[str, Any]:  # noqa: ARG002  # it counts itself
-        """Send what is shared once; ask for the resource GPU, of which a worker has as many as it was started with."""
+        """Send shared data once; with `gpu`, ask for the resource GPU, which workers are started with."""
         from pipeline.cluster.dask_backend import DaskBackend  # noqa: PLC0415
 
         resources = {"resources": {"GPU": 1}} if gpu else {}
         return {"backend": DaskBackend(client=self.client, scatter=[shared], **resources), "n_jobs": -1}
 
     def require_head(self) -> None:
-        """Raise StateError unless the client is connected; what was asked of an earlier connection is lost."""
+        """Raise StateError unless the client is connected; tasks of an earlier connection are lost."""
         if self.client.status != "running":
             raise StateError(f"{self.where}: the scheduler is gone; what was finished is kept")
 
     def lost(self, error: BaseException) -> StateError | None:
-        """Tell a lost scheduler, what was lost with workers, and a task that ends every worker it is given to."""
+        """Recognise a lost scheduler, lost workers, and a task that ends every worker that runs it."""
         if isinstance(error, self.module.scheduler.KilledWorker):
             tried = error.allowed_failures + 1
             return StateError(f"{self.where}: {tried} workers ended while they had the same task; see their logs")
@@ -94,7 +94,7 @@ class Dask(RemoteCluster):
         """Do nothing: closing the client will."""
 
     def _workers(self) -> Mapping[str, Any]:
-        """Return what the scheduler says of its workers; StateError if it is gone."""
+        """Return the scheduler's facts about its workers; StateError if it is gone."""
         self.require_head()
         try:
             return dict(self.client.scheduler_info(n_workers=-1).get("workers", {}))
@@ -109,5 +109,5 @@ def _answer(future: Any) -> Any:  # noqa: ANN401  # Dask has no types for future
 
 
 def _threads(number: int) -> StateError:
-    """Refuse to run tasks side by side in one process, whose folder, warnings and CPU seconds they would share."""
+    """Refuse several threads: tasks in one process would share its folder, warnings and CPU seconds."""
     return StateError(f"has {number} threads, expected 1: start it with --nworkers {number} --nthreads 1")

@@ -15,7 +15,7 @@ from pipeline.core.errors import StateError
 Result = TypeVar("Result")
 
 RELEASED_WITHIN = 5.0
-"""Seconds for CPUs to become free that ended workers held."""
+"""Seconds until the CPUs of ended workers are free."""
 
 
 class Ray(RemoteCluster):
@@ -25,7 +25,7 @@ class Ray(RemoteCluster):
     package = "ray"
     join_hint = "is it ray that listens there, and does it ask for a token (RAY_AUTH_MODE=token)?"
     waits_for_lost_workers = True
-    extra_dispatch = 0  # its pool deals tasks in turn, as they are sent
+    extra_dispatch = 0  # its pool gives tasks to workers in turn when they are sent
     returns = "list"
 
     def __init__(self, address: str) -> None:
@@ -35,14 +35,14 @@ class Ray(RemoteCluster):
 
     def __enter__(self) -> Self:
         """Become a driver of the cluster."""
-        self.within(partial(self.module.init, self.address, log_to_driver=False, logging_level="ERROR"))
+        self.join(partial(self.module.init, self.address, log_to_driver=False, logging_level="ERROR"))
         from ray.util.joblib import register_ray  # noqa: PLC0415
 
         register_ray()  # type: ignore[no-untyped-call]
         return self
 
     def __exit__(self, *_error: object) -> None:
-        """Leave, and end the workers that ran our tasks; with a head that is gone that would hang."""
+        """Leave, and end the workers of our tasks, unless the head is gone: that would hang."""
         if self.there:
             self.module.shutdown()
 
@@ -54,10 +54,10 @@ class Ray(RemoteCluster):
         return {name: number for name, number in counted.items() if number}
 
     def ask(self, question: Callable[[], Result], seconds: float) -> Mapping[str, Result | BaseException]:
-        """Ask one process on each node: they all begin as it does."""
+        """Ask one process on each node; its other processes have the same environment."""
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy  # noqa: PLC0415
 
-        def answered() -> object:  # inside a method, so that it travels as code and not as a name to be imported
+        def answered() -> object:  # nested, so that it is pickled as code, not as a name to import
             return question()
 
         task, asked = self.module.remote(answered), {}
@@ -68,10 +68,10 @@ class Ray(RemoteCluster):
         return {name: self._answer(reference) for name, reference in asked.items()}
 
     def backend(self, shared: Shared, slots: int, *, gpu: bool) -> dict[str, Any]:  # noqa: ARG002  # it sees by itself
-        """Ask for as many actors as there are free slots; left to itself, Ray would give them no CPU of their own.
+        """Ask for one actor per free slot, each with a CPU, which Ray would not reserve by default.
 
-        It begins when all of them have a place, so one too many would be waited for. Two share a single GPU, for joblib
-        does the work of one actor in this process; so a single CPU is refused.
+        Ray begins when all actors have a place, so there must not be too many. With one actor, joblib would compute in
+        this process; so two actors share a single GPU, and a single CPU is refused.
         """
         free = self._free("GPU" if gpu else "CPU", slots)
         if free < (1 if gpu else 2):
@@ -83,14 +83,14 @@ class Ray(RemoteCluster):
         return {"backend": "ray", "n_jobs": max(2, slots), "ray_remote_args": resources}
 
     def _free(self, kind: str, slots: int) -> int:
-        """Return how many of the slots are free; those that our own last work held are so a moment after its end."""
+        """Return how many of the slots are free; those of our last call become free a moment after its end."""
         until = time.monotonic() + RELEASED_WITHIN
         while (free := int(self.module.available_resources().get(kind, 0))) < slots and time.monotonic() < until:
             time.sleep(0.1)
         return free
 
     def require_head(self) -> None:
-        """Raise StateError unless somebody listens where the head did: Ray itself would end us a minute later."""
+        """Raise StateError if nothing listens at the head's address: Ray would end this process a minute later."""
         try:
             self._require_listener()
         except StateError as error:
@@ -98,14 +98,14 @@ class Ray(RemoteCluster):
             raise StateError(f"{self.where}: the head is gone; what was finished is kept") from error
 
     def lost(self, error: BaseException) -> StateError | None:
-        """Tell lost workers from what else Ray raises."""
+        """Recognise lost workers."""
         errors = self.module.exceptions
         if isinstance(error, (errors.RayActorError, errors.WorkerCrashedError, errors.NodeDiedError)):
             return WorkersLostError(f"{self.where}: a worker ended in the middle of its work")
         return None
 
     def stop(self) -> None:
-        """Leave and join again, if that is possible: what runs for a driver ends with it."""
+        """Leave and join again, if possible: a driver's tasks end when it leaves."""
         if not self.there:
             return
         self.__exit__()
@@ -113,7 +113,7 @@ class Ray(RemoteCluster):
             self.__enter__()
 
     def _nodes(self) -> Mapping[str, Any]:
-        """Return the nodes that compute, by address and id; StateError if the head is gone, whom Ray would wait for."""
+        """Return the nodes with CPUs, by address and id; StateError if the head is gone: Ray would wait for it."""
         self.require_head()
         try:
             nodes = self.module.nodes()

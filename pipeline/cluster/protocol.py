@@ -1,4 +1,4 @@
-"""What every engine can do: apply a function to many tasks."""
+"""The interface of every engine: apply a function to many tasks."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol, TypeVar
@@ -10,17 +10,17 @@ Result = TypeVar("Result")
 
 
 class Cluster(Protocol):
-    """Where tasks can be sent."""
+    """Processes that run tasks."""
 
     def map(self, function: Callable[[Task], Result], tasks: Sequence[Task]) -> Iterator[Result]:
         """Yield the function's results in the tasks' order.
 
-        Function and tasks are pickled on their way to a worker; the work of a worker that is lost is done again.
+        Function and tasks are pickled to send them to a worker; the work of a lost worker is done again.
         """
 
 
-class Here:
-    """The process itself; an outer `joblib.parallel_config` may say otherwise."""
+class LocalProcess:
+    """The current process, unless an outer `joblib.parallel_config` sets another backend."""
 
     def map(self, function: Callable[[Task], Result], tasks: Sequence[Task]) -> Iterator[Result]:
         """Yield the function's results in the tasks' order."""

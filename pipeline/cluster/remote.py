@@ -12,14 +12,14 @@ Task = TypeVar("Task")
 Result = TypeVar("Result")
 
 ROUNDS = 3
-"""How often work that lost its workers is begun, in all."""
+"""How often work is begun, in all, if workers are lost."""
 
 
 class RemoteCluster(Connection):
     """A connection whose workers take tasks."""
 
     def map(self, function: Callable[[Task], Result], tasks: Sequence[Task]) -> Iterator[Result]:
-        """Yield the function's results in the tasks' order, doing again what lost workers had; errors as `each`."""
+        """Yield the function's results in the tasks' order, and repeat what lost workers had; errors as `each`."""
         done: dict[int, Result] = {}
         yielded = 0
 
@@ -35,7 +35,7 @@ class RemoteCluster(Connection):
     def rounds(
         self, function: Callable[[Task], Result], left: Callable[[], Sequence[Task]], *, gpu: bool = False
     ) -> Iterator[Result | None]:
-        """Yield as `each` does; after workers are lost, begin again with the tasks that are left then.
+        """Yield as `each` does; if workers are lost, begin again with the tasks that are left.
 
         Raises:
             StateError: as `each`, and if workers are lost in every round.
@@ -50,25 +50,25 @@ class RemoteCluster(Connection):
             except WorkersLostError as error:
                 if lost == ROUNDS:
                     remedy = "see the workers' logs; what they finished is kept"
-                    raise StateError(f"{error}, for the {lost}. time: {remedy}") from error
-                warn(f"{error}; what it had is begun again")
+                    raise StateError(f"{error} ({lost} times): {remedy}") from error
+                warn(f"{error}; its tasks are started again")
             else:
                 return
 
     def each(
         self, function: Callable[[Task], Result], tasks: Sequence[Task], *, gpu: bool = False
     ) -> Iterator[Result | None]:
-        """Yield results as they come, and None every half second besides, so that the caller may look around.
+        """Yield results as they come, and None every half second, so that the caller can do other things.
 
         Args:
-            function: pickled, as each task is, on its way to a worker, where it runs without joblib's backend.
-            tasks: what it is called with.
-            gpu: whether each task is to have a GPU of its own.
+            function: pickled like the tasks; it runs in a worker without joblib's backend.
+            tasks: its arguments, one for each call.
+            gpu: whether each task gets a GPU of its own.
 
         Raises:
-            WorkersLostError: if a worker is lost and the engine does not make up for it.
-            StateError: if there are no workers any more, none takes the first task, or one that has joined since does
-                not agree.
+            WorkersLostError: if a worker is lost and the engine does not give its tasks to others.
+            StateError: if there are no workers any more, none takes the first task, or one that joined later does not
+                agree.
             Exception: whatever the function raises.
 
         """

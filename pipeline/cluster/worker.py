@@ -1,4 +1,4 @@
-"""A task as a worker sees it: whether it may run it, and what goes back."""
+"""What a worker does with a task: check the agreement, run it, and return the outcome."""
 
 import copy
 from collections.abc import Callable
@@ -12,32 +12,32 @@ from pipeline.core.errors import StateError, one_line
 
 
 class Shared(NamedTuple):
-    """What goes with every task of a call, and need be sent but once."""
+    """The part of a call that all tasks share and that is sent once."""
 
     function: Callable[[Any], Any]
     agreement: Agreement
 
 
 class Outcome(NamedTuple):
-    """What became of a task."""
+    """The result of a task, or its error."""
 
     result: Any = None
     error: Exception | None = None
 
 
 def run(shared: Shared, task: Any) -> Outcome:  # noqa: ANN401  # whatever the function takes
-    """Call a function in a worker; what it runs in parallel stays there, or it would send its data round."""
+    """Call a function in a worker; its own joblib calls stay in that process."""
     try:
         shared.agreement.require()
         with joblib.parallel_config("sequential"):
             return Outcome(shared.function(task))
-    except Exception as error:  # noqa: BLE001  # raised by the driver, which then knows it from the engine's own
+    except Exception as error:  # noqa: BLE001  # the driver raises it, and so tells it from the engine's errors
         return Outcome(error=_picklable(error))
 
 
 def _picklable(error: Exception) -> Exception:
-    """Return an error, or what it says where it cannot be pickled and read: Dask's backend would wait for it."""
+    """Return an error, or a StateError if it cannot be pickled: Dask's backend would wait for ever."""
     try:
-        return copy.deepcopy(error)  # takes it apart and builds it as pickling does
+        return copy.deepcopy(error)  # uses the same protocol as pickle
     except Exception:  # noqa: BLE001  # whatever its class raises
         return StateError(f"worker {agreement.worker()}: {type(error).__name__}: {one_line(error)}")

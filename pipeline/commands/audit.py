@@ -1,4 +1,4 @@
-"""audit: hold every byte against reports/lineage.json, the stamps and dvc.lock."""
+"""audit: compare every byte with reports/lineage.json, the stamps and dvc.lock."""
 
 import json as json_
 from argparse import ArgumentParser
@@ -13,7 +13,7 @@ HELP = "read every byte from images to verdict, dvc.lock and DVC's cache; name a
 
 
 def arguments(parser: ArgumentParser) -> None:
-    """Offer to look less closely, or closer, and to print JSON."""
+    """Add options: check less, check more, print JSON."""
     parser.add_argument("--quick", action="store_true", help="check structure and stamps, and read no large file")
     parser.add_argument("--json", action="store_true", help="print what was found as JSON")
     again = "also push N random images through the CNN again, and compare with the stored rows"
@@ -21,15 +21,15 @@ def arguments(parser: ArgumentParser) -> None:
 
 
 def main(params: Params, *, quick: bool = False, json: bool = False, recompute: int = 0) -> str:
-    """Verify; return the summary, or raise CheckFailed with every finding."""
+    """Verify everything; return the summary, or raise CheckFailed with all findings."""
     if recompute < 0 or (quick and recompute):
         raise InputError(f"--recompute: got {recompute}, expected 1 or more images, and no --quick beside it")
     done = audit(params, quick=quick, recomputed=recompute)
     printed = json_.dumps(done.content(), indent=2) if json else _printed(done)
     failing = [*done.findings, *(done.leaks if params.data.on_leak == "fail" else [])]
     if failing:
-        told = [] if json else [*map(str, failing), f"{len(failing)} finding{'s'[: len(failing) > 1]}; {REMEDY}"]
-        raise CheckFailed(*told, printed=printed)
+        lines = [] if json else [*map(str, failing), f"{len(failing)} finding{'s'[: len(failing) > 1]}; {REMEDY}"]
+        raise CheckFailed(*lines, printed=printed)
     return printed
 
 
@@ -37,12 +37,12 @@ def _printed(done: Audit) -> str:
     leaks = first_five([str(leak) for leak in done.leaks], "leaks and conflicts; `--json` lists them")
     lines = [f"note: {printable(note)}" for note in (*leaks, *done.notes)]
     lines += [
-        f"{backbone}: {told.rows} rows recomputed: {told.identical} bit for bit, {told.different} different"
-        for backbone, told in done.recomputed.items()
+        f"{backbone}: {one.rows} rows recomputed: {one.identical} bit for bit, {one.different} different"
+        for backbone, one in done.recomputed.items()
     ]
     took = f"{done.bytes / 1e6:.1f} MB in {done.seconds:.1f} s"
     if done.quick:
-        summary, well = f"{done.files} stamps and tables read, {took}", "sizes agree, contents were not read"
+        summary, conclusion = f"{done.files} stamps and tables read, {took}", "sizes agree, contents were not read"
     else:
-        summary, well = f"{done.files} files, {done.images} images among them, {took}", "nothing was altered"
-    return "\n".join([*lines, summary if done.findings else f"{summary}: {well}"])
+        summary, conclusion = f"{done.files} files, {done.images} images among them, {took}", "nothing was altered"
+    return "\n".join([*lines, summary if done.findings else f"{summary}: {conclusion}"])

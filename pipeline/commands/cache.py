@@ -22,13 +22,13 @@ from pipeline.evaluation import runs
 from pipeline.lineage.audit.carriers import checkpoints
 
 OLD = timedelta(days=7)
-"""After which a checkpoint is pruned, for nobody will go on with it."""
+"""The age at which a checkpoint is pruned."""
 COLUMNS = ("recipe", "backbone", "layers", "size", "dtype", "rows", "MB", "shards")
 HELP = "list what the frozen pass has stored; or verify, prune or merge it"
 
 
 def arguments(parser: ArgumentParser) -> None:
-    """Offer what can be done besides listing."""
+    """Add options for what can be done besides listing."""
     for flag, help_ in {
         "verify": "read every shard, name the damaged ones and exit with 1",
         "prune": "say what no commit of this repository needs; remove it with --yes",
@@ -43,7 +43,7 @@ def main(
     params: Params, *, verify: bool = False, merge: bool = False, prune: bool = False, yes: bool = False,
     ignore_missing: bool = False,
 ) -> str:  # fmt: skip
-    """List the cache's recipes, or do one upkeep; return the summary."""
+    """List the cache's recipes, or verify, prune or merge them; return the summary."""
     if verify + merge + prune > 1:
         raise InputError("got several of --verify, --merge and --prune, expected one at a time")
     if (yes or ignore_missing) and not prune:
@@ -54,7 +54,7 @@ def main(
         return _verify(stored)
     if merge:
         change = _each("merge", (one for one in stored if one.is_current), upkeep.merge)
-        return f"{change.shards} fewer shards, {change.rows} doubled rows removed, {_megabytes(change.bytes)} freed"
+        return f"{change.shards} fewer shards, {change.rows} duplicate rows removed, {_megabytes(change.bytes)} freed"
     if prune:
         return _prune(params, stored, dry=not yes, ignore_missing=ignore_missing)
     return _table(root, stored)
@@ -87,7 +87,7 @@ def _verify(stored: list[RecipeFolder]) -> str:
     checked = tqdm(upkeep.verify(shards), total=len(shards), desc="verify", unit="shard", disable=None)
     if problems := [problem for problem in checked if problem]:
         raise CheckFailed(*problems)
-    return f"{len(shards)} shards are what they were when they were written"
+    return f"{len(shards)} shards are unaltered"
 
 
 def _prune(params: Params, stored: list[RecipeFolder], *, dry: bool, ignore_missing: bool) -> str:
@@ -102,13 +102,13 @@ def _prune(params: Params, stored: list[RecipeFolder], *, dry: bool, ignore_miss
         )
     recipes, images = needed.recipes | _recipes_of(params), sha256_of(keys_of(sorted(needed.images)))
 
-    def upkept(one: RecipeFolder) -> Change:
+    def pruned(one: RecipeFolder) -> Change:
         if one.path.name not in recipes:
             return upkeep.remove(one, dry=dry)
-        # What an older version stored, and a commit of its time needs, is left as it is.
+        # rows of an older version that a commit needs are left as they are
         return upkeep.prune(one, images, dry=dry) if one.is_current else Change()
 
-    change = _each("prune", stored, upkept)
+    change = _each("prune", stored, pruned)
     old = [folder for folder, looks in still_there(checkpoints()) if time.time() - looks.st_mtime > OLD.total_seconds()]
     change.bytes += sum(map(_size, old))
     if not dry:
@@ -120,7 +120,7 @@ def _prune(params: Params, stored: list[RecipeFolder], *, dry: bool, ignore_miss
 
 
 def _recipes_of(params: Params) -> set[str]:
-    """Return the recipes of the run that params.yaml describes, which may have rows and no matrix yet."""
+    """Return the recipes of the runs in params.yaml, which may have cached rows and no matrix yet."""
     from pipeline.finetuning import examples  # noqa: PLC0415
     from pipeline.networks import backbones, frozen_pass  # noqa: PLC0415  # seconds
 

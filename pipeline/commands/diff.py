@@ -13,7 +13,7 @@ HELP = "say what changed between two commits: images, splits, recipe, heads, res
 
 
 def arguments(parser: ArgumentParser) -> None:
-    """Ask for one revision, or two."""
+    """Add one or two revisions."""
     which = "a commit, branch or tag; the working tree if only one is given"
     parser.add_argument("revision", nargs="+", metavar="REVISION", help=which)
 

@@ -1,4 +1,4 @@
-"""doctor: find what would stop a run before anything expensive starts, and mend what a killed run left."""
+"""doctor: find what would stop a run, before anything expensive starts, and mend what a killed run left."""
 
 import shutil
 import sys
@@ -19,21 +19,21 @@ HELP = "check params.yaml, data, weights and versions before anything expensive 
 
 
 def arguments(parser: ArgumentParser) -> None:
-    """Offer to mend."""
+    """Add the option to mend."""
     fix = "mend what a killed run left; no cached row is lost"
     parser.add_argument("--fix", action="store_true", help=fix)
 
 
 def main(params: Params, *, fix: bool = False) -> str:
-    """Mend if asked to, check everything, report once; return the summary.
+    """Mend if asked to, check everything and report it all at once; return the summary.
 
     Raises:
-        InputError: with a line for all that is wrong, after those for what was mended.
-        StateError: if there is something to mend while DVC is at work.
+        InputError: with a line for everything that was mended, and for every problem.
+        StateError: if DVC is running, with `fix`.
 
     """
     wrong, missing = _versions()
-    if missing:  # the other checks import them
+    if missing:  # the other checks import these packages
         raise InputError(*wrong, *missing)
     from pipeline.repair import leftovers  # noqa: PLC0415  # their own imports have just been checked
 
@@ -58,7 +58,7 @@ def _mended(params: Params) -> list[str]:
 
 
 def _versions() -> tuple[list[str], list[str]]:
-    """Return a line for each distribution of the wrong version, and one for each that is not there."""
+    """Return a line for each required package of the wrong version, and for each that is not installed."""
     wrong, missing = [], []
     try:
         stated = metadata.requires(PACKAGE) or []
@@ -79,7 +79,7 @@ def _versions() -> tuple[list[str], list[str]]:
 
 
 def _tools() -> Iterator[str]:
-    """Check what dvc.yaml, and DVC itself, look for on PATH, and that this is a repository of both kinds."""
+    """Check that git, DVC and headswap are on PATH, and that this is a repository of git and of DVC."""
     if shutil.which("git") is None:
         yield "git: not on PATH; install it: DVC keeps its files beside git's"
     elif git.text("rev-parse", "--git-dir") is None:
@@ -125,7 +125,7 @@ def _data(params: Params) -> Iterator[str]:
 
 
 def _engine(params: Params) -> tuple[Sequence[str], Sequence[str]]:
-    """Ask the engine's workers for their software; return a line if it is that of this process, and what is wrong."""
+    """Compare the workers' software with this process's; return a line if all agree, and the problems."""
     from pipeline.cluster import agreement, joined  # noqa: PLC0415
     from pipeline.networks import workers  # noqa: PLC0415
 

@@ -1,4 +1,4 @@
-"""provenance: write what dvc.lock says in a format that other tools read."""
+"""provenance: export dvc.lock in a format that other tools read."""
 
 from argparse import ArgumentParser
 from pathlib import Path
@@ -8,23 +8,24 @@ from pipeline.core.atomic import replacing
 from pipeline.core.errors import InputError, unknown
 from pipeline.core.locks import Lock
 from pipeline.core.params import PARAMS, Params
+from pipeline.lineage.audit.dvc_lock import entries
 from pipeline.lineage.export import openlineage, prov
 
 HELP = "write what dvc.lock says as W3C PROV-JSON or OpenLineage events, for other tools"
 
 
 def arguments(parser: ArgumentParser) -> None:
-    """Ask for a format and a file to write."""
+    """Add the format and the file to write."""
     parser.add_argument("format", metavar="FORMAT", help="prov or openlineage")
     where = "the file to write; events bear dvc.lock's time: of its commit, or of its last change if not committed"
     parser.add_argument("file", metavar="FILE", help=where)
 
 
 def main(_params: Params, format: str, file: str) -> str:  # noqa: A002  # the argument's name
-    """Write the export in place of whatever the file held; return the summary line.
+    """Write the export, replacing the file; return the summary line.
 
     Raises:
-        InputError: if the format is unknown, its package is not installed, or the file is no place for an export.
+        InputError: if the format is unknown, its package is not installed, or the file must not be overwritten.
         StateError: if there is no dvc.lock, or it is not what DVC writes.
 
     """
@@ -40,14 +41,12 @@ def main(_params: Params, format: str, file: str) -> str:  # noqa: A002  # the a
         raise InputError(f"{path}: {owner}, and would be overwritten; name another file")
     with replacing(path) as temporary:
         FORMATS[format](lock, temporary)
-    files = len(
-        {(one.path, one.md5) for stage in lock.values() for one in (*stage.deps.values(), *stage.outs.values())}
-    )
+    files = len({(entry.path, entry.md5) for entry, _ in entries(lock)})
     return f"{len(lock)} stages and {files} files, as they stand in {locks.LOCK}, written to {path}"
 
 
 def _owner(path: Path, lock: Lock) -> str | None:
-    """Say what a file is to this project already; None if nothing. A link counts as itself, for it is replaced."""
+    """Say why a file must not be overwritten; None if it may. A link counts as itself, for it is replaced."""
     whole = path.parent.resolve() / path.name
     if whole in [Path(name).resolve() for name in (locks.LOCK, "dvc.yaml", PARAMS)]:
         return "belongs to this pipeline"

@@ -17,14 +17,14 @@ from pipeline.lineage.trace.branch import Branch
 from pipeline.lineage.trace.trace import trace
 
 ENDLESS = 10_000
-"""Columns: rich would cut a hash that does not fit."""
+"""Columns: so that rich never cuts a hash."""
 INDENT = 4
-"""Columns that a tree takes for each level."""
+"""Columns for each level of a tree."""
 HELP = "show what a number or a file comes from and what came of it: images, weights, settings, commit, machine"
 
 
 def arguments(parser: ArgumentParser) -> None:
-    """Ask for one thing to trace."""
+    """Add the thing to trace."""
     what = (
         "an image (path, id or the beginning of its sha256), a run, a file, RUN:METRIC or RUN:IMAGE; "
         f"a run is {options.MODEL}"
@@ -38,7 +38,7 @@ def main(params: Params, what: str) -> str:
 
 
 def rendered(branch: Branch, *, terminal: bool) -> str:
-    """Draw a tree: plain, a line each; on a terminal bold where it branches, and folded between words to fit."""
+    """Draw a tree, one line per branch; on a terminal with bold nodes, and wrapped between words."""
     width = max(100, shutil.get_terminal_size().columns) if terminal else ENDLESS
     console = Console(file=StringIO(), width=ENDLESS, force_terminal=terminal, highlight=False)
     with console.capture() as captured:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from pipeline.cluster import Cluster, Here
+from pipeline.cluster import Cluster, LocalProcess
 from pipeline.core.errors import InputError
 from pipeline.core.sections import HeadEntry, Selection
 from pipeline.data.splits.folds import Fold
@@ -23,7 +23,7 @@ from pipeline.heads.search import Built, Candidate, Judging
 from pipeline.heads.training import Scores, trained
 from pipeline.heads.types import Classifier, Probabilities
 
-_HERE = Here()
+_HERE = LocalProcess()
 
 REPEATED = ("accuracy", "balanced_accuracy", "macro_f1")
 """Metrics that repeated k-fold reports: those that need decisions only, since calibration would multiply the cost."""

@@ -1,4 +1,4 @@
-"""The chain images -> manifest -> embeddings -> runs -> verdict: tie it together, and verify it byte by byte."""
+"""The chain images -> manifest -> embeddings -> runs -> verdict: put together from stamps, recorded and read."""
 
 import json
 from collections.abc import Mapping
@@ -19,11 +19,11 @@ from pipeline.verdict import schema
 
 LINEAGE = artifacts.LINEAGE.at()
 
-# Roles of files that may be made from a backbone's weights, the one thing in the chain that no stage wrote.
 WITH_WEIGHTS = ("embeddings", "run")
+"""Roles of files that may be made from a backbone's weights, the one file in the chain that no stage wrote."""
 
 SHOWN = (manifest.MANIFEST, thumbnails.PATH, thumbnails.SPRITE, files.FINDINGS)
-"""What the page shows besides the verdict."""
+"""Files that the page shows besides the verdict."""
 
 # To change the layout of lineage.json: raise this number; `read` then asks for a rerun of the stage `lineage`.
 SCHEMA_VERSION = 1
@@ -40,7 +40,7 @@ class Node:
 
 @dataclass(frozen=True)
 class Lineage:
-    """Locator of every file in the chain -> Node. Images stand in the manifest; `images` says how many."""
+    """Locator of every file in the chain -> Node. The images are listed in the manifest; `images` is their number."""
 
     nodes: Mapping[str, Node]
     images: int
@@ -54,20 +54,20 @@ class _Chain:
     broken: list[Mismatch] = field(default_factory=list)
 
     def add(self, role: str, path: Path, made_from: Mapping[str, str]) -> None:
-        """Add a file as it is now, made from files that must still be what they were then."""
+        """Add a file as it is now, made from files (name -> sha256) that must still have the same bytes."""
         self.nodes[path.as_posix()] = Node(role, stamps.sha256_file(path), tuple(sorted(made_from)))
         for name, then in made_from.items():
             if name not in self.nodes and role not in WITH_WEIGHTS:
-                self.broken.append(
-                    Mismatch(name, f"a file of a run listed in params, as {path} was made from it", "none")
-                )
+                expected = f"a file of a run listed in params, as {path} was made from it"
+                self.broken.append(Mismatch(name, expected, "none"))
                 continue
-            now = self.nodes[name].sha256 if name in self.nodes else self._weights(name)
-            if now != then:
+            if name not in self.nodes:
+                self.nodes[name] = Node("weights", stamps.sha256_file(stamps.locate(name)))
+            if (now := self.nodes[name].sha256) != then:
                 self.broken.append(Mismatch(name, f"sha256 {then} when {path} was made from it", f"sha256 {now}"))
 
     def add_artifact(self, one: Artifact, names: tuple[str, ...]) -> None:
-        """Add all that has the stamp of an artifact, which must be the bytes that this promises, and the stamp."""
+        """Add an artifact's stamp and all outputs in it, which must have the stamped bytes."""
         if one.stamp in ("", one.path):
             self.add(one.role, one.at(*names), stamps.read(one.at(*names)).inputs if one.stamp else {})
             return
@@ -77,7 +77,7 @@ class _Chain:
         self._add_stamp(one.stamp_at(*names), stamp.outputs)
 
     def add_report(self) -> None:
-        """Add the verdict, what is made of it, and their stamp; what only the page shows did not make the verdict."""
+        """Add the verdict, what is made from it, and their stamp; what the page shows is no input of the verdict."""
         stamp, page = stamps.read(schema.STAMP), schema.PAGE.as_posix()
         always = (schema.VERDICT, schema.SCORES, schema.PAGE)
         made = {**dict.fromkeys(map(Path.as_posix, always), "none"), **stamp.outputs}
@@ -91,23 +91,19 @@ class _Chain:
         self._add_stamp(schema.STAMP, made)
 
     def _add_stamp(self, stamp_path: Path, outputs: Mapping[str, str]) -> None:
-        """Add a stamp whose outputs are in the chain, and must be the bytes it promises."""
-        for name, promised in outputs.items():
-            if self.nodes[name].sha256 != promised:
+        """Add a stamp; its outputs are in the chain, and must have the stamped bytes."""
+        for name, stamped in outputs.items():
+            if self.nodes[name].sha256 != stamped:
                 found = f"sha256 {self.nodes[name].sha256}"
-                self.broken.append(Mismatch(name, f"sha256 {promised} as stamped in {stamp_path}", found))
+                self.broken.append(Mismatch(name, f"sha256 {stamped} as stamped in {stamp_path}", found))
         self.add("stamp", stamp_path, {name: self.nodes[name].sha256 for name in outputs})
-
-    def _weights(self, locator: str) -> str:
-        self.nodes[locator] = Node("weights", stamps.sha256_file(stamps.locate(locator)))
-        return self.nodes[locator].sha256
 
 
 def record(params: Params) -> Lineage:
-    """Follow the stamps of what params lists, write reports/lineage.json, and return it.
+    """Follow the stamps of all runs in params, write reports/lineage.json, and return its content.
 
     Raises:
-        StateError: if a file is not what its stamp says, or was made from other bytes than lie there now.
+        StateError: if a file does not have its stamped bytes, or was made from files that have changed since.
 
     """
     chain = _Chain()

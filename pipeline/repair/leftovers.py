@@ -1,4 +1,4 @@
-"""What a killed run leaves in a repository: find it, say what it is, and mend it. No cached row is touched."""
+"""What a killed run leaves in a repository: find it, describe it, and mend it. No cached row is touched."""
 
 import json
 import os
@@ -25,10 +25,10 @@ DVC = Path(".dvc")
 RWLOCK, REPO_LOCK = DVC / "tmp/rwlock", DVC / "tmp/lock"
 WRITTEN = (*FOLDERS, ".headswap")
 OURS, DVCS = re.compile(r"\..+\.[0-9a-f]{32}\.tmp"), re.compile(r".*\.[0-9A-Za-z_-]{22}\.tmp")
-"""What `atomic.replacing` and, in its own cache, dvc_objects' `tmp_fname` call a file that is not yet whole."""
+"""Names of unfinished files: of `atomic.replacing`, and of dvc_objects' `tmp_fname` in DVC's cache."""
 CONFLICT = re.compile(rb"^<<<<<<< ", re.MULTILINE)
 GRACE_SECONDS = 30
-"""For a stage to finish the batch in hand."""
+"""Seconds for a stage to finish its batch."""
 
 
 @dataclass(frozen=True)
@@ -37,13 +37,13 @@ class Leftover:
 
     problem: str
     mend: Callable[[], str] | None = None
-    """Put it right; return what was done. None if only a person can."""
+    """Mends it and returns what was done; None if only a person can."""
 
 
 def find(params: Params) -> Iterator[Leftover]:
-    """Yield what a killed run left, each looked for only when the ones before it may have been mended."""
+    """Yield what a killed run left; mend each before the next is looked for."""
     yield from _orphans()
-    if not processes.dvc():  # else it is at work on these: what looks broken may be half written
+    if not processes.dvc():  # a running DVC may be writing these
         yield from _lock()
         yield from _rwlock()
     yield from _temporaries(params)
@@ -51,19 +51,19 @@ def find(params: Params) -> Iterator[Leftover]:
 
 @contextmanager
 def undisturbed() -> Iterator[None]:
-    """Keep DVC out while the block mends; StateError if it is at work."""
+    """Keep DVC from starting during the block; StateError if it is running."""
     message = "{}: DVC is at work, so nothing was mended; wait for it, or end it and run `headswap doctor --fix` again"
     if not DVC.is_dir():
         yield
         return
     REPO_LOCK.parent.mkdir(exist_ok=True)
-    lock = FileLock(REPO_LOCK, blocking=False)  # the same call that DVC's own lock makes
+    lock = FileLock(REPO_LOCK, blocking=False)  # the lock that DVC uses
     try:
         lock.acquire()
     except Timeout as error:
         raise StateError(message.format(", ".join(map(str, processes.holders(REPO_LOCK))) or REPO_LOCK)) from error
     try:
-        if running := processes.dvc():  # it lets go of its lock while a stage runs
+        if running := processes.dvc():  # it releases its lock while a stage runs
             raise StateError(message.format(", ".join(map(str, running))))
         yield
     finally:
@@ -73,11 +73,11 @@ def undisturbed() -> Iterator[None]:
 def _orphans() -> Iterator[Leftover]:
     for one in processes.stages():
         if one.orphan:
-            yield Leftover(f"{one}: runs on although the `dvc repro` that started it is gone", partial(_end, one))
+            yield Leftover(f"{one}: still runs, although the `dvc repro` that started it is gone", partial(_end, one))
 
 
 def _end(running: Running) -> str:
-    """Ask a stage to end, and whatever is left of it after a while not at all politely."""
+    """Terminate a stage, and after a while kill it and its children."""
     named = str(running)
     try:
         family = [running.process, *running.process.children(recursive=True)]
@@ -95,7 +95,7 @@ def _end(running: Running) -> str:
 
 
 def _has_ended(process: psutil.Process) -> bool:
-    """Return whether a process is gone, or only waits for someone to take note."""
+    """Return whether a process is gone, or a zombie."""
     try:
         return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
@@ -104,44 +104,44 @@ def _has_ended(process: psutil.Process) -> bool:
 
 def _lock() -> Iterator[Leftover]:
     committed = _committed()
-    if not LOCK.exists() and committed is not None and not _wrong_with(committed):
+    if not LOCK.exists() and committed is not None and not _problem_of(committed):
         yield Leftover(f"{LOCK}: missing, although the last commit has one", partial(_restore, "missing"))
     if (content := _content(LOCK)) is None:
         return
-    if CONFLICT.search(content):  # both sides are somebody's work
+    if CONFLICT.search(content):  # both sides hold work
         yield Leftover(
             f"{LOCK}: holds a merge conflict; resolve it by hand, or take one side: `git checkout --ours {LOCK}` or "
             f"`git checkout --theirs {LOCK}`; then run `dvc repro`"
         )
-    elif wrong := _wrong_with(content):
-        yield Leftover(f"{LOCK}: {wrong}", partial(_restore, wrong))
+    elif problem := _problem_of(content):
+        yield Leftover(f"{LOCK}: {problem}", partial(_restore, problem))
 
 
 def _committed() -> bytes | None:
-    """Return the last commit's lock; none if there is none, or it was taken out of git since, as `git rm` does."""
+    """Return the last commit's lock; None if it has none, or the lock was removed from git since."""
     return git.file_at("HEAD", LOCK.as_posix()) if git.text("ls-files", "--", LOCK.as_posix()) else None
 
 
 def _content(path: Path) -> bytes | None:
-    """Return a file's bytes; None if it is not there, or not any more, or no file."""
+    """Return a file's bytes; None if there is no such file."""
     try:
         return path.read_bytes()
     except (FileNotFoundError, IsADirectoryError):
         return None
 
 
-def _wrong_with(content: bytes) -> str | None:
-    """Say why DVC or the lineage could not read a lock."""
+def _problem_of(content: bytes) -> str | None:
+    """Say why DVC or the lineage cannot read a lock; None if they can."""
     if not content.strip():
         return "empty, as a killed `dvc repro` leaves it"
     try:
         locks.parse(content, "cut short or altered")
     except StateError as error:
         return str(error)
-    return _refused_by_dvc(content)
+    return _dvc_problem_of(content)
 
 
-def _refused_by_dvc(content: bytes) -> str | None:
+def _dvc_problem_of(content: bytes) -> str | None:
     from dvc.exceptions import DvcException  # noqa: PLC0415  # seconds
     from dvc.schema import COMPILED_LOCKFILE_SCHEMA  # noqa: PLC0415
     from dvc.utils.strictyaml import validate  # noqa: PLC0415
@@ -154,19 +154,19 @@ def _refused_by_dvc(content: bytes) -> str | None:
     return None
 
 
-def _restore(wrong: str) -> str:
-    """Bring back the last commit's lock, or none: DVC then takes what it can from its run-cache."""
+def _restore(problem: str) -> str:
+    """Restore the last commit's lock, or remove it: DVC then takes what it can from its run-cache."""
     committed = _committed()
-    if committed is None or _wrong_with(committed):
+    if committed is None or _problem_of(committed):
         LOCK.unlink()
-        return f"{LOCK}: was {wrong}; removed, as git holds no sound one; `dvc repro` brings its stages back"
+        return f"{LOCK}: was {problem}; removed, as git has no usable one; `dvc repro` brings its stages back"
     with replacing(LOCK) as temporary:
         temporary.write_bytes(committed)
-    return f"{LOCK}: was {wrong}; restored as of the last commit; `dvc repro` brings later stages back"
+    return f"{LOCK}: was {problem}; restored as of the last commit; `dvc repro` brings later stages back"
 
 
 def at_work() -> list[Running]:
-    """Return what runs in this repository, and the living process behind every reader or writer that DVC waits for."""
+    """Return the processes at work in this repository, and those in DVC's list of readers and writers."""
     content = _content(RWLOCK)
     pids = None if content is None else _pids(content)
     named = [Running(one) for one in _processes(pids or []) if not _is_reused(one)]
@@ -178,24 +178,24 @@ def at_work() -> list[Running]:
 
 def _rwlock() -> Iterator[Leftover]:
     content = _content(RWLOCK)
-    if content is not None and (wrong := _wrong_with_rwlock(content)):
-        yield Leftover(f"{RWLOCK}: {wrong}", partial(_remove, RWLOCK, wrong))
+    if content is not None and (problem := _problem_of_rwlock(content)):
+        yield Leftover(f"{RWLOCK}: {problem}", partial(_remove, RWLOCK, problem))
 
 
-def _wrong_with_rwlock(content: bytes) -> str | None:
-    """Say why DVC would stop at its list of who reads and writes what; it drops those that are gone by itself."""
+def _problem_of_rwlock(content: bytes) -> str | None:
+    """Say why DVC would stop at its list of readers and writers; it drops ended processes from it by itself."""
     if not content.strip():
         return "empty, as a killed `dvc repro` leaves it"
     if (pids := _pids(content)) is None:
         return "cut short or altered: DVC cannot read it"
     living = list(_processes(pids))
-    if not living or not all(map(_is_reused, living)):  # whoever is at work, such as a script that uses DVC, needs it
+    if not living or not all(map(_is_reused, living)):  # a live process, such as a script that uses DVC, needs it
         return None
-    return f"names process {living[0].pid}, which did not write there: a killed one's id went to it, or it has ended"
+    return f"names process {living[0].pid}, which did not write it: it has ended, or got the id of a killed process"
 
 
 def _pids(content: bytes) -> list[int] | None:
-    """Return the ids in a list of readers and writers; None if DVC could not read it."""
+    """Return the process ids in a list of readers and writers; None if DVC cannot read it."""
     try:
         listed = json.loads(content)
         readers = [one for some in listed.get("read", {}).values() for one in some]
@@ -205,29 +205,29 @@ def _pids(content: bytes) -> list[int] | None:
 
 
 def _processes(pids: list[int]) -> Iterator[psutil.Process]:
-    """Yield those that are there, as DVC sees it."""
+    """Yield the processes that exist."""
     for pid in pids:
-        with suppress(psutil.NoSuchProcess, ValueError):  # of numbers that are no id
+        with suppress(psutil.NoSuchProcess, ValueError):  # ValueError for numbers that are no id
             yield psutil.Process(pid)
 
 
 def _is_reused(process: psutil.Process) -> bool:
-    """Return whether a process in the list of readers and writers began after that was last written, or has ended."""
+    """Return whether a process began after the list of readers and writers was written, or has ended."""
     try:
         return _has_ended(process) or process.create_time() > RWLOCK.stat().st_mtime
     except (psutil.NoSuchProcess, FileNotFoundError):
         return True
 
 
-def _remove(path: Path, wrong: str) -> str:
+def _remove(path: Path, problem: str) -> str:
     path.unlink(missing_ok=True)
-    return f"{path}: {wrong}; removed"
+    return f"{path}: {problem}; removed"
 
 
 def _temporaries(params: Params) -> Iterator[Leftover]:
-    """Look where `headswap` and DVC write; where a living process may write, only what nobody touched for long."""
+    """Yield unfinished files of `headswap` and DVC; where a live process may write, only old ones."""
     alive = bool(processes.commands() or processes.dvc())
-    places, images = _places(params), params.data.path.resolve()  # the user's own, and many
+    places, images = _places(params), params.data.path.resolve()  # the user's files, and many
     found = sorted(
         path
         for place, pattern in places.items()
@@ -236,12 +236,12 @@ def _temporaries(params: Params) -> Iterator[Leftover]:
     )
     if found:
         listed = "; ".join(first_five([locks.shown(path) for path in found], "files"))
-        problem = f"{len(found)} temporary files that were never finished: {listed}"
+        problem = f"{len(found)} unfinished temporary files: {listed}"
         yield Leftover(problem, partial(_remove_all, found))
 
 
 def _places(params: Params) -> dict[Path, re.Pattern[str]]:
-    """Return the folders in which `headswap` and DVC write, and what each calls a file that is not yet whole."""
+    """Return the folders in which `headswap` and DVC write, each with the pattern of its unfinished files."""
     places = {place.resolve(): OURS for place in (*map(Path, WRITTEN), params.embed.cache)}
     if objects := _objects():
         places[objects.parent.parent.resolve()] = DVCS
@@ -251,7 +251,7 @@ def _places(params: Params) -> dict[Path, re.Pattern[str]]:
 def _objects() -> Path | None:
     try:
         return locks.objects_of(Path.cwd()) if DVC.is_dir() else None
-    except StateError:  # told by the check of the settings
+    except StateError:  # the check of the settings reports it
         return None
 
 
@@ -269,4 +269,4 @@ def _remove_all(paths: list[Path]) -> str:
     freed = sum(looks.st_size for _, looks in still_there(paths))
     for path in paths:
         path.unlink(missing_ok=True)
-    return f"{len(paths)} temporary files that were never finished, {freed / 1e6:.1f} MB: removed"
+    return f"{len(paths)} unfinished temporary files, {freed / 1e6:.1f} MB: removed"

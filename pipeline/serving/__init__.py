@@ -1,4 +1,4 @@
-"""A finished run on new images, and as a file for other programs (`export/`).
+"""Use a finished run: predict new images, or export it as a file for other programs (`export/`).
 
-Contract: what is said of an image equals what the pipeline said of it, within the stated tolerance.
+Contract: an image gets the same prediction as in the pipeline, within the stated tolerance.
 """

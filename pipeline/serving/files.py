@@ -1,4 +1,4 @@
-"""The images that a person means by some files and folders."""
+"""The images that files and folders on the command line stand for."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -9,13 +9,13 @@ from pipeline.data.images.decoding import SUFFIXES
 
 
 def images_of(named: Sequence[str]) -> tuple[list[Path], list[str]]:
-    """Return the images among files and in folders, each once, in their order; and a line for what is passed over.
+    """Return the images among files and in folders, each once, in their order; and a line for all that was skipped.
 
-    A file that is named counts whatever its suffix. In a folder, and in the folders inside it, the suffix decides; what
-    is hidden is left out, and a link to a folder is not followed.
+    A named file counts whatever its suffix. In a folder and its subfolders the suffix decides; hidden files are left
+    out, and links to folders are not followed.
 
     Raises:
-        InputError: with a line for every path that is no file and no folder.
+        InputError: with a line for every path that is neither file nor folder.
 
     """
     if problems := [problem for one in named if (problem := _problem(one))]:

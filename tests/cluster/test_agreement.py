@@ -49,14 +49,14 @@ def refused(*answers: Mapping[str, Any]) -> tuple[str, ...]:
     return caught.value.problems
 
 
-def test_workers_that_give_the_same_answers_are_taken() -> None:
+def test_workers_that_agree_are_accepted() -> None:
     cluster = Asked({"a": True, "b": True}, {"a": HERE, "b": dict(HERE)})
     cluster.agree(identify)
     assert cluster.agreement.here == HERE
     assert cluster.questions[1] is identify
 
 
-def test_no_workers_are_no_cluster() -> None:
+def test_a_cluster_without_workers_is_refused() -> None:
     assert refused({}) == ("params.yaml: embed.engine: ray at head:1: has no workers; start some",)
 
 
@@ -72,44 +72,44 @@ def test_no_workers_are_no_cluster() -> None:
         (MemoryError("m" * 999), "MemoryError: " + "m" * 300),
     ],
 )
-def test_whatever_else_a_worker_answers_is_one_line_that_names_it(answer: object, said: str) -> None:
+def test_any_other_answer_is_one_line_with_the_workers_name(answer: object, said: str) -> None:
     found = refused({"a": True, "w:1": True}, {"a": HERE, "w:1": answer})
     assert found == (f"params.yaml: embed.engine: ray at head:1: worker w:1: {said}",)
 
 
-def test_a_worker_without_headswap_is_asked_nothing_that_it_cannot_import() -> None:
+def test_a_worker_without_headswap_gets_no_question_that_needs_it() -> None:
     (line,) = refused({"a": True, "w:1": False})
     assert "worker w:1: headswap is not installed there: install this very commit" in line
 
 
-def test_every_line_of_a_worker_counts_and_more_than_five_are_cut() -> None:
+def test_all_lines_of_all_workers_are_listed_up_to_five() -> None:
     found = refused(dict.fromkeys("abcd", True), {name: {"python": "2", "weights": "b"} for name in "abcd"})
     assert len(found) == 6
     assert found[-1] == "... 8 differences in all"
 
 
 class TestWhoJoinsLate:
-    def test_one_that_differs_is_refused_by_name(self) -> None:
+    def test_a_worker_that_differs_is_refused_by_name(self) -> None:
         with pytest.raises(StateError) as caught:
             Agreement(lambda: {**HERE, "weights": "b"}, HERE).require()
         name = f"{platform.node()}:{os.getpid()}"
         assert caught.value.problems == (f"worker {name}: weights: got 'b', expected 'a' as on the driver",)
 
-    def test_one_that_agrees_is_asked_once_for_each_driver(self) -> None:
+    def test_a_worker_that_agrees_is_asked_once_per_driver(self) -> None:
         asked = list[int]()
         first, second = (Agreement(lambda: asked.append(1) or HERE, HERE) for _ in range(2))
         for one in (first, first, cloudpickle.loads(cloudpickle.dumps(first)), second):
             one.require()
         assert len(asked) == 2
 
-    def test_one_that_was_refused_is_asked_again(self) -> None:
+    def test_a_worker_that_was_refused_is_asked_again(self) -> None:
         answers = iter([{}, HERE])
         late = Agreement(lambda: next(answers), HERE)
         with pytest.raises(StateError):
             late.require()
         late.require()
 
-    def test_one_that_cannot_even_answer_is_named_too(self) -> None:
+    def test_a_worker_that_fails_to_answer_is_named(self) -> None:
         def identify() -> Identity:
             raise StateError("embed.cache: not shared")
 
@@ -133,24 +133,22 @@ print(cloudpickle.loads(sys.stdin.buffer.read())(), "pipeline.cluster" in sys.mo
 
 
 @pytest.mark.parametrize(("blocked", "answer"), [(["blocked"], b"False False"), ([], b"True False")])
-def test_the_first_question_can_be_asked_where_headswap_is_not(blocked: list[str], answer: bytes) -> None:
-    asked = cloudpickle.dumps(agreement.question())
+def test_the_first_question_needs_no_headswap(blocked: list[str], answer: bytes) -> None:
+    asked = cloudpickle.dumps(agreement.installation_check())
     command = [sys.executable, "-c", OTHER_PROCESS, *blocked]
     done = subprocess.run(command, cwd=REPOSITORY, input=asked, capture_output=True, check=False)
     assert done.stdout.strip() == answer, done.stderr.decode()
 
 
 class TestSoftware:
-    def test_it_is_python_the_code_and_the_libraries(self) -> None:
+    def test_software_is_python_the_code_and_the_libraries(self) -> None:
         found = agreement.software(["numpy", "no-such-library"])
         assert found["numpy"] == importlib.metadata.version("numpy")
         assert found["no-such-library"] == "none"
         assert found["python"] == f"{sys.version_info.major}.{sys.version_info.minor}"
         assert len(found["headswap's code"]) == 12
 
-    def test_another_content_or_name_of_any_file_is_other_code(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_a_changed_or_renamed_file_is_other_code(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         copy = tmp_path / "pipeline"
         shutil.copytree(REPOSITORY / "pipeline", copy, ignore=shutil.ignore_patterns("__pycache__"))
         monkeypatch.setattr(agreement, "__file__", str(copy / "cluster/agreement.py"))
@@ -176,6 +174,6 @@ class Torn(Asked):
         return StateError(f"{self.where}: the scheduler is gone")
 
 
-def test_a_head_that_ends_meanwhile_is_one_line_too() -> None:
+def test_a_head_that_ends_meanwhile_is_one_line() -> None:
     with pytest.raises(StateError, match="ray at head:1: the scheduler is gone"):
         Torn().agree(identify)

@@ -127,7 +127,7 @@ def test_the_doctor_asks_the_workers(away: SmallClone) -> None:
     assert ", tasks at once: 2" in away.run("headswap", "doctor")
 
 
-def test_whoever_is_killed_no_row_is_lost_and_none_doubled_but_of_a_shard_just_stored(
+def test_a_killed_worker_or_driver_loses_no_row_and_doubles_only_those_of_the_last_shard(
     away: SmallClone, cluster: Cluster, expected: dict[str, bytes]
 ) -> None:
     run = begun(away)
@@ -237,7 +237,7 @@ def driven(clone: SmallClone, cluster: Cluster, *lines: str) -> str:
     return clone.run(sys.executable, "-c", code, *map(str, cluster.setting.values()))
 
 
-def test_a_single_worker_does_the_work_and_not_the_driver(clone: SmallClone, dask: Cluster) -> None:
+def test_a_single_worker_does_the_work_not_the_driver(clone: SmallClone, dask: Cluster) -> None:
     dask.add()
     found = "found = set(cluster.map(os.path.realpath, ['/proc/self'] * 6))"
     said = driven(clone, dask, found, "print('by the driver:', os.path.realpath('/proc/self') in found)")
@@ -245,13 +245,13 @@ def test_a_single_worker_does_the_work_and_not_the_driver(clone: SmallClone, das
 
 
 @pytest.mark.parametrize("dask", [{"DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES": "1"}], indirect=True)
-def test_a_task_that_ends_whoever_takes_it_is_given_up(clone: SmallClone, dask: Cluster) -> None:
+def test_a_task_that_ends_every_worker_is_given_up(clone: SmallClone, dask: Cluster) -> None:
     dask.complete()
     said = driven(clone, dask, "try: list(cluster.map(os._exit, [1]))", "except StateError as error: print(error)")
     assert "2 workers ended while they had the same task; see their logs" in said
 
 
-def test_whatever_else_listens_at_the_address_is_refused(
+def test_another_program_at_the_address_is_refused(
     clone: SmallClone, expected: dict[str, bytes], cluster: Cluster
 ) -> None:
     forget(clone)

@@ -14,7 +14,7 @@ from tests.conftest import Project
 
 
 class TestAudit:
-    def test_a_project_without_dvc_is_held_against_the_recorded_chain(self, finished: Project) -> None:
+    def test_a_project_without_dvc_is_compared_with_the_recorded_chain(self, finished: Project) -> None:
         assert ": nothing was altered" in audit.main(finished.write())
         altered = ["data/raw/blue/01.png", "metrics/tiny/last.json", "reports/index.html", "tiny.pth"]
         for path in altered:
@@ -32,14 +32,14 @@ class TestAudit:
         with pytest.raises(CheckFailed, match=r"tiny.cost.json: expected sha256"):
             audit.main(finished.write())
 
-    def test_a_pipe_in_an_images_place_is_a_finding_and_no_hang(self, finished: Project) -> None:
+    def test_a_pipe_in_place_of_an_image_is_a_finding_and_does_not_hang(self, finished: Project) -> None:
         Path("data/raw/red/03.png").unlink()
         os.mkfifo("data/raw/red/03.png")
         with pytest.raises(CheckFailed, match="red/03.png: expected sha256 .* found no readable file"):
             audit.main(finished.write())
 
     @pytest.mark.parametrize("locator", ["package:evil.sub/x", "package:evil/../../x"])
-    def test_a_locator_runs_no_code_and_leads_nowhere_else(
+    def test_a_locator_runs_no_code_and_stays_in_its_package(
         self, project: Project, locator: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         Path("evil/sub").mkdir(parents=True)

@@ -41,7 +41,7 @@ def test_it_lists_the_catalogue_and_the_entries_of_params(
         ("plans", "lats", "; did you mean 'last'?"),
     ],
 )
-def test_a_run_without_an_entry_names_the_line_to_add(
+def test_a_backbone_without_an_entry_is_an_error_with_the_missing_line(
     project: Project, capsys: pytest.CaptureFixture[str], section: str, name: str, expected: str
 ) -> None:
     project.content["run"][section] = [name]

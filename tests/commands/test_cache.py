@@ -142,7 +142,7 @@ def test_an_unreadable_lock_of_a_commit_prevents_pruning(
     assert rows() == 36
 
 
-def test_a_damaged_object_of_dvcs_is_not_parsed(
+def test_a_damaged_object_of_dvc_is_not_parsed(
     project: Project, objects: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     embed(project)

@@ -78,7 +78,7 @@ def stored(name: str) -> tuple[list[str], np.ndarray]:
 
 
 @pytest.mark.parametrize(("name", "tolerance"), [("logreg", 1e-4), ("knn", 1e-4), ("last", PLAN_TOLERANCE)])
-def test_the_file_says_of_the_test_images_what_was_predicted(project: Project, name: str, tolerance: float) -> None:
+def test_the_file_gives_the_test_images_their_stored_predictions(project: Project, name: str, tolerance: float) -> None:
     summary = export.main(project.write(), name, "out.onnx")
     paths, expected = stored(name)
     found = said("out.onnx", pixels(paths, "out.onnx"))
@@ -88,7 +88,7 @@ def test_the_file_says_of_the_test_images_what_was_predicted(project: Project, n
     assert summary.startswith("out.onnx, 0.0 MB, and out.md: differs from the pipeline by at most ")
 
 
-def test_the_file_says_what_it_takes_and_where_it_comes_from(project: Project) -> None:
+def test_the_file_describes_its_input_and_its_origin(project: Project) -> None:
     export.main(project.write(), "logreg", "out.onnx")
     found = told("out.onnx")
     assert found["classes"] == list(CLASSES)
@@ -109,7 +109,7 @@ def test_the_file_says_what_it_takes_and_where_it_comes_from(project: Project) -
     assert str(Path(export.__file__).parent.parent).encode() not in Path("out.onnx").read_bytes()
 
 
-def test_the_rule_of_decision_is_in_the_file(project: Project) -> None:
+def test_the_decision_rule_is_in_the_file(project: Project) -> None:
     export.main(project.write(compare={"costs": {"red": {"blue": 5}}}), "logreg", "out.onnx")
     weights = np.array(told("out.onnx")["decision"]["weights"])
     assert weights[2].tolist() == [-5, -1, 0]
@@ -137,7 +137,7 @@ def test_the_card_says_what_the_model_is_made_of_and_how_good_it_is(project: Pro
         "the probabilities are calibrated on validation images by sigmoid",
         "- decision: the most probable class",
         f"| `data/manifest.parquet` | `{stamp.inputs['data/manifest.parquet']}` |",
-        "## What nobody has tested",
+        "## What was not tested",
     ):
         assert line in card
     assert "keeps embeddings" not in card
@@ -147,7 +147,7 @@ def test_a_card_of_a_run_that_was_not_scored_says_so(project: Project) -> None:
     Path("reports/verdict.json").unlink()
     export.main(project.write(), "knn", "out.onnx")
     card = Path("out.md").read_text()
-    assert "Not scored: reports/verdict.json does not speak of tiny/knn as it is now" in card
+    assert "Not scored: reports/verdict.json has no result of tiny/knn as it is now" in card
     assert "this head keeps embeddings of training images, and so does the file" in card
 
 
@@ -157,17 +157,17 @@ def test_a_card_of_a_run_that_was_not_scored_says_so(project: Project) -> None:
         ("out.pt", "FILE: got 'out.pt', expected a name that ends in .onnx"),
         ("no/out.onnx", "FILE: no/out.onnx: no folder no"),
         ("folder.onnx", "FILE: folder.onnx: is a folder"),
-        ("README.onnx", "README.md: is no model card; choose another name"),
+        ("README.onnx", "README.md: is not a model card; choose another name"),
     ],
 )
-def test_a_place_that_will_not_do_is_refused_first(project: Project, file: str, line: str) -> None:
+def test_an_unsuitable_path_is_refused_at_once(project: Project, file: str, line: str) -> None:
     Path("folder.onnx").mkdir()
     Path("README.md").write_text("mine")
     with pytest.raises(InputError, match=line):
         export.main(project.write(), "nothing", file)
 
 
-def test_what_is_not_installed_is_named(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_package_is_named(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(requirements, "NEEDED", ("onnx", "no-such-package"))
     with pytest.raises(InputError, match=r"export needs no-such-package: pip install 'headswap\[export\]'"):
         export.main(project.write(), "logreg", "out.onnx")
@@ -189,7 +189,7 @@ def test_an_altered_model_is_refused(project: Project) -> None:
         export.main(project.write(), "last", "out.onnx")
 
 
-def test_a_file_that_would_say_something_else_is_not_written(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_with_other_predictions_is_not_written(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     real = heads.predict
     monkeypatch.setattr(parity.heads, "predict", lambda *args: real(*args)[:, ::-1])
     with pytest.raises(StateError, match=r"expected at most 0.0001; nothing was written"):
@@ -197,7 +197,7 @@ def test_a_file_that_would_say_something_else_is_not_written(project: Project, m
     assert not list(Path().glob("*out*"))
 
 
-def test_a_write_that_fails_leaves_no_half_of_a_file(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_write_that_fails_leaves_no_partial_file(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     params = project.write()
     export.main(params, "knn", "out.onnx")
     old = Path("out.onnx").read_bytes()
@@ -252,7 +252,7 @@ def pictures() -> dict[str, bytes]:
     return found
 
 
-def test_the_documented_lines_of_python_say_what_predict_says_of_every_kind_of_file(project: Project) -> None:
+def test_the_documented_python_predicts_as_predict_for_every_kind_of_file(project: Project) -> None:
     import pyarrow.parquet as pq
 
     from pipeline.commands import predict
@@ -278,14 +278,16 @@ def test_the_documented_lines_of_python_say_what_predict_says_of_every_kind_of_f
             np.testing.assert_allclose(variables["found"], [row[f"p_{label}"] for label in CLASSES], atol=1e-4)
 
 
-def test_an_image_is_prepared_for_the_file_as_predict_reads_it(project: Project) -> None:
+def test_preprocessing_for_the_file_is_that_of_predict(project: Project) -> None:
     from pipeline.core.stamps import sha256_file
     from pipeline.networks.frozen_pass import Item
-    from pipeline.serving import pixels as serving
+    from pipeline.serving import forward as serving
 
     params = project.write(embed={"scaled_jpeg": True})
     metadata = {
-        prepare.KEY: json.dumps(prepare.told(backbones.load("tiny", params.backbone("tiny")).framing_for(params.embed)))
+        prepare.KEY: json.dumps(
+            prepare.metadata_of(backbones.load("tiny", params.backbone("tiny")).framing_for(params.embed))
+        )
     }
     picture = Path("large.jpg")
     Image.effect_noise((900, 700), 80).save(picture)

@@ -8,7 +8,7 @@ from typing import Any
 import joblib
 import numpy as np
 
-from pipeline.cluster import Here
+from pipeline.cluster import LocalProcess
 from pipeline.core.stamps import sha256_file
 from pipeline.embeddings import matrix
 from pipeline.heads import Rows
@@ -36,7 +36,7 @@ class Processes:
 
     def map(self, function: Callable[[Any], Any], tasks: Sequence[Any]) -> Iterator[Any]:
         with joblib.parallel_config("loky", n_jobs=2):
-            yield from Here().map(function, tasks)
+            yield from LocalProcess().map(function, tasks)
 
 
 class Wire:

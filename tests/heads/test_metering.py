@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from pipeline.cluster import Here
+from pipeline.cluster import LocalProcess
 from pipeline.core.cost import Cost
 from pipeline.heads.metering import Metered, metered
 from tests.heads.processes import Processes
@@ -21,13 +21,13 @@ def worked(seconds: float) -> float:
 
 
 def test_results_come_in_the_tasks_order_with_what_each_took() -> None:
-    done = list(metered(Here(), worked, [0.05, 0.01]))
+    done = list(metered(LocalProcess(), worked, [0.05, 0.01]))
     assert [one.result for one in done] == [0.05, 0.01]
     assert [one.cost.cpu_seconds for one in done] == pytest.approx([0.05, 0.01], abs=0.01)
 
 
 def test_what_this_process_did_is_not_counted_twice() -> None:
-    cluster = Metered(Here())
+    cluster = Metered(LocalProcess())
     assert list(cluster.map(worked, [0.01, 0.02])) == [0.01, 0.02]
     assert cluster.added_to(OWN) == OWN
 

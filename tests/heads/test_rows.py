@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline import heads
-from pipeline.cluster import Here
+from pipeline.cluster import LocalProcess
 from pipeline.core.errors import StateError
 from pipeline.heads import Rows
 from pipeline.heads.rows import packed, unpacked
@@ -104,7 +104,7 @@ def test_fits_that_do_not_converge_are_counted_wherever_they_run(tmp_path: Path)
     entry: dict[str, Any] = {"C": [1.0, 2.0], "max_iter": 1}
     counts = [
         heads.fit("logreg", entry, rows, rows, selection(2), 0, cluster=cluster).unconverged
-        for cluster in (Here(), Processes())
+        for cluster in (LocalProcess(), Processes())
     ]
     assert counts[0] == counts[1] > 1
 

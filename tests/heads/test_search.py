@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from pipeline import heads
-from pipeline.cluster import Here
+from pipeline.cluster import LocalProcess
 from pipeline.core.errors import InputError
 from pipeline.heads import Rows, entries, search, simplicity
 from tests.heads.examples import data, fit, selection
@@ -132,7 +132,7 @@ def test_a_winner_on_the_edge_of_three_or_more_values_is_noted() -> None:
     assert fit("logreg", {"C": 1.0}, X, y).notes == []
 
 
-class OtherProcessor(Here):
+class OtherProcessor(LocalProcess):
     """A cluster whose processor comes to other decisions."""
 
     def map(self, function: Any, tasks: Any) -> Any:

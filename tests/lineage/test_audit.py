@@ -1,34 +1,28 @@
 """Every altered byte, file and row is found, in a project that DVC has recorded; and nothing else is."""
 
 import json
-import os
 import random
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict
 from pathlib import Path
 
-import numpy as np
 import pytest
 from ruamel.yaml import YAML
 
 from pipeline import cli
-from pipeline.core import locks, params, stamps
+from pipeline.core import locks, params
 from pipeline.data import manifest
-from pipeline.embeddings import matrix
 from pipeline.lineage.audit.audit import audit
 from tests.conftest import Project
+from tests.lineage.altering import altered, found
 from tests.soak import soak
 
 POSITIONS = [*range(2), *soak(range(2, 20))]
+
+
 TABLES = ("data/manifest.parquet", "data/manifest.json", "reports/lineage.json", "data/embeddings/tiny.json")
 """By which the audit finds other files: flipped apart from those."""
-
-
-def found(*, quick: bool = False) -> list[str]:
-    """Return the paths of all findings."""
-    return [finding.place for finding in audit(params.load(), quick=quick).findings]
 
 
 def kinds() -> list[str]:
@@ -54,24 +48,6 @@ def kinds() -> list[str]:
     ]  # fmt: skip
 
 
-@contextmanager
-def altered(name: str, alter: Callable[[bytes], bytes]) -> Iterator[None]:
-    """Change a file's bytes, and put its times and mode back as if nothing had been."""
-    path = Path(name)
-    good, before = path.read_bytes(), path.stat()
-    path.chmod(0o644)
-    try:
-        for content in (alter(good), good):
-            path.write_bytes(content)
-            os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
-            if content is not good:
-                yield
-    finally:
-        path.write_bytes(good)
-        os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
-        path.chmod(before.st_mode)
-
-
 def flip(generator: random.Random) -> Callable[[bytes], bytes]:
     def alter(content: bytes) -> bytes:
         place, bit = generator.randrange(len(content)), generator.randrange(8)
@@ -94,7 +70,7 @@ def test_a_flipped_bit_is_found_in_every_kind_of_file_and_nowhere_else(recorded:
 
 
 @pytest.mark.parametrize("position", POSITIONS)
-def test_a_flipped_bit_is_found_in_the_tables_that_the_audit_goes_by(recorded: Project, position: int) -> None:
+def test_a_flipped_bit_is_found_in_the_files_that_list_others(recorded: Project, position: int) -> None:
     generator = random.Random(position)
     with ExitStack() as stack:
         for name in TABLES:
@@ -230,10 +206,7 @@ def test_an_unlisted_stage_in_the_lock_is_a_note_whatever_it_says(recorded: Proj
     assert any("train@tiny-old" in note for note in done.notes)
 
 
-# --- What the command says ---------------------------------------------------------------------------------------
-
-
-def test_what_cannot_be_vouched_for_is_said_and_no_failure(
+def test_what_cannot_be_verified_is_a_note_and_no_failure(
     recorded: Project, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert cli.main(["audit"]) == 0
@@ -243,9 +216,7 @@ def test_what_cannot_be_vouched_for_is_said_and_no_failure(
     assert ": nothing was altered" in printed
 
 
-def test_findings_are_sorted_and_worded_with_expected_and_found(
-    recorded: Project, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_findings_are_sorted_and_say_expected_and_found(recorded: Project, capsys: pytest.CaptureFixture[str]) -> None:
     with altered("tiny.pth", lambda content: content + b"x"), altered("curves/tiny.json", lambda content: b"{}"):
         assert cli.main(["audit"]) == 1
     lines = capsys.readouterr().err.splitlines()
@@ -272,54 +243,3 @@ def test_an_audit_writes_nothing(recorded: Project) -> None:
     before = listed()
     audit(params.load())
     assert listed() == before
-
-
-# --- Rows computed again -----------------------------------------------------------------------------------------
-
-
-def test_recomputed_rows_are_the_stored_ones(recorded: Project, capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["audit", "--recompute", "10"]) == 0
-    assert "tiny: 10 rows recomputed: 10 bit for bit, 0 different" in capsys.readouterr().out
-
-
-def test_rows_that_no_longer_match_the_code_are_found_by_recomputing(
-    recorded: Project, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from pipeline.networks import views
-
-    real = views.pixels
-    monkeypatch.setattr(views, "pixels", lambda *given: np.ascontiguousarray(real(*given)[:, ::-1]))
-    done = audit(params.load(), recomputed=5)
-    assert len(done.findings) == 5
-    assert all(finding.place.startswith("data/embeddings/tiny.h5: data/raw/") for finding in done.findings)
-
-
-def test_a_recipe_that_no_longer_matches_the_code_is_found_by_recomputing(
-    recorded: Project, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from pipeline.networks import frozen_pass
-
-    monkeypatch.setattr(frozen_pass, "CODE_VERSION", frozen_pass.CODE_VERSION + 1)
-    (finding,) = audit(params.load(), recomputed=5).findings
-    assert finding.place == "data/embeddings/tiny.h5: recipe: code_version"
-
-
-@pytest.mark.parametrize("arguments", [["--recompute", "-1"], ["--quick", "--recompute", "3"]])
-def test_an_impossible_number_to_recompute_is_refused(recorded: Project, arguments: list[str]) -> None:
-    assert cli.main(["audit", *arguments]) == 2
-
-
-@pytest.mark.parametrize(
-    ("digits", "said"), [(64, None), (8, "only the first 8 digits of its sha256 pin"), (0, "no sha256 pins")]
-)
-def test_weights_that_nothing_pins_are_said(
-    recorded: Project, monkeypatch: pytest.MonkeyPatch, digits: int, said: str | None
-) -> None:
-    from pipeline.lineage.audit import vouching
-
-    old = stamps.read(matrix.stamp_path("tiny"))
-    new = stamps.Stamp(**{**asdict(old), "facts": {**old.facts, "weights_pinned": digits}})
-    monkeypatch.setattr(vouching.stamps, "read", lambda path: new if path == matrix.stamp_path("tiny") else old)
-    notes = [note for note in vouching.notes(params.load()) if "its weights" in note]
-    assert len(notes) == (said is not None)
-    assert all(said and said in note for note in notes)

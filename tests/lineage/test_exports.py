@@ -140,7 +140,7 @@ class TestProv:
             assert set(found) == edges(lock, side)
 
     @given(LOCKS)
-    def test_nothing_stands_there_that_was_not_recorded(self, lock: Lock) -> None:
+    def test_an_export_holds_nothing_that_was_not_recorded(self, lock: Lock) -> None:
         content = json.loads(prov.render(lock))
         assert set(content) <= {"prefix", "entity", "activity", "used", "wasGeneratedBy"}
         assert all(set(one) <= {"prov:activity", "prov:entity"} for one in content.get("used", {}).values())
@@ -151,7 +151,7 @@ class TestProv:
         lock = {name: Locked("true", {}, {}, {}) for name in (one, other)}
         assert len(prov.document(lock, {}).get_records()) == len(lock)
 
-    def test_sha256_stands_there_only_if_file_lock_and_lineage_agree(self, project: Project) -> None:
+    def test_a_sha256_is_exported_only_if_file_lock_and_lineage_agree(self, project: Project) -> None:
         contents = {"a": b"same", "b": b"changed since", "c": b"of another lineage"}
         for name, content in contents.items():
             Path(name).write_bytes(content)

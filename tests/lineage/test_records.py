@@ -28,7 +28,7 @@ def places(done: Audit | None = None) -> list[str]:
 
 
 @pytest.mark.parametrize("content", [None, "stages: {}\n", *soak(["", "stages: [", "\udcff"])])
-def test_a_floor_plan_that_is_gone_or_empty_hides_nothing(copy: Path, content: str | None) -> None:
+def test_a_missing_or_empty_dvc_yaml_hides_nothing(copy: Path, content: str | None) -> None:
     if content is None:
         Path("dvc.yaml").unlink()
     else:
@@ -36,7 +36,7 @@ def test_a_floor_plan_that_is_gone_or_empty_hides_nothing(copy: Path, content: s
     assert any(place.startswith(("dvc.yaml", "dvc.lock")) for place in places())
 
 
-def test_without_its_dvc_folder_a_lock_is_still_held_against_the_files(copy: Path) -> None:
+def test_without_the_dvc_folder_files_are_still_compared_with_the_lock(copy: Path) -> None:
     shutil.rmtree(".dvc")
     Path("pipeline/stages/train.py").write_text("")
     assert {".dvc", "pipeline/stages/train.py"} <= set(places())
@@ -51,7 +51,7 @@ def test_a_repository_that_dvc_cannot_open_is_one_line(
     assert "Traceback" not in capsys.readouterr().err
 
 
-def test_an_altered_file_does_not_hide_a_surplus_one_in_its_folder(copy: Path) -> None:
+def test_an_altered_file_does_not_hide_an_extra_one_in_its_folder(copy: Path) -> None:
     Path("data/raw/red/03.png").write_bytes(b"x")
     Path("data/raw/notes.txt").write_text("x")
     found = {finding.path: finding.found for finding in audit(params.load()).findings}
@@ -65,14 +65,14 @@ def test_a_package_that_hides_a_module_is_found(copy: Path) -> None:
     assert "pipeline/core/atomic" in places()
 
 
-def test_code_of_a_package_itself_is_held_against_the_lock(copy: Path) -> None:
+def test_the_packages_own_code_is_compared_with_the_lock(copy: Path) -> None:
     with Path("pipeline/networks/__init__.py").open("a") as code:
         code.write("import os\n")
     assert "pipeline/networks" in places()
 
 
 @pytest.mark.parametrize("name", ["models/other", "reports/other", "models/tiny/logreg/.other.tmp"])
-def test_a_link_to_elsewhere_and_a_hidden_file_are_no_part_of_a_run(copy: Path, tmp_path: Path, name: str) -> None:
+def test_links_and_hidden_files_in_a_runs_folder_are_found(copy: Path, tmp_path: Path, name: str) -> None:
     if name.endswith(".tmp"):
         Path(name).write_text("x")
     else:
@@ -85,12 +85,12 @@ def test_a_link_to_elsewhere_and_a_hidden_file_are_no_part_of_a_run(copy: Path, 
 @pytest.mark.parametrize(
     "content", ['{"stage": "a", "outputs": {}, "inputs": {}, "facts": null}', *soak(["[" * 200_000, "{}"])]
 )
-def test_a_stamp_that_is_none_is_found_and_accuses_no_other_file(copy: Path, name: str, content: str) -> None:
+def test_a_malformed_stamp_is_found_and_no_other_file(copy: Path, name: str, content: str) -> None:
     Path(name).write_text(content)
     assert places() == [name]
 
 
-def test_embeddings_of_an_older_version_are_no_crash(copy: Path) -> None:
+def test_embeddings_of_an_older_version_do_not_crash_the_audit(copy: Path) -> None:
     path = Path("data/embeddings/tiny.json")
     content = json.loads(path.read_text())
     del content["facts"]["weights_pinned"]
@@ -103,12 +103,12 @@ def test_embeddings_of_an_older_version_are_no_crash(copy: Path) -> None:
              "stages: {prepare: {cmd: x, params: {params.yaml: {seed: 2020-01-01}}}}\n",
              "stages: {prepare: {cmd: x, outs: [{path: a, md5: 123, size: 1}]}}\n"],
 )  # fmt: skip
-def test_a_lock_that_is_none_is_found(copy: Path, text: str) -> None:
+def test_a_malformed_lock_is_found(copy: Path, text: str) -> None:
     Path("dvc.lock").write_text(text)
     assert any(place.startswith("dvc.lock") for place in places())
 
 
-def test_a_folder_object_that_lists_no_files_is_no_crash(copy: Path) -> None:
+def test_a_malformed_folder_object_does_not_crash_the_audit(copy: Path) -> None:
     import hashlib
 
     content = b'[{"x": 1}]'
@@ -130,9 +130,7 @@ def test_a_malformed_list_of_excluded_images_does_not_hide_other_findings(copy: 
     assert {EXCLUDED.as_posix(), "tiny.pth"} <= set(places())
 
 
-def test_names_that_steer_a_terminal_are_printed_as_what_they_are(
-    copy: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_control_characters_in_names_are_escaped(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
     Path("reports/a\nheadswap audit: nothing was altered\x1b[2J").write_text("x")
     assert cli.main(["audit"]) == 1
     assert cli.main(["audit", "--json"]) == 1
@@ -141,7 +139,7 @@ def test_names_that_steer_a_terminal_are_printed_as_what_they_are(
     assert "\nheadswap audit: nothing was altered" not in printed.err + printed.out
 
 
-def test_a_data_folder_outside_the_project_is_audited_as_any_other(
+def test_a_data_folder_outside_the_project_is_audited(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recorded: Project
 ) -> None:
     (tmp_path / "in").mkdir()

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import onnxruntime
 import pytest
+from onnx import ModelProto, TensorProto, helper
 
 from pipeline import heads
 from pipeline.heads import HEADS
@@ -15,7 +16,8 @@ from pipeline.heads.types import Classifier
 from pipeline.networks import streaming
 from pipeline.serving.export import heads as exported
 from pipeline.serving.export import trees
-from pipeline.serving.export.unknown import InconvertibleError
+from pipeline.serving.export.graph import append_to
+from pipeline.serving.export.inconvertible import InconvertibleError
 from tests.heads.examples import QUICK, data, fit
 
 TOLERANCE = 1e-4
@@ -54,9 +56,19 @@ def rows(number: int = 300) -> np.ndarray:
     return drawn.astype(np.float16).astype(np.float32)
 
 
+def alone(model: Classifier) -> ModelProto:
+    """Return a head behind a backbone that does nothing, as ONNX."""
+    rows, features = (
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", WIDTH]) for name in ("rows", "features")
+    )
+    node = helper.make_node("Identity", ["rows"], ["features"])
+    backbone = helper.make_model(helper.make_graph([node], "identity", [rows], [features]), ir_version=10)
+    return append_to(backbone, exported.graph_of(model), len(model.classes_))
+
+
 def require_parity(model: Classifier, X: np.ndarray) -> None:
-    session = onnxruntime.InferenceSession(exported.alone(model, X.shape[1]).SerializeToString())
-    (found,) = session.run(None, {"features": X})
+    session = onnxruntime.InferenceSession(alone(model).SerializeToString())
+    (found,) = session.run(None, {"rows": X})
     assert found.dtype == np.float32
     np.testing.assert_allclose(found, heads.predict(model, X), atol=TOLERANCE)
 
@@ -75,11 +87,11 @@ def test_every_head_is_exported_with_every_calibration(name: str, method: str, c
 
 
 @every_head
-def test_a_single_row_is_a_batch_and_so_is_none(name: str) -> None:
+def test_batches_of_one_row_and_of_none_work(name: str) -> None:
     model = default(name, 4)
     require_parity(model, rows(1))
-    session = onnxruntime.InferenceSession(exported.alone(model, WIDTH).SerializeToString())
-    assert session.run(None, {"features": rows(0)})[0].shape == (0, 4)
+    session = onnxruntime.InferenceSession(alone(model).SerializeToString())
+    assert session.run(None, {"rows": rows(0)})[0].shape == (0, 4)
 
 
 @pytest.mark.parametrize(
@@ -151,14 +163,14 @@ def test_other_classes_of_scikit_learn_are_exported(class_name: str, classes: in
         ),
     ],
 )
-def test_what_cannot_be_exported_is_named_with_what_can(entry: dict[str, Any], named: str) -> None:
+def test_a_head_that_cannot_be_exported_is_named_with_those_that_can(entry: dict[str, Any], named: str) -> None:
     model = model_of("sklearn_class", entry, 3)
     with pytest.raises(InconvertibleError, match=rf"{named}.*expected a head of one of the kinds logreg, ridge, lda"):
         exported.graph_of(model)
 
 
 def test_equal_heads_give_equal_bytes() -> None:
-    one, two = (exported.alone(model_of("stacking", {}, 3), WIDTH).SerializeToString(deterministic=True) for _ in "ab")
+    one, two = (alone(model_of("stacking", {}, 3)).SerializeToString(deterministic=True) for _ in "ab")
     assert one == two
 
 

@@ -6,8 +6,8 @@ import pytest
 from pipeline.core.errors import InputError
 from pipeline.data import manifest
 from pipeline.embeddings import matrix
+from pipeline.embeddings.shards import keys_of, sha256_of
 from pipeline.evaluation import runs
-from pipeline.lineage.audit.carriers import hashes
 from pipeline.stages import embed, prepare, train
 from tests.conftest import Project
 
@@ -50,6 +50,6 @@ def test_a_class_without_any_embedding_is_one_line(project: Project) -> None:
     embed.main(params, "tiny")
     table = manifest.read()
     red = [sha256 for sha256, label in zip(table.sha256, table.label, strict=True) if label == "red"]
-    matrix.forget("tiny", hashes(red), dry=False)
+    matrix.forget("tiny", sha256_of(keys_of(red)), dry=False)
     with pytest.raises(InputError, match="class 'red': got 0 images, .* the others of its images have no embedding"):
         train.main(params, "tiny", "logreg")

@@ -1,1 +1,1 @@
-"""Read every byte from images to verdict, and name what was altered: one function per check, yielding Findings."""
+"""Read every byte from images to verdict, and name what was altered: one function per check, yielding Mismatches."""

@@ -1,6 +1,6 @@
-"""What may hold an image's data: raw files, what stages made of them, caches, checkpoints and objects in DVC's cache.
+"""All that may carry an image's data: raw files, what stages made of them, caches, checkpoints, DVC's objects.
 
-`forget` names what still carries some images for a person to read; `forgotten` proves that nothing does.
+`find` lists for a person what still carries some images; `forgotten_images` proves that nothing does.
 """
 
 import os
@@ -8,9 +8,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-
-import numpy as np
-import numpy.typing as npt
 
 from pipeline.core import artifacts, locks, stamps
 from pipeline.core.artifacts import Artifact
@@ -28,12 +25,12 @@ from pipeline.lineage.audit import objects
 from pipeline.quality import signatures
 
 Carrier = tuple[str, str]
-"""Where, and how it carries the images."""
+"""A place, and how it carries the images."""
 
 OLDER = f"not known: made from an older {MANIFEST}, or altered"
-USUAL_CACHE: Path = Embed.model_fields["cache"].default
+DEFAULT_CACHE: Path = Embed.model_fields["cache"].default
 APART = (artifacts.MANIFEST, artifacts.EMBEDDINGS)
-"""Which say themselves which images they hold."""
+"""Artifacts that list their images by sha256: they are searched, not judged by their stamp."""
 _LISTED: Mapping[Artifact, Callable[..., Iterable[str]]] = {
     artifacts.THUMBNAILS: lambda: thumbnails.read().image_id,
     artifacts.SPRITE: lambda: thumbnails.read().image_id,
@@ -41,7 +38,7 @@ _LISTED: Mapping[Artifact, Callable[..., Iterable[str]]] = {
     artifacts.PREDICTIONS: lambda backbone, name: runs.read(backbone, name).predictions.image_id,
     artifacts.SURVEY: lambda backbone: surveys.read(backbone).image_id,
 }
-"""Which images of its manifest an artifact holds, if not any."""
+"""The ids in an artifact that holds only some images of its manifest."""
 
 
 def raw_files(data: Data, gone: set[str], hashed: Mapping[str, str]) -> Iterator[tuple[str, str]]:
@@ -62,20 +59,15 @@ def _hash(path: Path) -> str:
         return ""
 
 
-def hashes(sha256: Sequence[str]) -> npt.NDArray[np.uint8]:
-    """Return hexadecimal hashes as the cache and the matrices hold them: (n, 32)."""
-    return np.frombuffer(b"".join(map(bytes.fromhex, sha256)), np.uint8).reshape(-1, 32)
-
-
 def caches(params: Params) -> list[Path]:
-    """Return today's cache folder, and all that are there of those that some dvc.lock names or leaves to be the usual.
+    """Return the existing cache folders: the one in params.yaml, the default, and those in any dvc.lock of the history.
 
-    Rows stay in an earlier folder when params.yaml comes to name another.
+    When params.yaml names another folder, rows stay in the earlier one.
     """
-    earlier = {USUAL_CACHE, signatures.CACHE}.union(*(_caches_of(lock) for _, lock in locks.history() if lock))
+    earlier = {DEFAULT_CACHE, signatures.CACHE}.union(*(_caches_of(lock) for _, lock in locks.history() if lock))
     found = {params.embed.cache.resolve(): params.embed.cache}
     for folder in sorted(earlier):
-        if os.path.isdir(folder):  # noqa: PTH112  # where this user may not look, as on another machine, it is not
+        if os.path.isdir(folder):  # noqa: PTH112  # False, not an error, without permission
             found.setdefault(folder.resolve(), folder)
     return list(found.values())
 
@@ -84,41 +76,41 @@ def _caches_of(lock: Lock) -> Iterator[Path]:
     for name, stage in lock.items():
         settings = stage.params.get(PARAMS.as_posix(), {}).get("embed")
         if name.partition("@")[0] == "embed" and isinstance(settings, dict):
-            yield Path(str(settings.get("cache", USUAL_CACHE)))
+            yield Path(str(settings.get("cache", DEFAULT_CACHE)))
 
 
 def checkpoints() -> list[Path]:
-    """Return the folder of every training that is kept; it changes whenever a file in it is written anew."""
+    """Return the folder of every training that has checkpoints; its time changes with every file written in it."""
     return sorted(path for path in runs.CHECKPOINTS.glob("*") if path.is_dir() and not path.is_symlink())
 
 
 @dataclass(frozen=True)
-class Made:
-    """What a stage made of images, be its run still listed in params or not."""
+class Derived:
+    """What a stage made of images; its run need not be listed in params any more."""
 
     artifact: Artifact
     names: tuple[str, ...]
     """Backbone and run."""
-    stamped: Path
+    stamp_path: Path
     stamp: Stamp | StateError
-    """Or why there is none to read."""
+    """Or why it cannot be read."""
 
 
-def made() -> Iterator[Made]:
-    """Yield all that carries images and whose stamp says from which manifest it was made."""
+def derived() -> Iterator[Derived]:
+    """Yield all that carries images and has a stamp that names the manifest it was made from."""
     for one in artifacts.ALL:
         for path, names in one.stamps_here().items() if one.carries and one not in APART else ():
             try:
-                yield Made(one, names, path, stamps.read(path))
+                yield Derived(one, names, path, stamps.read(path))
             except StateError as error:
-                yield Made(one, names, path, error)
+                yield Derived(one, names, path, error)
 
 
 # --- For a person to read -----------------------------------------------------------------------------------------
 
 
 def find(params: Params, table: Manifest | None, gone: Sequence[str]) -> Iterator[Carrier]:
-    """Yield what carries the images, by sha256: raw files, then what was made of them, then DVC's objects."""
+    """Yield what carries the images (sha256s): raw files, then what was made of them, then DVC's objects."""
     where = ", in an archive" if params.data.is_archive else ""
     for file, _ in raw_files(params.data, set(gone), {}):
         yield file, f"the image itself{where}: yours to delete"
@@ -129,15 +121,15 @@ def find(params: Params, table: Manifest | None, gone: Sequence[str]) -> Iterato
     if split_of:
         yield str(MANIFEST), artifacts.MANIFEST.carries
     manifest_sha256 = stamps.sha256_file(MANIFEST) if table is not None else None
-    for one in made():
+    for one in derived():
         held, path = _held(one, split_of, manifest_sha256), one.artifact.at(*one.names)
         if path.exists() and (held is None or not split_of.keys().isdisjoint(held)):
             yield str(path), OLDER if held is None else _how(one.artifact, split_of)
     yield from _objects(params.data, gone)
 
 
-def _held(one: Made, split_of: Mapping[str, str], manifest_sha256: str | None) -> Iterable[str] | None:
-    """Return the images in what was made from today's manifest; None for what was not, or cannot be read."""
+def _held(one: Derived, split_of: Mapping[str, str], manifest_sha256: str | None) -> Iterable[str] | None:
+    """Return the ids in what was made from the current manifest; None if made from another, or unreadable."""
     if isinstance(one.stamp, StateError):
         return None
     if one.artifact.role == "run" and "failed" in one.stamp.facts:
@@ -154,17 +146,17 @@ def _held(one: Made, split_of: Mapping[str, str], manifest_sha256: str | None) -
 
 def _how(artifact: Artifact, split_of: Mapping[str, str]) -> str:
     chosen = artifact is artifacts.MODEL and "train" not in split_of.values()
-    return "a model chosen by what it decided on it" if chosen else artifact.carries
+    return "a model chosen by its decision on it" if chosen else artifact.carries
 
 
 def _objects(data: Data, gone: Sequence[str]) -> Iterator[Carrier]:
     known = objects.outputs(gone)
     for where in known.unreadable:
-        yield f"{where}: {locks.LOCK}", "not known, for it is not what DVC writes"
+        yield f"{where}: {locks.LOCK}", "not known, as DVC did not write it"
     for one in known.carrying:
         yield f"{one.where}: {one.path}", f"in DVC's cache: {_size(one.objects)}"
     for one in known.unknown:
-        yield f"{one.where}: {one.path}", f"not known, for its manifest is gone; in DVC's cache: {_size(one.objects)}"
+        yield f"{one.where}: {one.path}", f"not known, as its manifest is gone; in DVC's cache: {_size(one.objects)}"
     listed = {md5 for one in (*known.carrying, *known.unknown) for md5 in one.objects}
     raw = objects.of_raw_data(data, gone)
     if itself := [md5 for md5, is_image in raw.items() if is_image]:
@@ -172,7 +164,7 @@ def _objects(data: Data, gone: Sequence[str]) -> Iterator[Carrier]:
     listed |= known.free | set(raw)
     others = 0 if objects.are_shared() else sum(md5 not in listed for md5, _ in objects.all_of())
     if others:
-        yield f"{others} other objects", f"not known, for no {locks.LOCK} lists them; in DVC's cache"
+        yield f"{others} other objects", f"not known, as no {locks.LOCK} lists them; in DVC's cache"
 
 
 def _size(md5s: Sequence[str]) -> str:

@@ -1,35 +1,25 @@
-"""The objects in DVC's local cache, by what the manifest that their stage read says of some images.
+"""The objects in DVC's local cache, sorted by whether the manifest that their stage read lists some images.
 
-A lock holds, for every stage, the md5 of the manifest it read; so even a half finished `dvc repro` is told apart. What
-no lock speaks of may hold anything.
+dvc.lock holds the md5 of the manifest for every stage that read it, also after an unfinished `dvc repro`. An object
+that no dvc.lock lists may hold anything.
 """
 
 import re
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
-from enum import Enum
 from pathlib import Path
-from typing import Any
 
 from pipeline.core import locks, stamps
 from pipeline.core.errors import InputError, StateError
 from pipeline.core.locks import FOLDER_SUFFIX, Locked
 from pipeline.core.sections import Data
-from pipeline.data import sources
-from pipeline.data.manifest import MANIFEST, columns_of
-
-
-class Presence(Enum):
-    """Whether an output was made from a manifest that lists an image, as far as is known."""
-
-    PRESENT = "present"
-    ABSENT = "absent"
-    UNKNOWN = "not known"
+from pipeline.data import manifest, sources
+from pipeline.data.manifest import MANIFEST
 
 
 @dataclass(frozen=True)
 class Output:
-    """An output of a stage, as some lock lists it, and those of its objects that are in the cache."""
+    """An output of a stage in some dvc.lock, and those of its objects that are in the cache."""
 
     where: str
     """dvc.lock or a commit."""
@@ -40,88 +30,84 @@ class Output:
 
 @dataclass
 class Outputs:
-    """All outputs that any lock lists and whose objects are in the cache."""
+    """All outputs in any dvc.lock whose objects are in the cache."""
 
     carrying: list[Output] = field(default_factory=list)
     unknown: list[Output] = field(default_factory=list)
     free: set[str] = field(default_factory=set)
-    """md5s that some output free of the images has: such an object is free, whoever else has it."""
+    """md5s in outputs free of the images: such an object is free, in whatever other output it is."""
     unreadable: list[str] = field(default_factory=list)
-    """Commits whose lock is not what DVC writes, so that what it lists is not known."""
+    """Commits whose dvc.lock cannot be read."""
 
 
 def outputs(images: Collection[str]) -> Outputs:
-    """Sort what the locks of the working tree and of all commits list by what it says of images, sha256s.
+    """Sort the outputs in dvc.lock, of the working tree and all commits, by whether they carry images (sha256s).
 
-    Every output is named once, with the first lock that lists it.
+    Every output is named once, with the first dvc.lock that lists it.
 
     Raises:
-        StateError: if the working tree's lock is not what DVC writes.
+        StateError: if dvc.lock in the working tree is not what DVC writes.
 
     """
-    found, presence_by_md5, seen = Outputs(), dict[str, Presence](), set[tuple[Presence, str, str]]()
+    found, known, seen = Outputs(), dict[str, bool | None](), set[tuple[bool | None, str, str]]()
     for where, lock in locks.history():
         if lock is None:
             found.unreadable.append(where)
             continue
         for stage in lock.values():
-            presence = _presence(stage, images, presence_by_md5)
+            carries = _carries_any(stage, images, known)
             for out in stage.outs.values():
-                if (presence, out.path, out.md5) not in seen:
-                    seen.add((presence, out.path, out.md5))
-                    _sort_in(found, presence, Output(where, out.path, tuple(of(out.md5))))
+                if (carries, out.path, out.md5) not in seen:
+                    seen.add((carries, out.path, out.md5))
+                    output = Output(where, out.path, tuple(parts(out.md5)))
+                    if carries is False:
+                        found.free.update(output.objects)
+                    else:
+                        (found.carrying if carries else found.unknown).append(output)
     found.carrying = list(_without(found.carrying, found.free))
     found.unknown = list(_without(found.unknown, found.free | {md5 for one in found.carrying for md5 in one.objects}))
     return found
 
 
-def _presence(stage: Locked, images: Collection[str], known: dict[str, Presence]) -> Presence:
+def _carries_any(stage: Locked, images: Collection[str], known: dict[str, bool | None]) -> bool | None:
+    """Return whether a stage read a manifest that lists one of the images; None if that is not known."""
     entry = stage.outs.get(MANIFEST.as_posix()) or stage.deps.get(MANIFEST.as_posix())
     if entry is None:
-        return Presence.UNKNOWN
+        return None
     if entry.md5 not in known:
-        known[entry.md5] = _of_manifest(entry.md5, images)
+        known[entry.md5] = _lists_any(entry.md5, images)
     return known[entry.md5]
 
 
-def _of_manifest(md5: str, images: Collection[str]) -> Presence:
-    """Look the images up in a manifest; one that is gone, altered or no table says nothing."""
+def _lists_any(md5: str, images: Collection[str]) -> bool | None:
+    """Look the images up in a manifest; None if it is gone, altered or no table."""
     try:
         content = locks.read_object(md5)
-        if content is None:
-            return Presence.UNKNOWN
-        (listed,) = columns_of(content, ["sha256"])
+        return None if content is None else not set(images).isdisjoint(manifest.columns_of(content, ["sha256"])[0])
     except StateError:
-        return Presence.UNKNOWN
-    return Presence.ABSENT if set(images).isdisjoint(listed) else Presence.PRESENT
-
-
-def _sort_in(found: Outputs, presence: Presence, output: Output) -> None:
-    if presence is Presence.ABSENT:
-        found.free.update(output.objects)
-    else:
-        (found.carrying if presence is Presence.PRESENT else found.unknown).append(output)
+        return None
 
 
 def _without(listed: list[Output], free: set[str]) -> Iterator[Output]:
+    """Yield the outputs with objects that are not free, and only these."""
     for one in listed:
         if left := tuple(md5 for md5 in one.objects if md5 not in free):
             yield Output(one.where, one.path, left)
 
 
-def of(md5: str) -> Iterator[str]:
-    """Yield the objects in the cache that make up a file or folder: itself, then the files that a folder lists."""
+def parts(md5: str) -> Iterator[str]:
+    """Yield the cached objects of a file or folder: itself, then the files that a folder lists."""
     if locks.object_path(md5) is None:
         return
     yield md5
     if md5.endswith(FOLDER_SUFFIX):
-        for file in locks.folder_files(md5).values():  # with an altered list, nothing speaks of them
+        for file in locks.folder_files(md5).values():  # none if the list is altered
             if locks.object_path(file) is not None:
                 yield file
 
 
 def are_shared() -> bool:
-    """Return whether the objects lie outside this project, where other projects' may lie among them."""
+    """Return whether the objects lie outside this project, perhaps among those of other projects."""
     root = locks.objects_of(Path.cwd())
     return root is not None and not root.absolute().is_relative_to(Path.cwd())
 
@@ -135,15 +121,15 @@ def all_of() -> Iterator[tuple[str, Path]]:
 
 
 def of_raw_data(data: Data, images: Collection[str]) -> dict[str, bool]:
-    """Return the objects of raw data that DVC tracks itself, or a folder around it: md5 -> whether it is an image.
+    """Return the objects of raw data that DVC tracks, alone or with a folder around it: md5 -> whether it is an image.
 
-    A raw file holds no image but itself, so that its own bytes decide, or those of an archive's members.
+    A raw file holds no image but itself, so its own bytes decide, or those of an archive's members.
     """
     found: dict[str, bool] = {}
     places = [place for place in (data.path, *data.path.parents) if place.name]
-    for note in (place.with_name(f"{place.name}.dvc") for place in places):
-        for out in _outs(note) if note.is_file() else ():
-            for md5 in of(str(out.get("md5"))):
+    for file in (place.with_name(f"{place.name}.dvc") for place in places):
+        for out in locks.load_yaml(file).get("outs", []) if file.is_file() else ():
+            for md5 in parts(str(out.get("md5"))) if isinstance(out, dict) else ():
                 path = locks.object_path(md5)
                 if path and md5 not in found:
                     found[md5] = not md5.endswith(FOLDER_SUFFIX) and _carries(data, path, images)
@@ -157,7 +143,3 @@ def _carries(data: Data, path: Path, images: Collection[str]) -> bool:
         return data.is_archive and bool(sources.carried(data, path, images))
     except InputError:  # a file beside the archive
         return False
-
-
-def _outs(note: Path) -> list[dict[str, Any]]:
-    return [out for out in locks.load_yaml(note).get("outs", []) if isinstance(out, dict)]

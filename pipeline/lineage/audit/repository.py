@@ -1,4 +1,4 @@
-"""What DVC makes of dvc.yaml here: the stages it asks for, where objects lie, and which files it ignores."""
+"""The project as DVC sees it: the stages in dvc.yaml, where objects lie, and which files DVC ignores."""
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,22 +12,22 @@ from pipeline.core.errors import one_line
 
 
 @dataclass(frozen=True)
-class Asked:
-    """A stage as dvc.yaml and params.yaml ask for it."""
+class Stage:
+    """A stage as dvc.yaml and params.yaml describe it."""
 
     cmd: str
     deps: frozenset[str]
     params: frozenset[str]
     """Dotted names in params.yaml."""
     outs: Mapping[str, bool]
-    """path -> whether DVC's cache keeps it."""
+    """path -> whether DVC keeps it in its cache."""
 
 
 @dataclass(frozen=True)
 class Repository:
     """A DVC repository."""
 
-    stages: Mapping[str, Asked]
+    stages: Mapping[str, Stage]
     problem: str | None
     """Why there are no stages: DVC cannot read dvc.yaml or dvc.lock."""
     objects: Path
@@ -37,7 +37,7 @@ class Repository:
     """DVC's file system."""
 
     def files_in(self, folder: str) -> Sequence[str]:
-        """Return the files below a folder that DVC does not ignore, as POSIX paths that begin with the folder's."""
+        """Return the POSIX paths, each beginning with the folder's, of all files in it that DVC does not ignore."""
         whole = os.path.abspath(folder)  # noqa: PTH100  # it may lie outside the project, and links are kept
         found = self.ignored.find(self.files, whole)
         return sorted(f"{folder}/{Path(os.path.relpath(path, whole)).as_posix()}" for path in found)
@@ -59,16 +59,22 @@ def opened() -> Iterator[Repository | None]:
         yield Repository(stages, problem, Path(repository.cache.local.path), repository.dvcignore, repository.fs)
 
 
-def _stages(repository: Any) -> tuple[dict[str, Asked], str | None]:  # noqa: ANN401  # DVC is not typed
+def _stages(repository: Any) -> tuple[dict[str, Stage], str | None]:  # noqa: ANN401  # DVC is not typed
     from dvc.exceptions import DvcException  # noqa: PLC0415
 
     try:
-        return {one.addressing: _asked(one) for one in repository.index.stages if hasattr(one, "name")}, None
-    except (DvcException, AttributeError, KeyError, TypeError, ValueError) as error:  # it checks less than it assumes
+        return {one.addressing: _stage(one) for one in repository.index.stages if hasattr(one, "name")}, None
+    except (
+        DvcException,
+        AttributeError,
+        KeyError,
+        TypeError,
+        ValueError,
+    ) as error:  # DVC does not check all that it assumes
         return {}, one_line(error)
 
 
-def _asked(stage: Any) -> Asked:  # noqa: ANN401  # DVC is not typed
+def _stage(stage: Any) -> Stage:  # noqa: ANN401  # DVC is not typed
     params = {name for dep in stage.params for name in dep.params}
     deps = {dep.def_path for dep in stage.deps if dep not in stage.params}
-    return Asked(stage.cmd, frozenset(deps), frozenset(params), {out.def_path: out.use_cache for out in stage.outs})
+    return Stage(stage.cmd, frozenset(deps), frozenset(params), {out.def_path: out.use_cache for out in stage.outs})

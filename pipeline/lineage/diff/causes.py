@@ -1,4 +1,4 @@
-"""Why a result moved: what differs between two locks, from the stage that made it up to what no stage makes."""
+"""Why a result changed: what differs between two dvc.locks, in the stage that made it and in all stages before."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -10,12 +10,12 @@ from pipeline.lineage.diff.image_changes import examples
 from pipeline.lineage.diff.revisions import Revision, flat_params
 
 CODE = "pipeline"
-"""The folder that holds it all."""
+"""The folder of all code."""
 
 
 @dataclass
 class Causes:
-    """Root causes, gathered from one stage and all stages above it whose outputs it read with other bytes."""
+    """Root causes, gathered from a stage and, through every dependency that changed, from the stages before it."""
 
     before: Lock
     after: Lock
@@ -26,7 +26,7 @@ class Causes:
     _explained: dict[str, bool] = field(default_factory=dict)
 
     def walk(self, stage: str) -> bool:
-        """Gather the causes of what a stage made; return whether there are any."""
+        """Gather the causes of a change in a stage's outputs; return whether there are any."""
         if stage not in self._explained:
             self._explained[stage] = self._look_at(stage)
         return self._explained[stage]
@@ -44,7 +44,7 @@ class Causes:
         return bool(settings) or old.cmd != new.cmd or any(followed)
 
     def _follow(self, path: str) -> bool:
-        """Gather what explains that a dependency changed; return whether anything does."""
+        """Gather what explains the change of a dependency; return whether anything does."""
         makers = sorted({name for lock in (self.before, self.after) for name, one in lock.items() if path in one.outs})
         if is_code(path):
             self.code.add(path)
@@ -54,19 +54,13 @@ class Causes:
             new = [maker for maker in makers if maker not in self._explained]
             explained = [self.walk(maker) for maker in makers]
             if not any(explained):
-                self.others += [f"{path}: other bytes, though nothing recorded that it is made from changed"] * bool(
-                    new
-                )
+                if new:
+                    self.others.append(f"{path}: other bytes, although no recorded input changed")
                 return False
         return True
 
     def lines(self, images: str | None) -> Iterator[str]:
-        """Word the causes.
-
-        Args:
-            images: what became of them, if that is known.
-
-        """
+        """Yield a line for each cause; `images` says how the images changed, if that is known."""
         for path in sorted(self.data):
             yield f"{path}: {images or 'other content'}"
         yield from (f"{name}: {change}" for name, change in sorted(self.settings.items()))
@@ -79,11 +73,11 @@ def changed(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, st
     """Return name -> "old -> new" of everything that differs."""
     names = sorted(before.keys() | after.keys())
     differing = [name for name in names if (name in before, before.get(name)) != (name in after, after.get(name))]
-    return {name: f"{_word(before, name)} -> {_word(after, name)}" for name in differing}
+    return {name: f"{_value(before, name)} -> {_value(after, name)}" for name in differing}
 
 
 def changed_deps(old: Locked, new: Locked) -> set[str]:
-    """Return what a stage read, or reads, with other bytes or only in one of two runs."""
+    """Return the dependencies that have other bytes in two runs of a stage, or that only one of them has."""
     return {path for path in old.deps.keys() | new.deps.keys() if _md5(old, path) != _md5(new, path)}
 
 
@@ -97,19 +91,19 @@ def is_code(path: str) -> bool:
 
 
 def changed_code(before: Lock, after: Lock) -> set[str]:
-    """Return the code that differs between two locks in which both know a stage."""
+    """Return the code that differs between two locks, in the stages that both have."""
     shared = [(before[name], after[name]) for name in before if name in after]
     return {path for old, new in shared for path in changed_deps(old, new) if is_code(path)}
 
 
 def code(paths: set[str]) -> str:
-    """Word changed code."""
+    """Return a line for changed code."""
     number = f"{len(paths)} files or folders, e.g. " if len(paths) > 1 else ""
     return f"code: {number}{examples(sorted(paths))}"
 
 
 def made_with(before: Revision, after: Revision, run: str) -> list[str] | None:
-    """Return what differs in libraries and machine between two trainings; None if that is not known."""
+    """Return how libraries and machine differ between two trainings of a run; None if that is not known."""
     facts = before.trained(run), after.trained(run)
     if facts[0] is None or facts[1] is None:
         return None
@@ -127,5 +121,5 @@ def _environment(facts: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _word(values: Mapping[str, Any], name: str) -> str:
+def _value(values: Mapping[str, Any], name: str) -> str:
     return json.dumps(values[name], ensure_ascii=False, default=str) if name in values else "not set"

@@ -1,4 +1,4 @@
-"""What changed between two revisions, in the user's terms, and which results moved because of which change."""
+"""What changed between two revisions, in the user's terms, and which change moved which result."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from pipeline.lineage.diff.revisions import Revision
 NONE = "no change"
 _CATALOGUES = ("heads.", "plans.")
 _OF_RECIPE = ("recipe", "augmented_recipe", "skipped")
-"""Facts in the stamp of a matrix that decide its numbers."""
+"""Facts in a matrix's stamp that decide its numbers."""
 
 
 @dataclass(frozen=True)
@@ -28,13 +28,13 @@ class Changes:
     after: Revision
 
     def lines(self) -> Iterator[str]:
-        """Word all of it, a section each."""
+        """Yield the whole text, section by section."""
         yield f"{self.before.name} -> {self.after.name}"
         for revision in (self.before, self.after):
             if not revision.lock:
                 yield f"{revision.name} has no dvc.lock: nothing had been run"
         yield from self._pending_lines()
-        results = Results(self.before, self.after, self._images_in_short(), self.pending)
+        results = Results(self.before, self.after, self._image_summary(), self.pending)
         sections = {
             "Images": self._image_lines(),
             "Recipe": self._recipe_lines(),
@@ -48,16 +48,16 @@ class Changes:
             yield ""
             yield heading
             yield from (f"  {line}" for line in list(found) or [NONE])
-        if altered := sorted(self.before.altered | self.after.altered):  # all was read by now
+        if altered := sorted(self.before.altered | self.after.altered):  # complete now that all files are read
             yield ""
             yield from altered
         if self.after.commit is None and (names := sorted(set(revisions.not_run_yet(self.after)))):
             yield ""
-            yield f"params.yaml was edited since, and that was not run yet: {', '.join(names)}; run `dvc repro`"
+            yield f"edited in params.yaml since the last run: {', '.join(names)}; run `dvc repro`"
 
     @cached_property
     def pending(self) -> Pending:
-        """What the working tree has not been run with, if that is the later of the two."""
+        """What changed in the working tree since its last run, if it is the later of the two."""
         return pending.of(self.after.lock) if self.after.commit is None else Pending()
 
     def _pending_lines(self) -> Iterator[str]:
@@ -65,19 +65,19 @@ class Changes:
             yield f"whether anything changed since the last run is not known: {self.pending.unknown}"
         if files := self.pending.files:
             last = "images, settings and results below are those of the last run"
-            yield f"{examples(files)}: changed since, and that was not run yet: {last}; run `dvc repro`"
+            yield f"{examples(files)}: changed since the last run: {last}; run `dvc repro`"
 
     @cached_property
     def images(self) -> ImageChanges | str | None:
-        """What became of the images; None if nothing did, a line if that is not known."""
-        if self._same(manifest.MANIFEST):
+        """How the images changed; None if they did not, a line if that is not known."""
+        if revisions.have_same(self.before, self.after, manifest.MANIFEST):
             return None
         tables = self.before.manifest(), self.after.manifest()
         if tables[0] is None or tables[1] is None:
             return self._missing(manifest.MANIFEST, tables[0])
         return image_changes.compare(tables[0], tables[1])
 
-    def _images_in_short(self) -> str | None:
+    def _image_summary(self) -> str | None:
         return self.images.summary() if isinstance(self.images, ImageChanges) else None
 
     def _image_lines(self) -> Iterator[str]:
@@ -91,7 +91,7 @@ class Changes:
         for backbone in sorted(backbones[0] | backbones[1]):
             if backbone not in backbones[0] & backbones[1]:
                 yield f"{backbone}: {'added' if backbone in backbones[1] else 'removed'}"
-            elif not self._same(path := matrix.stamp_path(backbone)):
+            elif not revisions.have_same(self.before, self.after, path := matrix.stamp_path(backbone)):
                 facts = self.before.embedded(backbone), self.after.embedded(backbone)
                 if facts[0] is None or facts[1] is None:
                     yield self._missing(path, facts[0])
@@ -122,12 +122,8 @@ class Changes:
         if paths := causes.changed_code(self.before.lock, self.after.lock):
             yield f"{len(paths)} changed: {examples(sorted(paths))}"
 
-    def _same(self, path: Path) -> bool:
-        md5 = self.before.md5(path)
-        return md5 is not None and md5 == self.after.md5(path)
-
     def _missing(self, path: Path, before: object) -> str:
-        """Say that an output cannot be read, of the earlier revision if that is the one that is None."""
+        """Say why an output cannot be read: of the earlier revision if `before` is None, else of the later."""
         revision = self.before if before is None else self.after
         if altered := [line for line in revision.altered if line.startswith(f"{path} of ")]:
             return f"not known: {altered[0]}"

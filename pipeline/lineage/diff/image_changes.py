@@ -1,4 +1,4 @@
-"""What became of the images between two manifests."""
+"""How the images differ between two manifests."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -6,43 +6,43 @@ from dataclasses import dataclass
 from pipeline.data.manifest import Manifest
 
 SHOWN = 5
-"""Examples of a kind of change."""
+"""The number of examples for each kind of change."""
 
 
 @dataclass(frozen=True)
 class ImageChanges:
-    """Kinds of change, and which images they befell."""
+    """The images that changed, by kind of change."""
 
     number: tuple[int, int]
     """Of all images, before and after."""
     kinds: Mapping[str, Sequence[str]]
-    """Kind -> an example each; kinds that befell no image are left out."""
+    """Kind -> a description of each such image; kinds without images are left out."""
     tested: tuple[int, int] | None
     """Test images before and after, if they are not the same ones with the same labels."""
 
     def lines(self) -> Iterator[str]:
-        """Word the changes."""
+        """Yield a line for each kind of change."""
         before, after = self.number
         yield f"{before} images" if before == after else f"{before} -> {after} images"
-        for kind, befallen in self.kinds.items():
-            yield f"{len(befallen)} {kind}: {examples(befallen)}"
+        for kind, images in self.kinds.items():
+            yield f"{len(images)} {kind}: {examples(images)}"
         if self.tested:
             old, new = self.tested
             yield f"the test images are not the same ({old} -> {new}): test scores are of different images"
 
     def summary(self) -> str:
-        """Word the changes in one line."""
-        listed = ", ".join(f"{len(befallen)} {kind} ({examples(befallen)})" for kind, befallen in self.kinds.items())
+        """Describe the changes in one line."""
+        listed = ", ".join(f"{len(images)} {kind} ({examples(images)})" for kind, images in self.kinds.items())
         return listed or "other files, but no image that is listed"
 
 
 def examples(all_of_them: Sequence[str]) -> str:
-    """Name the first few."""
+    """Join the first few of some names."""
     return ", ".join(all_of_them[:SHOWN]) + (", ..." if len(all_of_them) > SHOWN else "")
 
 
 def compare(before: Manifest, after: Manifest) -> ImageChanges:
-    """Match images by their id, or by bytes that a single one lost its id with and a single other one came with."""
+    """Match images by id; one removed and one added image with the same bytes, and no others, are one renamed."""
     old, new = before.row_of(), after.row_of()
     gone = [image_id for image_id in old if image_id not in new]
     come = [image_id for image_id in new if image_id not in old]
@@ -57,10 +57,10 @@ def compare(before: Manifest, after: Manifest) -> ImageChanges:
         "moved between splits": _differing(before.split, after.split, pairs, after),
         "regrouped": _differing(before.group, after.group, pairs, after),
     }
-    tested = _tested(before), _tested(after)
+    tested = _test_images(before), _test_images(after)
     return ImageChanges(
         number=(len(before), len(after)),
-        kinds={kind: befallen for kind, befallen in kinds.items() if befallen},
+        kinds={kind: images for kind, images in kinds.items() if images},
         tested=None if tested[0] == tested[1] else (len(tested[0]), len(tested[1])),
     )
 
@@ -88,7 +88,7 @@ def _differing(
     return [f"{table.image_id[b]}: {before[a]} -> {after[b]}" for a, b in pairs if before[a] != after[b]]
 
 
-def _tested(table: Manifest) -> list[tuple[str, str]]:
-    """Return bytes and label of every test image, in an order of their own."""
+def _test_images(table: Manifest) -> list[tuple[str, str]]:
+    """Return sha256 and label of every test image, sorted."""
     rows = zip(table.sha256, table.label, table.split, strict=True)
     return sorted((sha256, label) for sha256, label, split in rows if split == "test")

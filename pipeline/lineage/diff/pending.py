@@ -1,4 +1,4 @@
-"""What has changed in the working tree since its stages ran, so that the results that lie there are not of it."""
+"""What changed in the working tree since its stages ran, so that its results are out of date."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,17 +14,17 @@ class Pending:
     """What DVC would run again."""
 
     files: tuple[str, ...] = ()
-    """Images, tables and code that changed, sorted; settings stand in params.yaml and are not among them."""
+    """Images, tables and code that changed, sorted; params.yaml is not among them."""
     edited: frozenset[str] = frozenset()
-    """Stages that read any of what changed, settings too."""
+    """Stages that read a changed file or setting."""
     stages: frozenset[str] = frozenset()
-    """These, and all that read what they write."""
+    """These, and all stages that depend on them."""
     unknown: str = ""
-    """Why nobody can say; empty if the rest is true."""
+    """Why that is not known; empty if it is."""
 
 
 def of(lock: Lock) -> Pending:
-    """Ask DVC, which reads again only files whose time or size changed; nothing is pending without a repository."""
+    """Ask DVC, which reads only files whose time or size changed; nothing is pending without a DVC repository."""
     from dvc.exceptions import DvcException  # noqa: PLC0415  # half a second
     from dvc.lock import LockError  # noqa: PLC0415
 
@@ -41,13 +41,13 @@ def of(lock: Lock) -> Pending:
         changed = [one["changed deps"] for one in findings if isinstance(one, Mapping) and "changed deps" in one]
         if name in lock and (changed or "changed command" in findings):
             stages.add(name)
-            # Of params.yaml it lists what changed inside.
+            # for params.yaml, `how` lists the changed parameters
             files |= {path for some in changed for path, how in some.items() if isinstance(how, str)} - made
     return Pending(tuple(sorted(files)), frozenset(stages), frozenset(_with_readers(stages, lock)))
 
 
 def _with_readers(stages: set[str], lock: Lock) -> set[str]:
-    """Add the stages that read what these write, and so on."""
+    """Add all stages that depend on these."""
     written = [path for name in stages for path in lock[name].outs]
     readers = {name for name, stage in lock.items() if any(_overlap(dep, out) for dep in stage.deps for out in written)}
     return stages if readers <= stages else _with_readers(stages | readers, lock)

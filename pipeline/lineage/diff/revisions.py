@@ -1,4 +1,4 @@
-"""A revision as `diff` reads it: its dvc.lock, what git keeps beside that, and what DVC's cache still holds of it."""
+"""A revision as `diff` reads it: its dvc.lock, the files that git keeps, and those that DVC's cache still holds."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -18,7 +18,7 @@ from pipeline.verdict import schema
 
 PARAMS = "params.yaml"
 FACTS = ("recipe", "augmented_recipe", "skipped", "made_with")
-"""Of a stamp, those that are mappings and are looked into."""
+"""Facts in a stamp that must be mappings."""
 _WORKING_TREE = "the working tree"
 
 
@@ -31,7 +31,7 @@ class Revision:
     """None for the working tree."""
     lock: Lock
     altered: set[str] = field(default_factory=set)
-    """Files that were asked for and are not what the lock holds, a line each: what they say is not repeated."""
+    """A line for each file that was read and is not what the lock holds; its content is not used."""
 
     @cached_property
     def settings(self) -> Mapping[str, Any]:
@@ -43,12 +43,12 @@ class Revision:
 
     @property
     def metric(self) -> str | None:
-        """What every choice maximised."""
+        """The metric that every choice maximised."""
         return self.settings.get("selection.metric")
 
     @cached_property
     def runs(self) -> Mapping[str, str]:
-        """<backbone>/<name> of every run -> its stage; without those that the lock still has, and nobody asks for."""
+        """<backbone>/<name> -> stage of every run, without those in the lock that were no longer listed."""
         found = dict[str, str]()
         for stage, locked in self.lock.items():
             models = [Path(path) for path in locked.outs if artifacts.MODEL.is_at(path)]
@@ -61,7 +61,7 @@ class Revision:
         return {run: found[run] for run in listed if run in found}
 
     def out(self, path: Path) -> Entry | None:
-        """Return how the lock knows a file, or the folder that holds it, as the output of a stage."""
+        """Return the lock's entry of an output, or of the output folder that holds it."""
         for stage in self.lock.values():
             for name, entry in stage.outs.items():
                 if path.is_relative_to(name):
@@ -69,28 +69,28 @@ class Revision:
         return None
 
     def md5(self, path: Path) -> str | None:
-        """Return the md5 of an output, by its bytes if they lie in the working tree, else as the lock has it."""
+        """Return the md5 of an output: of its bytes in the working tree, else as in the lock."""
         if self.commit is None and path.is_file():
             return locks.md5_of(stamps.read_bytes(path))
         entry = self.out(path)
         return entry.md5 if entry else None
 
     def read(self, path: Path) -> bytes | None:
-        """Return the bytes of an output; None if they are not to be had. StateError if DVC's cache was altered."""
+        """Return the bytes of an output; None if they are not available. StateError if DVC's cache was altered."""
         if self.commit is None and path.is_file():
-            return self._held(path, stamps.read_bytes(path))
-        md5 = self._locked(path)
+            return self._unaltered(path, stamps.read_bytes(path))
+        md5 = self._locked_md5(path)
         return None if md5 is None else locks.read_object(md5)
 
-    def _held(self, path: Path, content: bytes) -> bytes | None:
-        """Return the bytes of a file; None, which is noted, if they are not what the lock holds."""
-        if self._locked(path) in (None, locks.md5_of(content)):
+    def _unaltered(self, path: Path, content: bytes) -> bytes | None:
+        """Return the bytes of a file; if they are not what the lock holds, note that and return None."""
+        if self._locked_md5(path) in (None, locks.md5_of(content)):
             return content
         self.altered.add(f"{path} of {self.name} is not what {locks.LOCK} holds; run `headswap audit`")
         return None
 
-    def _locked(self, path: Path) -> str | None:
-        """Return the md5 of an output by the lock; None if that, or DVC's list of the folder's files, lacks it."""
+    def _locked_md5(self, path: Path) -> str | None:
+        """Return the md5 of an output in the lock, or in DVC's list of its folder's files; None if it is in neither."""
         entry = self.out(path)
         if entry is None or entry.path == path.as_posix():
             return entry.md5 if entry else None
@@ -106,7 +106,7 @@ class Revision:
         return listed.get(path.relative_to(folder.path).as_posix())
 
     def manifest(self) -> Manifest | None:
-        """Return the list of images; None if it is not to be had."""
+        """Return the manifest; None if it is not available."""
         if self.commit is None and manifest.MANIFEST.is_file():
             return manifest.read()
         content = self.read(manifest.MANIFEST)
@@ -118,12 +118,12 @@ class Revision:
             raise StateError(f"{manifest.MANIFEST} of {self.name}: {error}") from error
 
     def embedded(self, backbone: str) -> Mapping[str, Any] | None:
-        """Return the facts in the stamp of a backbone's matrix, skipped images included; None if not to be had."""
+        """Return the facts in the stamp of a backbone's matrix, with skipped images; None if not available."""
         facts = self._facts(matrix.stamp_path(backbone))
         return None if facts is None else {**facts, **(self._facts(skipped.path_of(backbone)) or {})}
 
     def trained(self, run: str) -> Mapping[str, Any] | None:
-        """Return the facts in a run's stamp; None if they are not to be had."""
+        """Return the facts in a run's stamp; None if they are not available."""
         return self._facts(runs.stamp_path(*run.split("/")))
 
     def _facts(self, path: Path) -> Mapping[str, Any] | None:
@@ -137,31 +137,31 @@ class Revision:
 
     def validation(self, run: str) -> Mapping[str, float]:
         """Return a run's validation metrics, by name; empty if git does not have them."""
-        return _numbers(self._kept(runs.metrics_path(*run.split("/"))).get("validation"))
+        return _numbers(self._git_json(runs.metrics_path(*run.split("/"))).get("validation"))
 
     def test(self, run: str, metric: str) -> float | None:
         """Return a run's test score; None if neither git nor DVC's cache has it."""
-        if metric == self.metric and run in (scores := _numbers(self._kept(schema.SCORES).get("test"))):
+        if metric == self.metric and run in (scores := _numbers(self._git_json(schema.SCORES).get("test"))):
             return scores[run]
         try:
             (found,) = [one for one in self.verdict["results"] if f"{one['backbone']}/{one['name']}" == run]
             return float(found["test"][metric]["value"])
-        except (KeyError, ValueError, TypeError):  # no verdict to be had, one without this run, or of another layout
+        except (KeyError, ValueError, TypeError):  # no verdict, one without this run, or with another layout
             return None
 
     @cached_property
     def verdict(self) -> Mapping[str, Any]:
-        """The content of verdict.json; empty if it is not to be had."""
+        """The content of verdict.json; empty if it is not available."""
         content = self.read(schema.VERDICT)
         return {} if content is None else _json(content, f"{schema.VERDICT} of {self.name}")
 
-    def _kept(self, path: Path) -> Mapping[str, Any]:
-        """Return the content of a JSON file that git keeps; empty if it is not there, or not what the lock holds."""
+    def _git_json(self, path: Path) -> Mapping[str, Any]:
+        """Return the content of a JSON file that git keeps; empty if it is missing, or not what the lock holds."""
         if self.commit is not None:
             content = git.file_at(self.commit, path.as_posix())
         else:
             content = stamps.read_bytes(path) if path.is_file() else None
-        held = None if content is None else self._held(path, content)
+        held = None if content is None else self._unaltered(path, content)
         return {} if held is None else _json(held, f"{path} of {self.name}")
 
 
@@ -179,8 +179,14 @@ def working_tree() -> Revision:
     return Revision(_WORKING_TREE, None, locks.read())
 
 
+def have_same(before: Revision, after: Revision, path: Path) -> bool:
+    """Return whether two revisions are known to have the same bytes of an output."""
+    md5 = before.md5(path)
+    return md5 is not None and md5 == after.md5(path)
+
+
 def flat_params(stage: Locked) -> dict[str, Any]:
-    """Return dotted name -> value of all parameters that a stage depended on; those of other files with its name."""
+    """Return dotted name -> value of all parameters of a stage; `file:` comes before those of other files."""
     found: dict[str, Any] = {}
     for file, values in stage.params.items():
         for name, value in values.items():
@@ -189,7 +195,7 @@ def flat_params(stage: Locked) -> dict[str, Any]:
 
 
 def not_run_yet(revision: Revision) -> Iterator[str]:
-    """Yield the names of parameters that were edited in params.yaml since the stages of the working tree ran."""
+    """Yield the names of parameters that were edited in params.yaml since the last run."""
     content = locks.load_yaml(Path(PARAMS))
     stated = dict(_flat("", content))
     for stage in revision.lock.values():

@@ -1,1 +1,1 @@
-"""The chain in the words of other tools: W3C PROV-JSON and OpenLineage."""
+"""The chain in the formats of other tools: W3C PROV-JSON and OpenLineage."""

@@ -1,4 +1,4 @@
-"""What exports of dvc.lock have in common: the packages that they need, and how a stage's parameters read as text."""
+"""What the exports of dvc.lock share: optional packages, and a stage's command and parameters as text."""
 
 import importlib
 import json
@@ -26,6 +26,6 @@ def parameters(stage: Locked) -> Iterator[tuple[str, str]]:
 
 
 def command(stage: Locked) -> str:
-    """Return what a stage runs; DVC also takes a list, one command after the other."""
+    """Return a stage's command; a list of commands, which DVC allows, with a line for each."""
     cmd: str | list[str] = stage.cmd
     return "\n".join(cmd) if isinstance(cmd, list) else cmd

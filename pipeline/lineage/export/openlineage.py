@@ -1,7 +1,7 @@
 """OpenLineage events of dvc.lock: one COMPLETE event for each stage as it last ran, by the client's file transport.
 
-The specification requires a time, and dvc.lock has none: `event_time` takes the one at which the lock was last written
-or committed, the same for all its stages. All else that is not recorded is left out.
+The specification requires a time, which dvc.lock does not have: all events get the time at which dvc.lock was last
+written or committed. All else that is not recorded is left out.
 """
 
 import json
@@ -26,7 +26,9 @@ PRODUCER = "urn:x-headswap:lineage"
 def write(lock: Lock, path: Path) -> None:
     """Append an event for every stage to a file, a line of JSON each; the same bytes for the same state."""
     transport = require("openlineage.client.transport.file")
-    config = transport.FileConfig(log_file_path=str(path.absolute()), append=True)  # relative, it may look like an URL
+    config = transport.FileConfig(
+        log_file_path=str(path.absolute()), append=True
+    )  # a relative path may look like a URL
     sink = transport.FileTransport(config)
     namespace, time = repository(), event_time()
     for name, stage in sorted(lock.items()):
@@ -34,7 +36,7 @@ def write(lock: Lock, path: Path) -> None:
 
 
 def event(name: str, stage: Locked, namespace: str, time: str) -> "RunEvent":
-    """Return what one stage did, in facets that the specification itself defines."""
+    """Return the event of one stage, with facets that the specification itself defines."""
     events, facets = require("openlineage.client.event_v2"), require("openlineage.client.facet_v2")
     run = facets.execution_parameters_run
     read = [run.ExecutionParameter(key=key, value=value) for key, value in parameters(stage)]
@@ -64,13 +66,13 @@ def event(name: str, stage: Locked, namespace: str, time: str) -> "RunEvent":
 
 
 def run_id(name: str, stage: Locked) -> str:
-    """Return an id that is the same for the same entry of a lock, and another one for any other."""
+    """Return an id that depends on the stage's entry in the lock alone."""
     entry = json.dumps([name, asdict(stage)], ensure_ascii=False, default=str)
     return str(uuid.uuid5(uuid.NAMESPACE_URL, f"{PRODUCER}#{entry}"))
 
 
 def event_time() -> str:
-    """Return when dvc.lock became what it is: as committed, or else as last written."""
+    """Return when dvc.lock was committed, or last written if it is not committed as it is."""
     seconds = None
     if LOCK.read_bytes() == git.file_at("HEAD", LOCK.as_posix()):
         seconds = git.text("log", "-1", "--format=%ct", "--", LOCK.as_posix())

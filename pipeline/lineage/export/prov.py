@@ -1,19 +1,18 @@
-"""W3C PROV-JSON of dvc.lock: files are entities, stages are activities, and nothing stands there that was not recorded.
+"""W3C PROV-JSON of dvc.lock: files are entities, stages are activities, and nothing is added that was not recorded.
 
-One entity for each distinct (path, md5): a stage that has not run again since may have read an older version of a file.
+One entity for each distinct (path, md5): a stage that has not run again may have read an older version of a file.
 """
 
-import hashlib
 import json
 import re
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.core import stamps
 from pipeline.core.errors import StateError
-from pipeline.core.locks import FOLDER_SUFFIX, Entry, Lock
+from pipeline.core.locks import Entry, Lock
 from pipeline.lineage import chain
+from pipeline.lineage.audit import digests
+from pipeline.lineage.audit.dvc_lock import entries, is_folder
 from pipeline.lineage.export.exports import command, parameters, require
 
 if TYPE_CHECKING:
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
     from prov.model import ProvDocument
 
 NAMESPACES = {kind: f"urn:x-headswap:{kind}:" for kind in ("file", "stage", "param", "dvc")}
-"""Of files at one version, of stages, of their parameters, and of what DVC notes on all of these."""
+"""Namespaces of files in one version, stages, their parameters, and DVC's facts about all of these."""
 
 
 def render(lock: Lock) -> str:
@@ -35,9 +34,9 @@ def document(lock: Lock, sha256: Mapping[tuple[str, str], str]) -> "ProvDocument
     made: ProvDocument = require("prov.model").ProvDocument()
     for prefix, uri in NAMESPACES.items():
         made.add_namespace(prefix, uri)
-    entries = {(entry.path, entry.md5): entry for entry in _entries(lock)}
-    for key in sorted(entries):
-        made.entity(_file(entries[key]), _facts(entries[key], sha256.get(key)))
+    files = {(entry.path, entry.md5): entry for entry, _ in entries(lock)}
+    for key in sorted(files):
+        made.entity(_file(files[key]), _facts(files[key], sha256.get(key)))
     for name, stage in sorted(lock.items()):
         params: dict[str | Identifier, str] = {f"param:{_local(param)}": value for param, value in parameters(stage)}
         made.activity(_stage(name), other_attributes={"dvc:stage": name, "dvc:cmd": command(stage), **params})
@@ -49,33 +48,18 @@ def document(lock: Lock, sha256: Mapping[tuple[str, str], str]) -> "ProvDocument
 
 
 def known_sha256(lock: Lock) -> dict[tuple[str, str], str]:
-    """Return (path, md5) -> sha256 of the files that are now what dvc.lock and reports/lineage.json both say."""
+    """Return (path, md5) -> sha256 of the files that have the md5 in dvc.lock and the sha256 in lineage.json."""
     try:
         nodes = chain.read().nodes
-    except StateError:  # there is none, or not of this version
+    except StateError:  # missing, or of another version
         return {}
-    found = {}
-    for path, md5 in sorted({(entry.path, entry.md5) for entry in _entries(lock)}):
-        if path in nodes and not md5.endswith(FOLDER_SUFFIX) and _hashes(path) == (md5, nodes[path].sha256):
-            found[path, md5] = nodes[path].sha256
-    return found
-
-
-def _hashes(path: str) -> tuple[str, str] | None:
-    """Return md5 and sha256 of one reading of a file, which must not be told apart by a change in between."""
-    md5, sha256 = hashlib.md5(usedforsecurity=False), hashlib.sha256()
-    try:
-        with stamps.opened(Path(path)) as stream:
-            while block := stream.read(1 << 20):
-                md5.update(block)
-                sha256.update(block)
-    except StateError:
-        return None
-    return md5.hexdigest(), sha256.hexdigest()
-
-
-def _entries(lock: Lock) -> list[Entry]:
-    return [entry for stage in lock.values() for entry in (*stage.deps.values(), *stage.outs.values())]
+    files = [entry for entry, _ in entries(lock) if entry.path in nodes and not is_folder(entry)]
+    found = digests.read((entry.path, algorithm) for entry in files for algorithm in ("md5", "sha256")).found
+    return {
+        (entry.path, entry.md5): nodes[entry.path].sha256
+        for entry in files
+        if (found[entry.path, "md5"], found[entry.path, "sha256"]) == (entry.md5, nodes[entry.path].sha256)
+    }
 
 
 def _facts(entry: Entry, sha256: str | None) -> "dict[str | Identifier, str | int]":

@@ -1,4 +1,4 @@
-"""Back along the chain: what a run, a matrix or any other file was made from, every byte checked on the way."""
+"""Trace back: what a run, a matrix or any other file was made from, with every byte checked on the way."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -17,15 +17,15 @@ from pipeline.evaluation import runs
 from pipeline.evaluation.runs import Run
 from pipeline.lineage import chain
 from pipeline.lineage.trace.branch import Branch, Once
-from pipeline.lineage.trace.recorded import Recorded, list_of, maker_of, unaltered
-from pipeline.lineage.trace.tracked import tracked
+from pipeline.lineage.trace.checked_files import CheckedFiles, backbone_of_skipped, stamp_of, unaltered
+from pipeline.lineage.trace.dvc_file import dvc_branch
 
 
 @dataclass(frozen=True)
 class Origins:
-    """Grows the branches of one tree."""
+    """Makes the branches of one tree."""
 
-    recorded: Recorded
+    files: CheckedFiles
     table: Manifest
     once: Once = field(default_factory=Once)
 
@@ -34,7 +34,7 @@ class Origins:
         return self.once(f"{run.kind} {run.id}", lambda: list(self._of_run(run)))
 
     def _of_run(self, run: Run) -> Iterator[Branch]:
-        facts, stamp = run.stamp.facts, self.recorded.stamp(runs.stamp_path(run.backbone, run.name))
+        facts, stamp = run.stamp.facts, self.files.stamp(runs.stamp_path(run.backbone, run.name))
         for name in sorted(stamp.outputs):
             if name.startswith(f"{runs.folder(run.backbone, run.name).as_posix()}/"):
                 yield Branch(hashed(name, unaltered(name, stamp.outputs[name], "as stamped")))
@@ -45,13 +45,13 @@ class Origins:
         device = f" on {facts['device']}" if "device" in facts else ""
         yield Branch(f"took {duration(run.cost.seconds)}, {run.cost.cpu_seconds:.1f} s of CPU time{device}")
         yield self._made_with(facts.get("made_with", {}))
-        self.recorded.require_current(runs.stamp_path(run.backbone, run.name), stamp)
+        self.files.require_current(runs.stamp_path(run.backbone, run.name), stamp)
         yield Branch("made from", self._of_inputs(stamp))
 
     def _made_with(self, made_with: Mapping[str, Any]) -> Branch:
         changed = " with uncommitted changes" if made_with.get("uncommitted_changes") else ""
         commit = made_with.get("commit")
-        code = f"code: commit {commit}{changed}" if commit else "code: in no commit that git knew"
+        code = f"code: commit {commit}{changed}" if commit else "code: in no git commit"
         rest = {
             "python": made_with.get("python"),
             "libraries": _listed(made_with.get("libraries", {})),
@@ -65,38 +65,37 @@ class Origins:
         return [self._of_input(name, sha256) for name, sha256 in sorted(stamp.inputs.items())]
 
     def _of_input(self, name: str, sha256: str) -> Branch:
-        if backbone := list_of(name):
+        if backbone := backbone_of_skipped(name):
             return self.of_skipped(backbone)
-        maker = maker_of(name)
-        if maker is None:
+        if (stamp_path := stamp_of(name)) is None:
             return self.of_weights(name, sha256)
-        return self.of_manifest() if maker == manifest.STAMP else self.of_embeddings(maker.stem)
+        return self.of_manifest() if stamp_path == manifest.STAMP else self.of_embeddings(stamp_path.stem)
 
     def of_manifest(self) -> Branch:
         """Return where the list of images comes from."""
         return self.once(hashed(manifest.MANIFEST, stamps.sha256_file(manifest.MANIFEST)), self._of_manifest)
 
     def _of_manifest(self) -> list[Branch]:
-        facts, counts = self.recorded.stamp(manifest.STAMP).facts, Counter(self.table.split)
-        dealt = ", ".join(f"{counts[split]} {split}" for split in manifest.SPLITS)
-        split, data = _listed(facts.get("split", {})), self.recorded.params.data
-        kept = tracked(data.path)
+        facts, counts = self.files.stamp(manifest.STAMP).facts, Counter(self.table.split)
+        splits = ", ".join(f"{counts[split]} {split}" for split in manifest.SPLITS)
+        split, data = _listed(facts.get("split", {})), self.files.params.data
+        tracked = dvc_branch(data.path)
         return [
-            Branch(f"{len(self.table)} images in {data.remote or data.path}: {dealt}", [kept] if kept else []),
-            Branch(f"read by source {facts.get('source')}; dealt by {split}, seed {facts.get('seed')}"),
+            Branch(f"{len(self.table)} images in {data.remote or data.path}: {splits}", [tracked] if tracked else []),
+            Branch(f"read by source {facts.get('source')}; split by {split}, seed {facts.get('seed')}"),
         ]
 
     def of_embeddings(self, backbone: str) -> Branch:
         """Return where a matrix comes from."""
-        path, stamp = matrix.matrix_path(backbone), self.recorded.stamp(matrix.stamp_path(backbone))
+        path, stamp = matrix.matrix_path(backbone), self.files.stamp(matrix.stamp_path(backbone))
 
         def grow() -> Sequence[Branch]:
             embedded = matrix.read(backbone)
-            self.recorded.require_current(matrix.stamp_path(backbone), stamp)
+            self.files.require_current(matrix.stamp_path(backbone), stamp)
             rows, width = embedded.features.shape
             views = f" and {len(embedded.augmented.row)} further views" if embedded.augmented else ""
             return [
-                Branch(f"{rows} rows of {width}{views}; {len(self.recorded.skipped(backbone))} images skipped"),
+                Branch(f"{rows} rows of {width}{views}; {len(self.files.skipped(backbone))} images skipped"),
                 Branch(f"recipe: {_listed(stamp.facts['recipe'])}"),
                 *([Branch(f"recipe of the views: {_listed(embedded.augmented.recipe)}")] if embedded.augmented else []),
                 *self._of_inputs(stamp),
@@ -105,21 +104,20 @@ class Origins:
         return self.once(hashed(path, stamp.outputs[path.as_posix()]), grow)
 
     def of_skipped(self, backbone: str) -> Branch:
-        """Return where the list of images that a backbone's pass left out comes from."""
+        """Return where the list of images that a backbone skipped comes from."""
         path = skipped.path_of(backbone)
-        sha256 = stamps.sha256_file(self.recorded.unaltered(path))
+        sha256 = stamps.sha256_file(self.files.unaltered(path))
 
         def grow() -> Sequence[Branch]:
-            images = Branch(f"{len(self.recorded.skipped(backbone))} images skipped")
-            return [images, *self._of_inputs(self.recorded.stamp(path))]
+            images = Branch(f"{len(self.files.skipped(backbone))} images skipped")
+            return [images, *self._of_inputs(self.files.stamp(path))]
 
         return self.once(hashed(path, sha256), grow)
 
     def of_weights(self, locator: str, sha256: str) -> Branch:
-        """Return a file of weights, which nothing here made; it may be on another machine only."""
+        """Return a file of weights, which no stage made; it may be missing on this machine."""
         try:
-            path = stamps.locate(locator)
-            here = path.exists()
+            here = stamps.locate(locator).exists()
         except PipelineError:
             here = False
         if here:
@@ -129,27 +127,27 @@ class Origins:
 
     def of_file(self, name: str) -> Branch:
         """Return where any file of the recorded lineage comes from."""
-        if run := self.recorded.run_of_file(name):
-            return self.of_run(self.recorded.run(*run))
-        for backbone in self.recorded.params.run.backbones:
+        if run := self.files.run_of_file(name):
+            return self.of_run(self.files.run(*run))
+        for backbone in self.files.params.run.backbones:
             if Path(name) in (matrix.matrix_path(backbone), matrix.stamp_path(backbone)):
                 return self.of_embeddings(backbone)
         if Path(name) in (manifest.MANIFEST, manifest.STAMP):
             return self.of_manifest()
-        node = self.recorded.nodes[name]
+        node = self.files.nodes[name]
         if node.role == "weights":
             return self.of_weights(name, node.sha256)
         sha256 = unaltered(name, node.sha256, f"as recorded in {chain.LINEAGE}")
         return self.once(f"{node.role} {hashed(name, sha256)}", lambda: self._made_from(node.made_from))
 
     def _made_from(self, names: Iterable[str]) -> list[Branch]:
-        """Return a branch for each thing: the files of one run are one thing, and so are a file and its stamp."""
-        origins = {self.recorded.group_of(name): name for name in sorted(names)}
+        """Return a branch for each artifact: one for all files of a run, one for a file and its stamp."""
+        origins = {self.files.group_of(name): name for name in sorted(names)}
         return [self.of_file(name) for name in origins.values()]
 
 
 def hashed(name: str | Path, sha256: str) -> str:
-    """Word a file with its hash."""
+    """Return a file's name with its hash."""
     return f"{name} sha256 {sha256}"
 
 

@@ -1,13 +1,12 @@
-"""From a number, a prediction, a model, an image or any file to what it comes from, and to what came of it.
+"""Trace a number, a prediction, a model, an image or any file: what it comes from, and what was made from it.
 
-Every file that is read on the way must have the bytes that its stamp, the manifest or the recorded lineage says.
+Every file on the way must have the bytes that its stamp, the manifest or the recorded lineage says.
 """
 
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from pipeline.core import stamps
 from pipeline.core.errors import InputError, StateError, first_five, unknown
@@ -20,13 +19,13 @@ from pipeline.evaluation.scoring.metrics import METRICS
 from pipeline.lineage import chain
 from pipeline.lineage.trace import uses
 from pipeline.lineage.trace.branch import Branch
+from pipeline.lineage.trace.checked_files import CheckedFiles, unaltered
 from pipeline.lineage.trace.origins import Origins, hashed
-from pipeline.lineage.trace.recorded import Recorded, unaltered
 from pipeline.lineage.trace.uses import Uses
 from pipeline.verdict import schema
 
 DIGITS = 8
-"""Of a sha256, at least, to name an image."""
+"""The least number of digits of a sha256 that name an image."""
 
 
 def trace(params: Params, what: str) -> Branch:
@@ -42,42 +41,39 @@ def trace(params: Params, what: str) -> Branch:
         StateError: if a file on the way is missing, altered, or was made from other bytes than lie there now.
 
     """
-    recorded = Recorded(params, chain.read().nodes if chain.LINEAGE.exists() else {})
-    return _Trace(recorded, recorded.manifest()).of(what)
+    files = CheckedFiles(params, chain.read().nodes if chain.LINEAGE.exists() else {})
+    table = files.manifest()
+    return _Trace(files, table, Origins(files, table), Uses(files, table)).of(what)
 
 
 @dataclass(frozen=True)
 class _Trace:
-    recorded: Recorded
+    files: CheckedFiles
     table: Manifest
-    origins: Origins = field(init=False)
-    uses: Uses = field(init=False)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "origins", Origins(self.recorded, self.table))
-        object.__setattr__(self, "uses", Uses(self.recorded, self.table))
+    origins: Origins
+    uses: Uses
 
     def of(self, what: str) -> Branch:
         name = _inside(what)
         if rows := self._images(name):
             return self._of_images(rows)
         if run := self._run(name):
-            self.recorded.unaltered(Path(name))
-            return self._of_run(self.recorded.run(*run))
-        if name in self.recorded.nodes:
+            self.files.unaltered(Path(name))
+            return self._of_run(self.files.run(*run))
+        if name in self.files.nodes:
             return self._of_file(name)
         left, colon, right = what.partition(":")
         if colon and (run := self._run(_inside(left))):
-            return self._of_part(self.recorded.run(*run), right)
-        if told := _excluded(what):
-            raise InputError(told)
+            return self._of_part(self.files.run(*run), right)
+        if problem := _excluded(what):
+            raise InputError(problem)
         if one := runs.called(left, runs.finished(), "WHAT"):
-            raise InputError(f"WHAT: {runs.unlisted(self.recorded.params, *one.split('/'))}")
-        things = ["/".join(run) for run in self.recorded.params.runs()]
-        raise InputError(unknown("WHAT", what, [*things, *self.recorded.nodes, *self.table.image_id]))
+            raise InputError(f"WHAT: {runs.unlisted(self.files.params, *one.split('/'))}")
+        things = ["/".join(run) for run in self.files.params.runs()]
+        raise InputError(unknown("WHAT", what, [*things, *self.files.nodes, *self.table.image_id]))
 
     def _images(self, name: str) -> list[int]:
-        """Return the rows of an image, or of those that share bytes; InputError where others are meant as well."""
+        """Return the rows of an image, or of images with the same bytes; InputError if the name is ambiguous."""
         table = self.table
         rows = [row for row in range(len(table)) if name in (table.image_id[row], table.path[row])]
         how = "which is the id of one image and the path of another"
@@ -90,10 +86,10 @@ class _Trace:
         return rows
 
     def _run(self, name: str) -> tuple[str, str] | None:
-        """Return the run of a name or path; InputError for the name of several."""
-        listed = {"/".join(run): run for run in self.recorded.params.runs()}
+        """Return the run that a name or path means; InputError if several do."""
+        listed = {"/".join(run): run for run in self.files.params.runs()}
         meant = runs.called(name, listed, "WHAT")
-        return listed[meant] if meant else self.recorded.run_of_file(name)
+        return listed[meant] if meant else self.files.run_of_file(name)
 
     def _of_images(self, rows: Sequence[int]) -> Branch:
         branches = [Branch(f"image {self.table.image_id[row]}", self.uses.of_image(row)) for row in rows]
@@ -102,27 +98,24 @@ class _Trace:
         return Branch(f"{len(rows)} images with the same bytes", branches)
 
     def _of_run(self, run: Run) -> Branch:
-        scores = Branch(
-            "validation", [Branch(f"{name}: {value:.4f}") for name, value in runs.read_metrics(run).items()]
-        )
+        values = [Branch(f"{name}: {value:.4f}") for name, value in runs.read_metrics(run).items()]
+        scores = Branch("validation", values)
         origin = self.origins.of_run(run)
-        return Branch(origin.text, [*origin.branches, scores, self._into(run)])
+        return Branch(origin.text, [*origin.branches, scores, self._used_for(run)])
 
     def _of_file(self, name: str) -> Branch:
         origin = self.origins.of_file(name)
-        into = uses.of_files(self.recorded, [name])
-        return Branch(origin.text, [*origin.branches, *([Branch("went into", into)] if into else [])])
+        into = uses.of_files(self.files, [name])
+        return Branch(origin.text, [*origin.branches, *([Branch("used for", into)] if into else [])])
 
-    def _into(self, run: Run) -> Branch:
-        nodes = self.recorded.nodes
+    def _used_for(self, run: Run) -> Branch:
+        nodes = self.files.nodes
         if not nodes:
-            return Branch(f"went into: not known without {chain.LINEAGE}; run `dvc repro`")
+            return Branch(f"used for: not known without {chain.LINEAGE}; run `dvc repro`")
         for name, sha256 in run.stamp.outputs.items():
             if name in nodes and nodes[name].sha256 != sha256:
-                raise StateError(
-                    f"{chain.LINEAGE}: {name}: was recorded before {run.id} was made anew; run `dvc repro`"
-                )
-        return Branch("went into", uses.of_files(self.recorded, list(run.stamp.outputs)))
+                raise StateError(f"{chain.LINEAGE}: {name}: was recorded before {run.id} ran again; run `dvc repro`")
+        return Branch("used for", uses.of_files(self.files, list(run.stamp.outputs)))
 
     def _of_part(self, run: Run, part: str) -> Branch:
         if part in METRICS:
@@ -141,15 +134,16 @@ class _Trace:
         value = f"validation: {runs.read_metrics(run)[metric]:.4f} on {count} images"
         found = [Branch(value, [Branch(hashed(path, run.stamp.outputs[path.as_posix()]))])]
         if schema.VERDICT.exists():
-            found.append(self._tested(run, metric))
-        return Branch(f"{metric} of {run.id}", [*found, self.origins.of_run(run), self._into(run)])
+            found.append(self._test_score(run, metric))
+        return Branch(f"{metric} of {run.id}", [*found, self.origins.of_run(run), self._used_for(run)])
 
-    def _tested(self, run: Run, metric: str) -> Branch:
-        content = self.recorded.verdict()
+    def _test_score(self, run: Run, metric: str) -> Branch:
+        content = self.files.verdict()
         path = runs.metrics_path(run.backbone, run.name).as_posix()
-        results: list[Mapping[str, Any]] = [one for one in content["results"] if _id(one) == run.id]
+        name = (run.backbone, run.name)
+        results = [one for one in content["results"] if (one["backbone"], one["name"]) == name]
         if not results:
-            return Branch(f"test: {schema.VERDICT} does not know this run; run `dvc repro`")
+            return Branch(f"test: {schema.VERDICT} does not contain this run; run `dvc repro`")
         if (then := content["inputs"].get(path)) != (now := run.stamp.outputs[path]):
             raise StateError(f"{schema.VERDICT}: read {path} with sha256 {then}, expected {now}; run `dvc repro`")
         if metric not in results[0]["test"]:
@@ -157,7 +151,7 @@ class _Trace:
         value, low, high = (results[0]["test"][metric][name] for name in ("value", "low", "high"))
         images = sum(content["test_images"].values())
         text = f"test: {value:.4f}, 95% interval [{low:.4f}, {high:.4f}], on {images} images"
-        node = self.recorded.nodes.get(schema.VERDICT.as_posix())
+        node = self.files.nodes.get(schema.VERDICT.as_posix())
         return Branch(text, [Branch(hashed(schema.VERDICT, node.sha256 if node else "not recorded"))])
 
     def _of_prediction(self, run: Run, row: int) -> Branch:
@@ -187,12 +181,8 @@ class _Trace:
         return [Branch(hashed(self.table.path[row], sha256)), place]
 
 
-def _id(result: Mapping[str, Any]) -> str:
-    return f"{result['backbone']}/{result['name']}"
-
-
 def _excluded(what: str) -> str | None:
-    """Say why an image is left out, if it is one that is; it may be given as a file or by its sha256."""
+    """Say why an image, given as a file or by its sha256, is excluded; None if it is not."""
     path = Path(what)
     digits = stamps.sha256_file(path) if path.is_file() else what.lower()
     for sha256, reason in exclusions.read().items():
@@ -202,7 +192,7 @@ def _excluded(what: str) -> str | None:
 
 
 def _inside(what: str) -> str:
-    """Return a path as the manifest and stamps write it: from the project's folder."""
+    """Return a path relative to the project's folder, as manifest and stamps write it."""
     path = Path(what)
     if path.is_absolute() and path.is_relative_to(Path.cwd()):
         path = path.relative_to(Path.cwd())

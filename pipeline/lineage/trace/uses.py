@@ -1,4 +1,4 @@
-"""Forward along the chain: what came of an image, and what was made from a file."""
+"""Trace forward: what was made from an image or a file."""
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -22,54 +22,54 @@ from pipeline.evaluation.runs import Run
 from pipeline.evaluation.scoring.predictions import Predictions
 from pipeline.lineage.chain import Node
 from pipeline.lineage.trace.branch import Branch, Once
+from pipeline.lineage.trace.checked_files import CheckedFiles, unaltered
 from pipeline.lineage.trace.origins import hashed
-from pipeline.lineage.trace.recorded import Recorded, unaltered
 from pipeline.quality import files as findings
 from pipeline.verdict import schema
 
 
-def of_files(recorded: Recorded, names: Sequence[str]) -> list[Branch]:
-    """Return what was made from files of the recorded lineage, and what from that; files of one run are one thing."""
-    nodes = recorded.nodes
-    group = {name: recorded.group_of(name) for name in nodes}
-    into: dict[str, set[str]] = {}
+def of_files(files: CheckedFiles, names: Sequence[str]) -> list[Branch]:
+    """Return what was made from files of the recorded lineage, and what from that; a run's files are one branch."""
+    nodes = files.nodes
+    group = {name: files.group_of(name) for name in nodes}
+    users: dict[str, set[str]] = {}
     for name, node in nodes.items():
         for source in node.made_from:
             if group[source] != group[name]:
-                into.setdefault(group[source], set()).add(group[name])
+                users.setdefault(group[source], set()).add(group[name])
     once = Once()
 
-    def grown(thing: str) -> list[Branch]:
-        return [once(_called(nodes, one), partial(grown, one)) for one in sorted(into.get(thing, ()))]
+    def branches(thing: str) -> list[Branch]:
+        return [once(_title(nodes, one), partial(branches, one)) for one in sorted(users.get(thing, ()))]
 
     return [
-        branch for thing in dict.fromkeys(group[name] for name in names if name in group) for branch in grown(thing)
+        branch for thing in dict.fromkeys(group[name] for name in names if name in group) for branch in branches(thing)
     ]
 
 
-def _called(nodes: Mapping[str, Node], thing: str) -> str:
+def _title(nodes: Mapping[str, Node], thing: str) -> str:
     return f"{nodes[thing].role} {thing}" if thing in nodes else f"run {thing}"
 
 
 @dataclass(frozen=True)
 class Uses:
-    """What came of images, as far as the runs that params lists have been made."""
+    """What was made from images, by the runs that params lists and that have finished."""
 
-    recorded: Recorded
+    files: CheckedFiles
     table: Manifest
 
     @property
     def params(self) -> Params:
-        """Of the project."""
-        return self.recorded.params
+        """The project's parameters."""
+        return self.files.params
 
     @cached_property
     def _runs(self) -> list[Run]:
         made = [run for run in self.params.runs() if runs.stamp_path(*run).exists()]
         failed = runs.failed(made)
-        found = [self.recorded.run(*run) for run in made if run not in failed]
+        found = [self.files.run(*run) for run in made if run not in failed]
         for run in found:
-            self.recorded.require_current(runs.stamp_path(run.backbone, run.name), run.stamp)
+            self.files.require_current(runs.stamp_path(run.backbone, run.name), run.stamp)
         return found
 
     @cached_property
@@ -82,18 +82,18 @@ class Uses:
 
     @cached_property
     def _thumbnails(self) -> Thumbnails:
-        self.recorded.unaltered(thumbnails.STAMP)
+        self.files.unaltered(thumbnails.STAMP)
         return thumbnails.read()
 
     def _made(self, stamp_path: Callable[[str], Path]) -> Iterator[str]:
         """Yield the backbones for which a stage has run."""
         for backbone in self.params.run.backbones:
             if (path := stamp_path(backbone)).exists():
-                self.recorded.require_current(path, self.recorded.stamp(path))
+                self.files.require_current(path, self.files.stamp(path))
                 yield backbone
 
     def of_image(self, row: int) -> list[Branch]:
-        """Return everything that came of the image in a row of the manifest, its bytes checked."""
+        """Return everything that was made from the image in a row of the manifest, its bytes checked."""
         table, image_id = self.table, self.table.image_id[row]
         unaltered(table.path[row], table.sha256[row], f"as in {manifest.MANIFEST}")
         group = f", group {table.group[row]}" if table.group[row] is not None else ""
@@ -103,19 +103,19 @@ class Uses:
             Branch(f"label {table.label[row]}{group}"),
             Branch(f"split {table.split[row]}, row {row} of {manifest.MANIFEST}"),
             *([Branch("same bytes as", [Branch(other) for other in same])] if same else []),
-            Branch("embedded by", list(self._rows(image_id))),
+            Branch("embedded by", list(self._embedded_rows(image_id))),
         ]
         parts = {
-            "trained on it": list(self._trained(row)),
-            "chosen with it": list(self._chosen(row)),
-            "predictions of it": list(self._predicted(image_id)),
-            "reported in": list(self._reported(row)),
+            "trained on it": list(self._trainings(row)),
+            "chosen with it": list(self._choices_by(row)),
+            "predictions of it": list(self._predictions(image_id)),
+            "reported in": list(self._reports(row)),
         }
         return found + [Branch(text, branches) for text, branches in parts.items() if branches]
 
     def row_in(self, backbone: str, image_id: str) -> Branch:
-        """Return where an image stands in a backbone's matrix."""
-        path, left_out = matrix.matrix_path(backbone), self.recorded.skipped(backbone)
+        """Return an image's row in a backbone's matrix."""
+        path, left_out = matrix.matrix_path(backbone), self.files.skipped(backbone)
         if image_id in left_out:
             return Branch(f"{backbone}: skipped: {left_out[image_id]}")
         embedded = self._embedded[backbone]
@@ -124,14 +124,14 @@ class Uses:
         further = f", further views in rows {', '.join(map(str, views))} of /augmented" if views else ""
         return Branch(f"{backbone}: row {row} of /features in {path}{further}")
 
-    def _rows(self, image_id: str) -> Iterator[Branch]:
+    def _embedded_rows(self, image_id: str) -> Iterator[Branch]:
         for backbone in self.params.run.backbones:
             made = backbone in self._embedded
             yield self.row_in(backbone, image_id) if made else Branch(f"{backbone}: not yet; run `dvc repro`")
 
-    def _trained(self, row: int) -> Iterator[Branch]:
+    def _trainings(self, row: int) -> Iterator[Branch]:
         split = self.table.split[row]
-        for run in self._using(row):
+        for run in self._runs_with(row):
             if split == "train":
                 yield Branch(run.id)
             elif split == "val" and refitted(run, self.params):
@@ -140,18 +140,18 @@ class Uses:
             text = f"{len(curve.points)} trainings on parts of the training images, which may hold this one"
             yield Branch(f"{curves.path_of(backbone)}: {text}")
 
-    def _chosen(self, row: int) -> Iterator[Branch]:
+    def _choices_by(self, row: int) -> Iterator[Branch]:
         if self.table.split[row] != "val":
             return
-        for run in self._using(row):
+        for run in self._runs_with(row):
             yield Branch(f"{run.id}: {', '.join(_choices(run, self.params))}")
 
-    def _using(self, row: int) -> Iterator[Run]:
+    def _runs_with(self, row: int) -> Iterator[Run]:
         for run in self._runs:
-            if self.table.image_id[row] not in self.recorded.skipped(run.backbone):
+            if self.table.image_id[row] not in self.files.skipped(run.backbone):
                 yield run
 
-    def _predicted(self, image_id: str) -> Iterator[Branch]:
+    def _predictions(self, image_id: str) -> Iterator[Branch]:
         for run in self._runs:
             if image_id in run.predictions.image_id:
                 decided = self.decided(run)
@@ -164,12 +164,12 @@ class Uses:
                 right = sum(int(point.decided[row]) == truth for point in curve.points)
                 yield Branch(f"{curves.path_of(backbone)}: {right} of its {len(curve.points)} trainings are right")
 
-    def _reported(self, row: int) -> Iterator[Branch]:
+    def _reports(self, row: int) -> Iterator[Branch]:
         if thumbnails.STAMP.exists() and self.table.image_id[row] in self._thumbnails.image_id:
             yield Branch(f"{thumbnails.PATH} and {thumbnails.SPRITE}: a small picture, which {schema.PAGE} may show")
         if schema.VERDICT.exists() and self.table.split[row] == "test":
-            images = sum(self.recorded.verdict()["test_images"].values())
-            yield Branch(f"{schema.VERDICT}: one of the {images} test images that its scores are of")
+            images = sum(self.files.verdict()["test_images"].values())
+            yield Branch(f"{schema.VERDICT}: one of the {images} test images of its scores")
         for check in findings.read().values() if findings.STAMP.exists() else ():
             if any(one["image_id"] == self.table.image_id[row] for one in check["findings"]):
                 yield Branch(f"{findings.LIST}: {check['title']}")
@@ -181,17 +181,16 @@ class Uses:
 
 
 def outcome(decided: Predictions, row: int) -> str:
-    """Word what was decided for an image, and whether that is right."""
+    """Describe the decision for an image, and whether it is right."""
     number = int(decided.decision()[row])
     right = "right" if decided.classes[number] == decided.label[row] else f"wrong, it is {decided.label[row]}"
     return f"{decided.classes[number]} ({right}), probability {decided.probability[row, number]:.4f}"
 
 
 def refitted(run: Run, params: Params) -> bool:
-    """Return whether a head was fitted anew on training and validation images (`search: validation`).
+    """Return whether a head was fitted again on training and validation images (`search: validation`).
 
-    Its stamp tells by the scores of its candidates, a single one each instead of one for each fold; where there was
-    nothing to choose, only params tell.
+    Each candidate in its stamp then has one score instead of one for each fold; without candidates, params decide.
     """
     if run.kind != "head":
         return False
@@ -202,7 +201,7 @@ def refitted(run: Run, params: Params) -> bool:
 
 
 def _choices(run: Run, params: Params) -> Iterator[str]:
-    """Yield what validation images decided for a run."""
+    """Yield what was chosen for a run by validation images."""
     if run.kind == "plan":
         yield "the epoch to keep"
     if refitted(run, params) and len(run.stamp.facts.get("candidates", ())) > 1:

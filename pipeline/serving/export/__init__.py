@@ -1,4 +1,4 @@
 """Backbone, head and calibration as one ONNX file, with a model card.
 
-Contract: a file is written only after its answers on training images agreed with the pipeline's.
+Contract: a file is written only if its predictions of training images agree with the pipeline's.
 """

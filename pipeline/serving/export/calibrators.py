@@ -7,10 +7,10 @@ import numpy as np
 from onnx import TensorProto
 
 from pipeline.serving.export.graph import Graph, Value
-from pipeline.serving.export.unknown import inconvertible
+from pipeline.serving.export.inconvertible import inconvertible
 
 FLOOR = 1e-12
-"""What scikit-learn adds to probabilities before it takes their logarithm."""
+"""What scikit-learn adds to probabilities before taking their logarithm."""
 
 
 def logarithm(graph: Graph, probability: Value) -> Value:
@@ -23,30 +23,30 @@ def temperature(graph: Graph, fitted: Any, logits: Value) -> Value:  # noqa: ANN
     return graph.add("Softmax", graph.add("Mul", logits, float(fitted.beta_)), axis=1)
 
 
-def one_by_one(graph: Graph, calibrators: Sequence[Any], scores: Value) -> Value:
-    """Calibrate each class against the others, (N, K), or the second of two, (N, 1)."""
+def one_vs_rest(graph: Graph, calibrators: Sequence[Any], scores: Value) -> Value:
+    """Calibrate each class against the rest, (N, K), or the second of two classes, (N, 1)."""
     columns = [graph.columns(scores, number, number + 1) for number in range(len(calibrators))]
-    changed = [_changed(graph, fitted, column) for fitted, column in zip(calibrators, columns, strict=True)]
-    if len(changed) == 1:
-        return graph.both(changed[0])
-    joined = graph.beside(changed)
+    calibrated = [_calibrate(graph, fitted, column) for fitted, column in zip(calibrators, columns, strict=True)]
+    if len(calibrated) == 1:
+        return graph.two_classes(calibrated[0])
+    joined = graph.concat(calibrated)
     total = graph.sum(joined)
-    nowhere = graph.add("Equal", total, 0.0)
-    shares = graph.add("Div", joined, graph.add("Where", nowhere, 1.0, total))
-    return graph.add("Where", nowhere, 1 / len(changed), shares)
+    all_zero = graph.add("Equal", total, 0.0)
+    shares = graph.add("Div", joined, graph.add("Where", all_zero, 1.0, total))
+    return graph.add("Where", all_zero, 1 / len(calibrated), shares)
 
 
-def _changed(graph: Graph, fitted: Any, score: Value) -> Value:  # noqa: ANN401
+def _calibrate(graph: Graph, fitted: Any, score: Value) -> Value:  # noqa: ANN401
     if type(fitted).__name__ == "_SigmoidCalibration":
         inside = graph.add("Add", graph.add("Mul", score, float(fitted.a_)), float(fitted.b_))
         return graph.add("Sigmoid", graph.add("Neg", inside))
     if type(fitted).__name__ == "IsotonicRegression":
-        return _interpolated(graph, fitted, score)
+        return _interpolate(graph, fitted, score)
     raise inconvertible(fitted)
 
 
-def _interpolated(graph: Graph, fitted: Any, score: Value) -> Value:  # noqa: ANN401
-    """Interpolate between the steps of an isotonic regression, which ends where they end."""
+def _interpolate(graph: Graph, fitted: Any, score: Value) -> Value:  # noqa: ANN401
+    """Interpolate between the thresholds of an isotonic regression; beyond them it is constant."""
     x, y = fitted.X_thresholds_.astype(np.float64), fitted.y_thresholds_.astype(np.float64)
     if len(x) == 1:
         x, y = np.array([x[0], x[0] + 1]), np.repeat(y, 2)

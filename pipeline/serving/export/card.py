@@ -1,4 +1,4 @@
-"""The model card beside an ONNX file: what it was made from, how good it is, and what nobody has tested."""
+"""The model card beside an ONNX file: what it was made from, how good it is, and what was not tested."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,82 +10,83 @@ from pipeline.core.errors import InputError, StateError
 from pipeline.data import manifest
 from pipeline.evaluation import runs, unlikeness
 from pipeline.quality import files
-from pipeline.serving.export import whole
+from pipeline.serving.export import onnx_model
+from pipeline.serving.export.onnx_model import OnnxExport
 from pipeline.serving.export.parity import Parity
-from pipeline.serving.export.whole import Exported
-from pipeline.serving.trained import Trained
+from pipeline.serving.trained_model import TrainedModel
 from pipeline.verdict import schema
 
 FIRST_LINE = "# Model card: "
-"""By which a card is known again: nobody else's file is written over."""
+"""How a card begins: a file that begins otherwise is not overwritten."""
 
 
 def require_place(path: Path) -> None:
-    """Raise InputError if what lies there is no card."""
+    """Raise InputError if there is a file that is no card."""
     if path.exists() and not stamps.read_bytes(path).startswith(FIRST_LINE.encode()):
-        raise InputError(f"{path}: is no model card; choose another name for the .onnx file beside it")
+        raise InputError(f"{path}: is not a model card; choose another name for the .onnx file beside it")
 
 
-def text(file: Path, sha256: str, exported: Exported, trained: Trained, parity: Parity) -> str:
-    """Return the card, in Markdown: the same for the same model."""
-    run, result = trained.run, _result(trained)
+def text(file: Path, sha256: str, exported: OnnxExport, model: TrainedModel, parity: Parity) -> str:
+    """Return the card in Markdown, the same for the same model."""
+    run, result = model.run, _result(model)
     made_with = run.stamp.facts["made_with"]
     changed = ", with uncommitted changes" * bool(made_with.get("uncommitted_changes"))
     settings = ", ".join(f"{name}={value}" for name, value in run.stamp.facts["params"].items() if value is not None)
     parts = [
         f"{FIRST_LINE}{run.id}",
-        f"`{file.name}`, sha256 `{sha256}`. Written by `headswap export`; nothing here was typed in by hand.",
+        f"`{file.name}`, sha256 `{sha256}`. Written by `headswap export`; nothing here was entered by hand.",
         "## What it does",
         _bullets([
             f"takes `images`, uint8 (N, 3, {exported.framing.size}, {exported.framing.size}), RGB, for any N; gives "
-            f"`probabilities`, float32 (N, {len(trained.classes)})",
-            f"classes, in the order of the columns: {', '.join(f'`{name}`' for name in trained.classes)}",
+            f"`probabilities`, float32 (N, {len(model.classes)})",
+            f"classes, in the order of the columns: {', '.join(f'`{name}`' for name in model.classes)}",
             f"{'a frozen backbone and a head' if run.kind == 'head' else 'a fine-tuned network'}; settings: {settings}",
-            f"the probabilities are {trained.calibration()}",
-            f"decision: {_decision(trained)}",
+            f"the probabilities are {model.calibration()}",
+            f"decision: {_decision(model)}",
             f"in ONNX Runtime it {parity}",
         ]),
         "## From file to pixels",
-        _bullets(whole.framing_steps(exported.framing)),
+        _bullets(onnx_model.framing_steps(exported.framing)),
         "## Data",
-        _counts(trained),
+        _counts(model),
         "## How good it is",
-        _scores(result) if result else _unscored(trained),
-        "## What nobody has tested",
-        _bullets(_limits(trained)),
+        _scores(result) if result else _unscored(model),
+        "## What was not tested",
+        _bullets(_limits(model)),
         "## Lineage",
-        _table(["file", "sha256"], [[f"`{name}`", f"`{value}`"] for name, value in whole.lineage(trained).items()]),
+        _table(["file", "sha256"], [[f"`{name}`", f"`{sha}`"] for name, sha in onnx_model.lineage(model).items()]),
         f"Code: commit `{made_with.get('commit', 'not known')}`{changed}; seed {run.stamp.facts['seed']}.",
     ]  # fmt: skip
     return "\n\n".join(parts) + "\n"
 
 
-def _result(trained: Trained) -> tuple[Mapping[str, Any], Mapping[str, Any]] | None:
-    """Return the verdict and what it says of this very run, if there is one and it does."""
-    at = runs.stamp_path(trained.run.backbone, trained.run.name)
+def _result(model: TrainedModel) -> tuple[Mapping[str, Any], Mapping[str, Any]] | None:
+    """Return the verdict and its result of this run; None if there is no verdict, or none of the run as it is now."""
+    at = runs.stamp_path(model.run.backbone, model.run.name)
     try:
         content = schema.read()
     except StateError:
         return None
     if content["inputs"].get(at.as_posix()) != stamps.sha256_file(at):
         return None
-    wanted = trained.run.backbone, trained.run.name
+    wanted = model.run.backbone, model.run.name
     return next(((content, one) for one in content["results"] if (one["backbone"], one["name"]) == wanted), None)
 
 
-def _counts(trained: Trained) -> str:
-    rows = [(trained.table.label[at], trained.table.split[at]) for at in trained.row]
+def _counts(model: TrainedModel) -> str:
+    rows = [(model.table.label[at], model.table.split[at]) for at in model.row]
     counted = Counter(rows)
     lines = [
-        [f"`{label}`", *(str(counted[label, split]) for split in manifest.SPLITS)] for label in trained.table.classes
+        [f"`{label}`", *(str(counted[label, split]) for split in manifest.SPLITS)] for label in model.table.classes
     ]
-    left_out, facts = len(trained.table) - len(trained.row), stamps.read(manifest.STAMP).facts
-    told = [f"Dealt by `{facts['split']['method']}`, seed {facts['seed']}."]
-    told += [f"{left_out} images could not be decoded and were left out."] if left_out else []
-    told += [f"{facts['excluded']} images were excluded by a person."] if facts.get("excluded") else []
-    leaking = len(files.pairs_across_splits(trained.table, 0))
-    told += [f"{leaking} pairs of nearly the same pixels stand in two splits, which flatters."] if leaking else []
-    return "\n\n".join([_table(["class", *manifest.SPLITS], lines), " ".join(told)])
+    left_out, facts = len(model.table) - len(model.row), stamps.read(manifest.STAMP).facts
+    notes = [f"Split by `{facts['split']['method']}`, seed {facts['seed']}."]
+    notes += [f"{left_out} images could not be decoded and were left out."] if left_out else []
+    notes += [f"{facts['excluded']} images were excluded by a person."] if facts.get("excluded") else []
+    leaking = len(files.pairs_across_splits(model.table, 0))
+    if leaking:
+        notes.append(f"{leaking} pairs of nearly identical images are in two splits, which flatters the scores.")
+    return "\n\n".join([_table(["class", *manifest.SPLITS], lines), " ".join(notes)])
 
 
 def _scores(found: tuple[Mapping[str, Any], Mapping[str, Any]]) -> str:
@@ -95,35 +96,35 @@ def _scores(found: tuple[Mapping[str, Any], Mapping[str, Any]]) -> str:
         [name.replace("_", " "), f"{one['value']:.4f}", f"{one['low']:.4f} to {one['high']:.4f}"]
         for name, one in result["test"].items()
     ]
-    head = f"On {images} test images, which no choice of this model has looked at, with 95% intervals:"
+    head = f"On {images} test images, which no choice of this model used, with 95% intervals:"
     by_validation = result["validation"][content["metric"]]
     chosen = f"Validation {content['metric'].replace('_', ' ')}: {by_validation:.4f}. {content['sentence']}"
     return "\n\n".join([head, _table(["metric", "value", "interval"], lines), chosen])
 
 
-def _unscored(trained: Trained) -> str:
+def _unscored(model: TrainedModel) -> str:
     how = "`dvc repro` scores what `run` in params.yaml lists"
-    return f"Not scored: {schema.VERDICT} does not speak of {trained.run.id} as it is now; {how}."
+    return f"Not scored: {schema.VERDICT} has no result of {model.run.id} as it is now; {how}."
 
 
-def _decision(trained: Trained) -> str:
-    rule = trained.rule
+def _decision(model: TrainedModel) -> str:
+    rule = model.rule
     if rule is None:
         return "the most probable class"
     if rule.threshold is not None:
-        return f"`{trained.classes[1]}` where its probability exceeds {rule.threshold:.6g}, chosen on validation images"
+        return f"`{model.classes[1]}` where its probability exceeds {rule.threshold:.6g}, chosen on validation images"
     return "the smallest expected cost, as the file's property `headswap.decision` says"
 
 
-def _limits(trained: Trained) -> Iterator[str]:
+def _limits(model: TrainedModel) -> Iterator[str]:
     yield (
         "images of other kinds than those above: other cameras, places, classes. `headswap predict` flags images "
         f"whose embedding is farther from the nearest training image than {unlikeness.UNLIKE:g}% of training images "
         "are; this file does not"
     )
-    yield "the test images are from the same source as the training images, so the scores say nothing of another one"
+    yield "the test images are from the same source as the training images: the scores say nothing about other sources"
     yield "runtimes other than ONNX Runtime on a CPU; lower precision or quantisation"
-    if any(type(part).__name__ in _KEEPING for part in _parts(trained.head)):
+    if any(type(part).__name__ in _KEEPING for part in _parts(model.head)):
         yield "privacy: this head keeps embeddings of training images, and so does the file"
 
 
@@ -131,7 +132,7 @@ _KEEPING = ("KNeighborsClassifier", "SVC", "Nystroem")
 
 
 def _parts(part: object) -> Iterator[object]:
-    """Yield an estimator and all that it is made of."""
+    """Yield an estimator and all estimators inside it."""
     if isinstance(part, list | tuple):
         for one in part:
             yield from _parts(one)

@@ -8,8 +8,8 @@ from onnx import TensorProto
 
 from pipeline.serving.export import scores, trees
 from pipeline.serving.export.graph import Graph, Value
-from pipeline.serving.export.transforms import of_length_one
-from pipeline.serving.export.unknown import inconvertible, require
+from pipeline.serving.export.inconvertible import inconvertible, require
+from pipeline.serving.export.transforms import unit_length
 
 
 def logistic(graph: Graph, fitted: Any, rows: Value) -> Value:  # noqa: ANN401  # scikit-learn has no types
@@ -19,7 +19,7 @@ def logistic(graph: Graph, fitted: Any, rows: Value) -> Value:  # noqa: ANN401  
 
 def of_logits(graph: Graph, logits: Value, classes: int) -> Value:
     """Turn logits (N, K), or (N, 1) for two classes, into probabilities (N, K)."""
-    return graph.both(graph.add("Sigmoid", logits)) if classes == 2 else graph.add("Softmax", logits, axis=1)
+    return graph.two_classes(graph.add("Sigmoid", logits)) if classes == 2 else graph.add("Softmax", logits, axis=1)
 
 
 def dense(graph: Graph, fitted: Any, rows: Value) -> Value:  # noqa: ANN401
@@ -54,14 +54,14 @@ def neighbours(graph: Graph, fitted: Any, rows: Value) -> Value:  # noqa: ANN401
         votes = graph.add("Mul", votes, graph.add("Unsqueeze", weights, np.array([2])))
     elif fitted.weights != "uniform":
         raise inconvertible(fitted, f" with weights={fitted.weights}")
-    return graph.shared(graph.add("ReduceSum", votes, np.array([1]), keepdims=0))
+    return graph.normalise(graph.add("ReduceSum", votes, np.array([1]), keepdims=0))
 
 
 def _distances(graph: Graph, fitted: Any, rows: Value) -> Value:  # noqa: ANN401
     if fitted.metric == "cosine":
         length = np.linalg.norm(fitted._fit_X, axis=1, keepdims=True)
         others = fitted._fit_X / np.where(length == 0, 1, length)
-        product = graph.add("MatMul", of_length_one(graph, rows), np.ascontiguousarray(others.T))
+        product = graph.add("MatMul", unit_length(graph, rows), np.ascontiguousarray(others.T))
         return graph.add("Max", graph.add("Sub", 1.0, product), 0.0)
     if fitted.metric == "euclidean" or (fitted.metric == "minkowski" and fitted.p == 2):
         return graph.add("Sqrt", graph.squared_distances(rows, fitted._fit_X))
@@ -79,13 +79,13 @@ def gaussian(graph: Graph, fitted: Any, rows: Value) -> Value:  # noqa: ANN401
 
 def boosted(graph: Graph, fitted: Any, rows: Value) -> Value:  # noqa: ANN401
     """Add trees up; a sigmoid for two classes, else softmax."""
-    raw = trees.summed(graph, trees.of_boosting(fitted), rows, fitted.n_trees_per_iteration_)
+    raw = trees.sum_of(graph, trees.of_boosting(fitted), rows, fitted.n_trees_per_iteration_)
     return of_logits(graph, graph.add("Add", raw, fitted._baseline_prediction.ravel()), len(fitted.classes_))
 
 
 def forest(graph: Graph, fitted: Any, rows: Value) -> Value:  # noqa: ANN401
     """Average trees, or take the only one."""
-    return graph.shared(trees.summed(graph, trees.of_forest(fitted), rows, len(fitted.classes_)))
+    return graph.normalise(trees.sum_of(graph, trees.of_forest(fitted), rows, len(fitted.classes_)))
 
 
 CLASSIFIERS: Mapping[str, Callable[[Graph, Any, Value], Value]] = {

@@ -1,6 +1,6 @@
-"""An ONNX graph in the making: operators added one after the other, constants by value.
+"""Build an ONNX graph: operators are added one after the other, constants by value.
 
-Heads compute in double precision, as most of scikit-learn does; the last step alone goes back to float32.
+Heads compute in double precision, as most of scikit-learn does; only the last step casts to float32.
 """
 
 from collections.abc import Sequence
@@ -13,10 +13,10 @@ from onnx import TensorProto, helper, numpy_helper
 
 from pipeline.core.errors import InputError
 
-OPSET, TREES_OPSET, IR = 18, 3, 10
-"""Versions of ONNX that runtimes of the last years read."""
+OPSET, TREES_OPSET = 18, 3
+"""Versions of ONNX that runtimes of recent years read."""
 LARGEST = 2_000_000_000
-"""Bytes of one file: what protobuf can hold."""
+"""Bytes of the largest file that protobuf can hold."""
 
 Array = npt.NDArray[Any]
 Value = str
@@ -31,18 +31,18 @@ class Graph:
         self.constants: list[onnx.TensorProto] = []
 
     def add(self, operator: str, *inputs: Value | Array | float, domain: str = "", **attributes: Any) -> Value:  # noqa: ANN401  # whatever an operator takes
-        """Add an operator with one output; an input that is no name is a constant, and real ones are doubles."""
+        """Add an operator with one output; an input that is no name becomes a constant, a real number a double."""
         names = [one if isinstance(one, str) else self.constant(np.asarray(one)) for one in inputs]
         name = f"head/{operator}_{len(self.nodes)}"
         self.add_node(operator, names, [name], domain=domain, **attributes)
         return name
 
     def add_node(self, operator: str, inputs: Sequence[Value], outputs: Sequence[Value], **attributes: Any) -> None:  # noqa: ANN401
-        """Add an operator whose outputs have names."""
+        """Add an operator with named outputs."""
         self.nodes.append(helper.make_node(operator, inputs, outputs, f"node/{outputs[0]}", **attributes))
 
     def constant(self, array: Array) -> Value:
-        """Add a constant; where float32 holds all its numbers, it is stored so and widened when the file is loaded."""
+        """Add a constant; if float32 can hold it exactly, it is stored as float32 and cast to double in the graph."""
         name = f"head/constant_{len(self.constants)}"
         if array.dtype.kind != "f":
             self.constants.append(numpy_helper.from_array(array, name))
@@ -59,22 +59,22 @@ class Graph:
         return self.add("Add", self.add("MatMul", rows, weight), bias)
 
     def sum(self, rows: Value) -> Value:
-        """Sum each row up: (N, K) -> (N, 1)."""
+        """Sum each row: (N, K) -> (N, 1)."""
         return self.add("ReduceSum", rows, np.array([1]), keepdims=1)
 
     def columns(self, rows: Value, start: int, stop: int) -> Value:
         """Return some columns of (N, K)."""
         return self.add("Slice", rows, np.array([start]), np.array([stop]), np.array([1]))
 
-    def beside(self, parts: Sequence[Value]) -> Value:
-        """Put columns side by side."""
+    def concat(self, parts: Sequence[Value]) -> Value:
+        """Concatenate columns."""
         return self.add("Concat", *parts, axis=1)
 
-    def both(self, second: Value) -> Value:
+    def two_classes(self, second: Value) -> Value:
         """Turn the second class's probability (N, 1) into those of two classes (N, 2)."""
-        return self.beside([self.add("Sub", 1.0, second), second])
+        return self.concat([self.add("Sub", 1.0, second), second])
 
-    def shared(self, rows: Value) -> Value:
+    def normalise(self, rows: Value) -> Value:
         """Divide each row (N, K) by its sum."""
         return self.add("Div", rows, self.sum(rows))
 
@@ -85,35 +85,17 @@ class Graph:
         return self.add("Max", self.add("Sub", lengths, product), 0.0)
 
 
-def model_of(graph: Graph, width: int, classes: int) -> onnx.ModelProto:
-    """Return the graph as a model of its own, from features (N, width) to probabilities (N, classes)."""
-    given = helper.make_tensor_value_info("features", TensorProto.FLOAT, ["N", width])
-    proto = helper.make_graph(graph.nodes, "headswap", [given], [_probabilities(classes)], graph.constants)
-    return _checked(helper.make_model(proto, ir_version=IR, opset_imports=_opsets()))
-
-
-def behind(backbone: onnx.ModelProto, graph: Graph, classes: int) -> onnx.ModelProto:
-    """Return a model of a backbone whose output is `features` with the graph behind it."""
+def append_to(backbone: onnx.ModelProto, graph: Graph, classes: int) -> onnx.ModelProto:
+    """Return a model of a backbone, whose output is `features`, followed by the graph."""
     whole = onnx.ModelProto()
     whole.CopyFrom(backbone)
     whole.graph.node.extend(graph.nodes)
     whole.graph.initializer.extend(graph.constants)
     del whole.graph.output[:], whole.opset_import[:]
-    whole.graph.output.append(_probabilities(classes))
-    whole.opset_import.extend(_opsets())
-    return _checked(whole)
-
-
-def _probabilities(classes: int) -> onnx.ValueInfoProto:
-    return helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["N", classes])
-
-
-def _opsets() -> list[onnx.OperatorSetIdProto]:
-    return [helper.make_opsetid("", OPSET), helper.make_opsetid("ai.onnx.ml", TREES_OPSET)]
-
-
-def _checked(model: onnx.ModelProto) -> onnx.ModelProto:
-    if (size := model.ByteSize()) > LARGEST:
+    output = helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["N", classes])
+    whole.graph.output.append(output)
+    whole.opset_import.extend([helper.make_opsetid("", OPSET), helper.make_opsetid("ai.onnx.ml", TREES_OPSET)])
+    if (size := whole.ByteSize()) > LARGEST:
         raise InputError(f"the ONNX file would have {size / 1e9:.1f} GB, expected at most {LARGEST / 1e9:.0f}")
-    onnx.checker.check_model(model)
-    return model
+    onnx.checker.check_model(whole)
+    return whole

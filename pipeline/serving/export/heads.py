@@ -1,43 +1,37 @@
-"""A fitted head as an ONNX graph: its parts in turn, whatever they are put together of."""
+"""A fitted head as an ONNX graph: each of its parts is converted in turn."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import onnx
 from onnx import TensorProto
 
 from pipeline.heads.types import Classifier
-from pipeline.serving.export import calibrators, foreign
+from pipeline.serving.export import calibrators, skl2onnx_fallback
 from pipeline.serving.export.classifiers import CLASSIFIERS
-from pipeline.serving.export.graph import Graph, Value, model_of
+from pipeline.serving.export.graph import Graph, Value
+from pipeline.serving.export.inconvertible import inconvertible
 from pipeline.serving.export.scores import SCORES
 from pipeline.serving.export.transforms import TRANSFORMS
-from pipeline.serving.export.unknown import inconvertible
 
 
 def graph_of(head: Classifier) -> Graph:
-    """Return the operators from features (N, D) to what `heads.predict` gives, (N, K) in float32.
+    """Return the operators from features (N, D) to the probabilities of `heads.predict`, (N, K) in float32.
 
     Raises:
-        InconvertibleError: if a part of the head has no form in ONNX.
+        InconvertibleError: if a part of the head cannot be converted.
 
     """
     graph = Graph()
     rows = graph.add("Cast", "features", to=TensorProto.DOUBLE)
-    shares = graph.shared(probabilities(graph, head, rows))
+    shares = graph.normalise(probabilities(graph, head, rows))
     graph.add_node("Cast", [shares], ["probabilities"], to=TensorProto.FLOAT)
     return graph
-
-
-def alone(head: Classifier, width: int) -> onnx.ModelProto:
-    """Return a head as a model of its own, from features (N, width); errors as `graph_of`."""
-    return model_of(graph_of(head), width, len(head.classes_))
 
 
 def probabilities(graph: Graph, fitted: Any, rows: Value) -> Value:  # noqa: ANN401  # scikit-learn has no types
     """Add a classifier: rows (N, D) -> probabilities (N, K)."""
     convert = {**CLASSIFIERS, **_COMPOSED}.get(type(fitted).__name__)
-    return convert(graph, fitted, rows) if convert else foreign.probabilities(graph, fitted, rows)
+    return convert(graph, fitted, rows) if convert else skl2onnx_fallback.probabilities(graph, fitted, rows)
 
 
 def _pipeline(graph: Graph, fitted: Any, rows: Value) -> Value:  # noqa: ANN401
@@ -53,7 +47,7 @@ def _before_last(graph: Graph, fitted: Any, rows: Value) -> Value:  # noqa: ANN4
 
 
 def _scores(graph: Graph, fitted: Any, rows: Value) -> Value:  # noqa: ANN401
-    """Add what a calibrator calibrates: scores where there are some, else probabilities, of two classes the second."""
+    """Add a calibrator's input: scores if the classifier has them, else probabilities; of two classes the second."""
     name = type(fitted).__name__
     if name == "FrozenEstimator":
         return _scores(graph, fitted.estimator, rows)
@@ -68,20 +62,19 @@ def _scores(graph: Graph, fitted: Any, rows: Value) -> Value:  # noqa: ANN401
 
 
 def _cross_validated(graph: Graph, fitted: Any, rows: Value) -> Value:  # noqa: ANN401
-    """Average scikit-learn's calibrated classifiers; ours have one."""
-    found = [_calibrated_one(graph, one, rows) for one in fitted.calibrated_classifiers_]
-    return _mean(graph, found)
+    """Average scikit-learn's calibrated classifiers; the heads' own have one."""
+    return _mean(graph, [_calibrated_one(graph, one, rows) for one in fitted.calibrated_classifiers_])
 
 
 def _calibrated_one(graph: Graph, fitted: Any, rows: Value) -> Value:  # noqa: ANN401
     scores = _scores(graph, fitted.estimator, rows)
     if fitted.method != "temperature":
-        return calibrators.one_by_one(graph, fitted.calibrators, scores)
+        return calibrators.one_vs_rest(graph, fitted.calibrators, scores)
     if not hasattr(fitted.estimator, "decision_function"):
-        shares = graph.both(scores) if len(fitted.classes) == 2 else scores
+        shares = graph.two_classes(scores) if len(fitted.classes) == 2 else scores
         scores = calibrators.logarithm(graph, shares)
     elif len(fitted.classes) == 2:
-        scores = graph.beside([graph.add("Neg", scores), scores])
+        scores = graph.concat([graph.add("Neg", scores), scores])
     return calibrators.temperature(graph, fitted.calibrators[0], scores)
 
 
@@ -101,7 +94,7 @@ def _stacking(graph: Graph, fitted: Any, rows: Value) -> Value:  # noqa: ANN401
     members = [probabilities(graph, one, rows) for one in fitted.estimators_]
     if len(fitted.classes_) == 2:
         members = [graph.columns(one, 1, 2) for one in members]
-    return probabilities(graph, fitted.final_estimator_, graph.beside(members))
+    return probabilities(graph, fitted.final_estimator_, graph.concat(members))
 
 
 _COMPOSED: Mapping[str, Callable[[Graph, Any, Value], Value]] = {

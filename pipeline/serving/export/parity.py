@@ -1,4 +1,4 @@
-"""What an ONNX file says of training images, beside what the pipeline says of them."""
+"""Compare the predictions of an ONNX file for training images with those of the pipeline."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,13 +14,13 @@ from pipeline.finetuning import saving
 from pipeline.networks import frozen_pass
 from pipeline.networks.frozen_pass import Item, Pixels
 from pipeline.networks.runtime import TOLERANCE
-from pipeline.serving.export.whole import Exported
-from pipeline.serving.trained import Trained
+from pipeline.serving.export.onnx_model import OnnxExport
+from pipeline.serving.trained_model import TrainedModel
 
 IMAGES = 16
-"""That every export is checked on."""
+"""The number on which every export is checked."""
 LARGEST = 1e-4
-"""Difference of a probability that is let pass."""
+"""The difference of a probability that is accepted."""
 
 Floats = npt.NDArray[np.floating]
 
@@ -33,48 +33,48 @@ class Parity:
     whole: float
     """From pixels to probabilities."""
     head: float
-    """The head alone, given the same features; of a fine-tuned network as `whole`."""
+    """Of the head alone, given the same features; for a fine-tuned network as `whole`."""
 
     def __str__(self) -> str:
-        """Word it; a head whose probabilities jump may differ where another runtime rounds a feature another way."""
-        told = f"differs from the pipeline by at most {self.whole:.1g} on {self.images} training images"
+        """Describe it; where another runtime rounds a feature differently, a head's probabilities may jump."""
+        text = f"differs from the pipeline by at most {self.whole:.1g} on {self.images} training images"
         if self.whole <= LARGEST:
-            return told
+            return text
         jump = "this head's probabilities jump where a feature that is rounded the other way crosses a threshold"
-        return f"{told}: {jump}; given the same features, by at most {self.head:.1g}"
+        return f"{text}: {jump}; given the same features, by at most {self.head:.1g}"
 
 
-def check(content: bytes, exported: Exported, trained: Trained) -> Parity:
+def check(content: bytes, exported: OnnxExport, model: TrainedModel) -> Parity:
     """Run a file's bytes on training images, evenly spread.
 
     Raises:
-        StateError: if it says something else than the pipeline, or an image is gone or was changed.
+        StateError: if its predictions differ from the pipeline's, or an image is missing or changed.
 
     """
-    rows = trained.training[np.unique(np.linspace(0, len(trained.training) - 1, IMAGES).astype(int))]
-    pixels = pixels_of(rows, exported, trained)
+    rows = model.training[np.unique(np.linspace(0, len(model.training) - 1, IMAGES).astype(int))]
+    pixels = pixels_of(rows, exported, model)
     found = run(content, pixels)
-    if trained.network is not None:
-        whole = head = _largest(found, saving.predict(trained.network, pixels))
+    if model.network is not None:
+        whole = head = _largest(found, saving.predict(model.network, pixels))
     else:
-        features, stored = run(exported.features, pixels), trained.embedded.features[rows]
-        _require_alike(features, stored)
-        head, whole = (_largest(found, heads.predict(trained.head, some)) for some in (features, stored))
+        features, stored = run(exported.features, pixels), model.embedded.features[rows]
+        _require_close(features, stored)
+        head, whole = (_largest(found, heads.predict(model.head, some)) for some in (features, stored))
     parity = Parity(len(rows), whole, head)
     if not parity.head <= LARGEST:
         raise StateError(f"the ONNX file {parity}, expected at most {LARGEST:g}; nothing was written")
     return parity
 
 
-def pixels_of(rows: Sequence[int] | npt.NDArray[np.integer], exported: Exported, trained: Trained) -> Pixels:
-    """Return the images of some rows of the embeddings as the file takes them: (n, 3, S, S)."""
-    at = [trained.row[row] for row in rows]
-    items = [Item(Path(trained.table.path[one]), trained.table.sha256[one]) for one in at]
+def pixels_of(rows: Sequence[int] | npt.NDArray[np.integer], exported: OnnxExport, model: TrainedModel) -> Pixels:
+    """Return the images of some rows of the embeddings as the file's input: (n, 3, S, S)."""
+    at = [model.row[row] for row in rows]
+    items = [Item(Path(model.table.path[one]), model.table.sha256[one]) for one in at]
     return np.stack([frozen_pass.load(item, exported.framing) for item in items])
 
 
 def run(content: bytes, pixels: Pixels) -> Floats:
-    """Return the one output of an ONNX file for images (n, 3, S, S)."""
+    """Return the output of an ONNX file for images (n, 3, S, S)."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
@@ -85,8 +85,8 @@ def _largest(found: Floats, expected: Floats) -> float:
     return float(np.abs(found.astype(np.float64) - expected).max())
 
 
-def _require_alike(features: Floats, stored: Floats) -> None:
-    """Raise StateError unless features are the stored ones, but for the last bit of half precision."""
+def _require_close(features: Floats, stored: Floats) -> None:
+    """Raise StateError unless features equal the stored ones, up to the last bit of half precision."""
     error = _largest(features, stored) / max(float(np.abs(stored).max()), 1e-12)
     if not error <= 2 * TOLERANCE:
         raise StateError(f"the ONNX file's features differ by {error:.2g} of the largest; nothing was written")

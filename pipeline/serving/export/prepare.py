@@ -1,4 +1,4 @@
-"""From an image file to what an exported model takes, as the pipeline does it; needs neither torch nor scikit-learn."""
+"""From an image file to the input of an exported model, as in the pipeline; needs neither torch nor scikit-learn."""
 
 import json
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ from pipeline.data.images import decoding
 from pipeline.data.images.decoding import Framing, Pixels
 
 KEY = "headswap.framing"
-"""Of the model's metadata."""
+"""The key of the framing in the model's metadata."""
 
 
 def pixels(path: str | Path, metadata: Mapping[str, str]) -> Pixels:
@@ -20,14 +20,14 @@ def pixels(path: str | Path, metadata: Mapping[str, str]) -> Pixels:
         metadata: the model's, `session.get_modelmeta().custom_metadata_map` of ONNX Runtime.
 
     Raises:
-        BadImageError: if the file is no image that the pipeline would use; docs/images.md says which are.
+        BadImageError: if the pipeline cannot use the file as an image; docs/images.md says which it can.
         OSError: if it cannot be read.
 
     """
-    told = json.loads(metadata[KEY])
-    return decoding.pixels(Path(path).read_bytes(), Framing(told["size"], told["crop"], told["scaled_jpeg"]))
+    framing = json.loads(metadata[KEY])
+    return decoding.pixels(Path(path).read_bytes(), Framing(framing["size"], framing["crop"], framing["scaled_jpeg"]))
 
 
-def told(framing: Framing) -> dict[str, Any]:
-    """Return what the metadata say of a framing."""
+def metadata_of(framing: Framing) -> dict[str, Any]:
+    """Return a framing as the metadata hold it."""
     return {**framing._asdict(), "resample": "bicubic"}

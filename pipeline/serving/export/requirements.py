@@ -1,4 +1,4 @@
-"""What only `headswap export` needs."""
+"""The packages that only `headswap export` needs."""
 
 from importlib import metadata
 
@@ -8,7 +8,7 @@ NEEDED = ("onnx", "onnxruntime", "onnxscript", "skl2onnx")
 
 
 def require_installed() -> None:
-    """Raise InputError unless what writes and checks ONNX files is installed."""
+    """Raise InputError unless the packages that write and check ONNX files are installed."""
     for name in NEEDED:
         try:
             metadata.version(name)

@@ -1,4 +1,4 @@
-"""Classifiers that only have scores, as ONNX operators: rows (N, D) -> scores (N, K), or (N, 1) for two classes."""
+"""Classifiers with scores only, as ONNX operators: rows (N, D) -> scores (N, K), or (N, 1) for two classes."""
 
 from collections.abc import Callable, Mapping
 from itertools import combinations
@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from pipeline.serving.export.graph import Array, Graph, Value
+from pipeline.serving.export.inconvertible import inconvertible
 from pipeline.serving.export.transforms import radial
-from pipeline.serving.export.unknown import inconvertible
 
 
 def linear(graph: Graph, fitted: Any, rows: Value) -> Value:  # noqa: ANN401  # scikit-learn has no types
@@ -48,9 +48,6 @@ def _of_pairs(fitted: Any, pairs: list[tuple[int, int]]) -> Array:  # noqa: ANN4
 
 
 SCORES: Mapping[str, Callable[[Graph, Any, Value], Value]] = {
-    **dict.fromkeys(
-        ("LinearSVC", "RidgeClassifier", "RidgeClassifierCV", "SGDClassifier", "Perceptron"),
-        linear,
-    ),
+    **dict.fromkeys(("LinearSVC", "RidgeClassifier", "RidgeClassifierCV", "SGDClassifier", "Perceptron"), linear),
     "SVC": support_vectors,
 }

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.serving.export.graph import Graph, Value
-from pipeline.serving.export.unknown import require
+from pipeline.serving.export.inconvertible import require
 
 
 def standard(graph: Graph, fitted: Any, rows: Value) -> Value:  # noqa: ANN401  # scikit-learn has no types
@@ -16,20 +16,20 @@ def standard(graph: Graph, fitted: Any, rows: Value) -> Value:  # noqa: ANN401  
     return graph.add("Div", rows, fitted.scale_) if fitted.scale_ is not None else rows
 
 
-def normalised(graph: Graph, fitted: Any, rows: Value) -> Value:  # noqa: ANN401
-    """Give every row length 1; a row of zeros stays one."""
+def unit_norm(graph: Graph, fitted: Any, rows: Value) -> Value:  # noqa: ANN401
+    """Scale every row to length 1; a row of zeros stays as it is."""
     require(fitted, norm="l2")
-    return of_length_one(graph, rows)
+    return unit_length(graph, rows)
 
 
-def of_length_one(graph: Graph, rows: Value) -> Value:
-    """Give every row length 1; a row of zeros stays one."""
+def unit_length(graph: Graph, rows: Value) -> Value:
+    """Scale every row to length 1; a row of zeros stays as it is."""
     length = graph.add("Sqrt", graph.sum(graph.add("Mul", rows, rows)))
     return graph.add("Div", rows, graph.add("Where", graph.add("Equal", length, 0.0), 1.0, length))
 
 
 def power(graph: Graph, fitted: Any, rows: Value) -> Value:  # noqa: ANN401
-    """Yeo & Johnson (2000), eq. 2.1; each half of it with the other half's values out of the way."""
+    """Yeo & Johnson (2000), eq. 2.1; each half is computed with the other half's values set to 0."""
     require(fitted, method="yeo-johnson")
     above = _half(graph, graph.add("Max", rows, 0.0), fitted.lambdas_)
     below = _half(graph, graph.add("Neg", graph.add("Min", rows, 0.0)), 2 - fitted.lambdas_)
@@ -71,7 +71,7 @@ def radial(graph: Graph, rows: Value, others: Any, gamma: float) -> Value:  # no
 
 TRANSFORMS: Mapping[str, Callable[[Graph, Any, Value], Value]] = {
     "StandardScaler": standard,
-    "Normalizer": normalised,
+    "Normalizer": unit_norm,
     "PowerTransformer": power,
     "PCA": components,
     "Nystroem": nystroem,

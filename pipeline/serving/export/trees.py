@@ -1,6 +1,6 @@
-"""Trees as one ONNX operator. A float32 feature falls on the same side of every threshold as in scikit-learn."""
+"""Trees as one ONNX operator. A float32 feature is on the same side of every threshold as in scikit-learn."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,7 +8,7 @@ import numpy as np
 from onnx import TensorProto
 
 from pipeline.serving.export.graph import Array, Graph, Value
-from pipeline.serving.export.unknown import inconvertible
+from pipeline.serving.export.inconvertible import inconvertible
 
 
 @dataclass(frozen=True)
@@ -23,13 +23,13 @@ class Tree:
     values: Array
     """(n, targets) of the leaves."""
     target: int = 0
-    """That the first value is added to."""
+    """The column that the first value is added to."""
 
 
 def of_forest(fitted: Any) -> list[Tree]:  # noqa: ANN401  # scikit-learn has no types
     """Return the trees of a forest, or the only one; their values are the classes' shares.
 
-    In pure leaves these are 0 and 1, whose sum float32 holds exactly: it is the caller who divides by the trees.
+    In pure leaves these are 0 and 1, whose sum is exact in float32; so the caller divides by the number of trees.
     """
     return [_of_tree(one.tree_) for one in getattr(fitted, "estimators_", [fitted])]
 
@@ -41,11 +41,8 @@ def _of_tree(tree: Any) -> Tree:  # noqa: ANN401
 
 
 def of_boosting(fitted: Any) -> list[Tree]:  # noqa: ANN401
-    """Return the trees of a histogram gradient boosting, each of one target."""
-    return list(_of_boosting(fitted))
-
-
-def _of_boosting(fitted: Any) -> Iterator[Tree]:  # noqa: ANN401
+    """Return the trees of a histogram gradient boosting, each with one target."""
+    trees = []
     for grown in fitted._predictors:
         for target, predictor in enumerate(grown):
             nodes = predictor.nodes
@@ -53,11 +50,14 @@ def _of_boosting(fitted: Any) -> Iterator[Tree]:  # noqa: ANN401
                 raise inconvertible(fitted, " with categorical features")
             leaf = nodes["is_leaf"].astype(bool)
             left, right = (np.where(leaf, -1, nodes[side].astype(np.int64)) for side in ("left", "right"))
-            yield Tree(left, right, nodes["feature_idx"], nodes["num_threshold"], nodes["value"][:, None], target)
+            trees.append(
+                Tree(left, right, nodes["feature_idx"], nodes["num_threshold"], nodes["value"][:, None], target)
+            )
+    return trees
 
 
-def summed(graph: Graph, trees: Sequence[Tree], rows: Value, targets: int) -> Value:
-    """Add the trees' values up: (N, D) -> (N, targets)."""
+def sum_of(graph: Graph, trees: Sequence[Tree], rows: Value, targets: int) -> Value:
+    """Sum the trees' values: (N, D) -> (N, targets)."""
     sizes = [len(tree.left) for tree in trees]
     leaf = np.concatenate([tree.left for tree in trees]) == -1
     tree_id, node_id = np.repeat(np.arange(len(trees)), sizes), np.concatenate([np.arange(size) for size in sizes])
@@ -93,6 +93,6 @@ def _joined(trees: Sequence[Tree], name: str) -> Array:
 
 
 def rounded_down(thresholds: Array) -> Array:
-    """Return the largest float32 not above each threshold: a float32 is at most the one if it is at most the other."""
+    """Return the largest float32 not above each threshold: a float32 is below both or above both."""
     narrow = thresholds.astype(np.float32)
     return np.where(narrow > thresholds, np.nextafter(narrow, np.float32(-np.inf)), narrow)
