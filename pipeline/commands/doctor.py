@@ -1,5 +1,6 @@
 """doctor: find what would stop a run, before anything expensive starts, and mend what a killed run left."""
 
+import json
 import shutil
 import sys
 from argparse import ArgumentParser
@@ -10,11 +11,16 @@ from pathlib import Path
 
 from packaging.requirements import Requirement
 
-from pipeline.core import git
+from pipeline.core import environment, git, stamps
+from pipeline.core.atomic import write_json
 from pipeline.core.errors import InputError, PipelineError
 from pipeline.core.params import Params
 
 PACKAGE = "headswap"
+CODE = Path(__file__).parents[1]
+"""The folder of the pipeline's code."""
+IN_ORDER = Path(".headswap/in_order.json")
+"""Which heads, networks and weights the last check found in order."""
 HELP = "check params.yaml, data, weights and versions before anything expensive runs, and what a killed run left"
 
 
@@ -99,18 +105,55 @@ def _tools() -> Iterator[str]:
 
 
 def _settings(params: Params) -> Iterator[str]:
+    """Check heads and networks, unless the same ones were in order before: loading PyTorch for it takes seconds."""
+    asked = _asked(params)
+    if _in_order_before(asked):
+        return
+    weights: dict[str, str] = {}
+    problems = [*_heads(params), *_networks(params, weights)]
+    if not problems:
+        write_json(IN_ORDER, {"asked": asked, "weights": weights})
+    yield from problems
+
+
+def _asked(params: Params) -> str:
+    """Return the sha256 of all that the check of heads and networks depends on, but for the files of weights."""
+    entries = {name: params.backbone(name).model_dump(mode="json") for name in params.run.backbones}
+    plans = {name: params.plan(name).model_dump() for name in [*params.run.plans, *params.curve.plans]}
+    heads = [dict(params.heads), dict(params.curve.heads)]
+    code = [stamps.sha256_file(path) for path in sorted(CODE.rglob("*.py"))]
+    return stamps.sha256_json([entries, plans, heads, code, environment.versions()])
+
+
+def _in_order_before(asked: str) -> bool:
+    try:
+        before = json.loads(IN_ORDER.read_bytes())
+        return before["asked"] == asked and all(
+            stamps.sha256_file(stamps.locate(locator)) == sha256 for locator, sha256 in before["weights"].items()
+        )
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, PipelineError):
+        return False
+
+
+def _heads(params: Params) -> Iterator[str]:
     from pipeline import heads  # noqa: PLC0415
     from pipeline.heads import curve  # noqa: PLC0415
-    from pipeline.networks import backbones  # noqa: PLC0415  # after params were read: loading torch takes seconds
 
     for name, entry in params.heads.items():
         yield from heads.check(name, entry)
     yield from curve.check(params.curve.heads)
+
+
+def _networks(params: Params, weights: dict[str, str]) -> Iterator[str]:
+    """Load every backbone and find the blocks where plans begin; add the files of weights: locator -> sha256."""
+    from pipeline.networks import backbones  # noqa: PLC0415
+
     for name in params.run.backbones:
         try:
-            network = backbones.load(name, params.backbone(name)).network
+            loaded = backbones.load(name, params.backbone(name))
+            weights[loaded.weights] = str(loaded.identity["weights_sha256"])
             for plan in dict.fromkeys([*params.run.plans, *params.curve.plans]):
-                network.split_before(params.plan(plan).unfreeze_from)
+                loaded.network.split_before(params.plan(plan).unfreeze_from)
         except PipelineError as error:
             yield from error.problems
 
@@ -126,12 +169,12 @@ def _data(params: Params) -> Iterator[str]:
 
 def _engine(params: Params) -> tuple[Sequence[str], Sequence[str]]:
     """Compare the workers' software with this process's; return a line if all agree, and the problems."""
-    from pipeline.cluster import agreement, joined  # noqa: PLC0415
-    from pipeline.networks import workers  # noqa: PLC0415
-
     engine = params.embed.engine
     if engine.backend == "local":
         return (), ()
+    from pipeline.cluster import agreement, joined  # noqa: PLC0415
+    from pipeline.networks import workers  # noqa: PLC0415
+
     try:
         with joined(engine, partial(agreement.software, workers.LIBRARIES)) as cluster:
             found = f"workers that agree: {len(cluster.workers())}, tasks at once: {cluster.slots()}"

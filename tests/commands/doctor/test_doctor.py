@@ -8,17 +8,18 @@ import pytest
 
 from pipeline.cli import main
 from pipeline.commands import doctor
+from pipeline.networks import backbones
 from pipeline.repair import leftovers
 from tests.commands.doctor.repository import GOOD, LOCK, RWLOCK, Said, files
 from tests.conftest import Project
 
 
-def test_a_sound_project_passes_and_nothing_is_written(capsys: Said) -> None:
+def test_a_sound_project_passes_and_nothing_is_written_but_what_was_in_order(capsys: Said) -> None:
     LOCK.write_bytes(GOOD)
     before = files()
     assert main(["doctor"]) == 0
     assert "weights are in order; 2 runs to compare" in capsys.readouterr().out
-    assert files() == before
+    assert files() == before | {doctor.IN_ORDER: doctor.IN_ORDER.read_bytes()}
     assert main(["doctor", "--fix"]) == 0
     assert LOCK.read_bytes() == GOOD
 
@@ -48,6 +49,38 @@ def test_without_its_tools_and_repositories_it_says_what_to_run(
     assert main(["doctor"]) == 2
     error = capsys.readouterr().err
     assert all(part in error for part in ("git: not on PATH", "dvc: not on PATH", "headswap: not on PATH", "dvc init"))
+
+
+class TestInOrderBefore:
+    @pytest.fixture(autouse=True)
+    def _checked(self, project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Check a project, and count the networks that are loaded from then on."""
+        self.project, self.loaded = project, list[str]()
+        assert main(["doctor"]) == 0
+        load = backbones.load
+        monkeypatch.setattr(backbones, "load", lambda name, entry: (self.loaded.append(name), load(name, entry))[1])
+
+    def test_what_was_in_order_is_not_loaded_again(self) -> None:
+        assert main(["doctor"]) == 0
+        assert self.loaded == []
+
+    def test_other_settings_are_checked(self, capsys: Said) -> None:
+        self.project.write(heads={"logreg": {"CC": 1}})
+        assert main(["doctor"]) == 2
+        assert "heads.logreg" in capsys.readouterr().err
+        assert self.loaded == ["tiny"]
+
+    def test_other_weights_are_checked(self, capsys: Said) -> None:
+        Path("tiny.pth").write_bytes(b"altered")
+        for _ in range(2):  # what is wrong is said again
+            assert main(["doctor"]) == 2
+            assert "tiny.pth: weights: sha256" in capsys.readouterr().err
+
+    @pytest.mark.parametrize("content", ["", "[]", "{}", '{"asked": 1, "weights": []}'])
+    def test_a_malformed_memory_is_not_believed(self, content: str) -> None:
+        doctor.IN_ORDER.write_text(content)
+        assert main(["doctor"]) == 0
+        assert self.loaded == ["tiny"]
 
 
 class TestVersions:
