@@ -126,7 +126,7 @@ def test_one_class_and_two_rows_are_enough() -> None:
     assert (found.knn_accuracy, found.largest_class, found.h_score) == (1, 1, 0)
 
 
-def test_what_the_scores_are_can_be_imported_without_scikit_learn() -> None:
+def test_surveys_and_projections_are_imported_without_scikit_learn() -> None:
     modules = "pipeline.evaluation.surveys, pipeline.evaluation.projection"
     code = f"import sys, {modules}; assert not {{'sklearn', 'scipy', 'torch'}} & {{*sys.modules}}"
     subprocess.run([sys.executable, "-c", code], check=True)

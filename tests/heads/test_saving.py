@@ -48,7 +48,7 @@ def test_altered_weights_are_refused(tmp_path: Path) -> None:
         heads.load(tmp_path, stamp)
 
 
-def test_networks_within_an_ensemble_are_kept_apart_from_one_another(tmp_path: Path) -> None:
+def test_networks_within_an_ensemble_are_saved_separately(tmp_path: Path) -> None:
     X, y = data()
     members = {"one": {"kind": "mlp", "hidden": 4, "epochs": 3}, "two": {"kind": "mlp", "hidden": 8, "epochs": 3}}
     model = fit("voting", {"members": members, "calibrate": "sigmoid"}, X, y).model
@@ -67,7 +67,7 @@ def test_other_classifiers_of_scikit_learn_survive_save_and_load(class_name: str
     np.testing.assert_array_equal(heads.predict(loaded, X), heads.predict(model, X))
 
 
-def test_what_would_not_load_is_not_saved(tmp_path: Path) -> None:
+def test_a_head_that_would_not_load_is_not_saved(tmp_path: Path) -> None:
     X, y = data()
     model = fit("sklearn_class", {"class_name": "sklearn.neighbors.RadiusNeighborsClassifier", "radius": 99.0}, X, y)
     with pytest.raises(StateError, match=r"no head of ours has: .*KDTree; not saved"):
@@ -87,7 +87,7 @@ def test_a_file_with_other_bytes_than_recorded_is_not_opened(tmp_path: Path) -> 
         heads.load(tmp_path, stamps.Stamp("train", {path.as_posix(): "0" * 64}, {}))
 
 
-def test_a_stamped_file_with_foreign_types_is_refused_unexecuted(
+def test_a_stamped_file_with_foreign_types_is_refused_without_executing_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)

@@ -38,7 +38,7 @@ def often() -> Iterator[None]:
     sys.setswitchinterval(before)
 
 
-class Picture:
+class Drawing:
     """What stands in one SVG: its description, its axes, and how many marks of each kind."""
 
     def __init__(self, text: str) -> None:
@@ -58,8 +58,8 @@ class Picture:
         })  # fmt: skip
 
 
-def pictures(text: str) -> list[Picture]:
-    return [Picture(svg) for svg in re.findall(r'<svg role="img".*?</svg>', text, re.DOTALL)]
+def pictures(text: str) -> list[Drawing]:
+    return [Drawing(svg) for svg in re.findall(r'<svg role="img".*?</svg>', text, re.DOTALL)]
 
 
 def expected(given: Evidence) -> dict[str, tuple[set[str | None], dict[str, int], set[str]]]:
@@ -105,7 +105,7 @@ def test_every_chart_has_its_axes_a_mark_for_every_row_and_no_scale_without_valu
     given = evidence(images=20 * len(titles), classes=("a", "b", "c"), titles=titles)
     wanted = expected(given)
     found = pictures(page.page(given))
-    assert Counter(one.description for one in found) == dict.fromkeys(wanted, len(charts.SHAPES))
+    assert Counter(one.description for one in found) == dict.fromkeys(wanted, len(charts.LAYOUTS))
     for one in found:
         assert (one.titles, one.marks, one.runs) == wanted[str(one.description)], one.description
         assert not re.search("Infinity|NaN|undefined", one.text), one.description
