@@ -8,7 +8,7 @@ import inspect
 from collections.abc import Mapping
 
 from pipeline.core.sections import Scalar
-from pipeline.heads.registry import HEADS, LESS, MORE, build, head
+from pipeline.heads.registry import HEADS, LESS, MORE, head
 from pipeline.heads.scikit_learn import GAUSSIAN, classifier_class, require_no_split_by_rows
 from pipeline.heads.types import Classifier
 
@@ -237,10 +237,9 @@ _MEMBERS: Members = {"logreg": {"C": 0.01}, "nearest_mean": {}}
 
 
 def _build_members(members: Members, seed: int) -> list[tuple[str, Classifier]]:
-    return [
-        (name, build(str(entry.get("kind", name)), seed, {key: one for key, one in entry.items() if key != "kind"}))
-        for name, entry in members.items()
-    ]
+    settings = {name: {key: value for key, value in entry.items() if key != "kind"} for name, entry in members.items()}
+    kinds = {name: str(entry.get("kind", name)) for name, entry in members.items()}
+    return [(name, HEADS[kinds[name]](seed=seed, **settings[name])) for name in members]
 
 
 @head("none")

@@ -33,7 +33,7 @@ def kind_of(name: str, entry: Mapping[str, object]) -> str:
 
 def streams(name: str, entry: Mapping[str, object]) -> bool:
     """Return whether a head reads its features from the file, block by block."""
-    return registry.streams(kind_of(name, entry))
+    return kind_of(name, entry) in registry.STREAMING
 
 
 def check(name: str, entry: HeadEntry) -> list[str]:
@@ -99,4 +99,4 @@ def build(name: str, entry: HeadEntry, seed: int) -> list[tuple[dict[str, Any], 
     if problems := check(name, entry):
         raise RefusedError(*problems)
     kind = kind_of(name, entry)
-    return [(settings, registry.build(kind, seed, settings)) for settings in combinations(entry)]
+    return [(settings, HEADS[kind](seed=seed, **settings)) for settings in combinations(entry)]

@@ -16,8 +16,10 @@ from pipeline.heads.types import Classifier, Factory
 
 _REGISTRY: dict[str, Factory] = {}
 HEADS: Mapping[str, Factory] = _REGISTRY
-_STREAMING: set[str] = set()
-_SIMPLER: dict[str, Mapping[str, bool]] = {}
+STREAMING: set[str] = set()
+"""Kinds of heads that read their features from the file, block by block."""
+SIMPLER: dict[str, Mapping[str, bool]] = {}
+"""kind of head -> the numeric settings that order it by simplicity, each with MORE or LESS"""
 
 MORE, LESS = True, False
 """Which way a setting makes a head simpler."""
@@ -53,9 +55,9 @@ def head(
             return _complete(preprocessing.steps(seed=seed, **before), build(seed=seed, **settings), seed)
 
         name = build.__name__
-        _SIMPLER[name] = {**(simpler or {}), **({} if streams else {"components": LESS})}
+        SIMPLER[name] = {**(simpler or {}), **({} if streams else {"components": LESS})}
         if streams:
-            _STREAMING.add(name)
+            STREAMING.add(name)
             _REGISTRY[name] = build
             return build
         signature = inspect.signature(build)
@@ -87,21 +89,6 @@ def _complete(before: list[Classifier], classifier: Classifier, seed: int) -> Cl
 
     folds = StratifiedKFold(FOLDS, shuffle=True, random_state=seed)  # `training` replaces it by folds of whole groups
     return CalibratedClassifierCV(model, method="temperature", ensemble=False, cv=folds)
-
-
-def build(kind: str, seed: int, settings: Mapping[str, Any]) -> Classifier:
-    """Return the unfitted classifier of a kind of head."""
-    return HEADS[kind](seed=seed, **settings)
-
-
-def streams(kind: str) -> bool:
-    """Return whether a kind of head reads its features from the file, block by block."""
-    return kind in _STREAMING
-
-
-def simpler(kind: str) -> Mapping[str, bool]:
-    """Return the numeric settings that order a kind of head by simplicity, each with MORE or LESS."""
-    return _SIMPLER[kind]
 
 
 def settings_of(kind: str, entry: Mapping[str, object]) -> set[str]:

@@ -34,15 +34,11 @@ def classifier_class(name: str) -> type:
             found = getattr(importlib.import_module(module), attribute, None)
         except ImportError:
             found = None
-        if isinstance(found, type) and found.__module__.startswith("sklearn.") and _is_classifier(found):
+        from sklearn.base import ClassifierMixin  # noqa: PLC0415
+
+        if isinstance(found, type) and found.__module__.startswith("sklearn.") and issubclass(found, ClassifierMixin):
             return found
     raise ValueError(unknown("class_name", name, _public_classifiers()))
-
-
-def _is_classifier(found: type) -> bool:
-    from sklearn.base import ClassifierMixin  # noqa: PLC0415
-
-    return issubclass(found, ClassifierMixin)
 
 
 def _public_classifiers() -> list[str]:

@@ -20,7 +20,7 @@ def order_of(kind: str, models: Sequence[UnfittedHead]) -> Order:
     numbers = [settings for settings, _ in models]
 
     def key(settings: Mapping[str, Any]) -> tuple[float, ...]:
-        ranks = [_rank(settings[name], more) for name, more in registry.simpler(kind).items() if name in settings]
+        ranks = [_rank(settings[name], more) for name, more in registry.SIMPLER[kind].items() if name in settings]
         return (*ranks, float(numbers.index(settings)))
 
     return key
@@ -39,7 +39,7 @@ def _is_number(value: object) -> TypeGuard[float]:
 def on_the_edge(kind: str, models: Sequence[UnfittedHead], chosen: Mapping[str, Any]) -> list[str]:
     """Return a note for each chosen number that is the smallest or the largest of at least three that were tried."""
     found = []
-    for name in registry.simpler(kind):
+    for name in registry.SIMPLER[kind]:
         tried = sorted({settings[name] for settings, _ in models if _is_number(settings.get(name))})
         if len(tried) >= FEWEST_TRIED and chosen[name] in (tried[0], tried[-1]):
             end, further = ("smallest", "smaller") if chosen[name] == tried[0] else ("largest", "larger")

@@ -23,31 +23,11 @@ class FlaggedImage:
     suggestion: str
 
 
-@dataclass(frozen=True)
-class CheckResult:
-    """The findings of one check."""
-
-    title: str
-    meaning: str
-    images: int
-    across_splits: int
-    note: str
-    pictures: list[FlaggedImage]
-
-
-def check_results(evidence: Evidence) -> list[CheckResult]:
-    """Return every check with the first images that it lists and that have a thumbnail."""
+def check_results(evidence: Evidence) -> list[dict[str, Any]]:
+    """Return every check, as in reports/quality.json, with `pictures`: its first images that have a thumbnail."""
     thumbnails = dict(zip(evidence.thumbnails.image_id, evidence.thumbnails.pictures, strict=True))
     return [
-        CheckResult(
-            title=check["title"],
-            meaning=check["meaning"],
-            images=check["images"],
-            across_splits=check["across_splits"],
-            note=check["note"],
-            pictures=list(_flagged_images(evidence, check, thumbnails)),
-        )
-        for check in evidence.quality.values()
+        {**check, "pictures": list(_flagged_images(evidence, check, thumbnails))} for check in evidence.quality.values()
     ]
 
 

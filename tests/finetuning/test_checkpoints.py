@@ -12,13 +12,18 @@ def saved(epochs: int) -> TrainingState:
     return TrainingState({"network.weight": torch.arange(6.0).reshape(2, 3) + epochs}, {"epochs": [0.5] * epochs})
 
 
+def latest(place: Checkpoint) -> TrainingState:
+    found = place.read()
+    assert found is not None
+    return found
+
+
 def test_what_was_written_last_is_read_back(tmp_path: Path) -> None:
     place = Checkpoint({"plan": 1}, tmp_path)
     assert place.read() is None
     for epochs in (1, 2):
         place.write(saved(epochs))
-    found = Checkpoint({"plan": 1}, tmp_path).read()
-    assert found is not None
+    found = latest(Checkpoint({"plan": 1}, tmp_path))
     assert found.facts == {"epochs": [0.5, 0.5]}
     torch.testing.assert_close(part(found.tensors, "network")["weight"], saved(2).tensors["network.weight"])
     assert len(list(tmp_path.rglob("*.safetensors"))) == 1
@@ -33,9 +38,7 @@ def test_after_a_kill_between_writing_and_removing_the_later_state_is_read(
         patch.setattr(Checkpoint, "_files", lambda _: [])
         place.write(saved(2))
     assert len(list(tmp_path.rglob("*.safetensors"))) == 2
-    found = place.read()
-    assert found is not None
-    assert len(found.facts["epochs"]) == 2
+    assert len(latest(place).facts["epochs"]) == 2
 
 
 def test_a_failed_write_keeps_the_previous_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -49,9 +52,7 @@ def test_a_failed_write_keeps_the_previous_state(tmp_path: Path, monkeypatch: py
         patch.setattr(Path, "write_bytes", full)
         with pytest.raises(OSError, match="No space"):
             place.write(saved(2))
-    found = place.read()
-    assert found is not None
-    assert len(found.facts["epochs"]) == 1
+    assert len(latest(place).facts["epochs"]) == 1
 
 
 def test_another_key_finds_nothing_and_a_moved_file_is_refused(tmp_path: Path) -> None:
@@ -109,8 +110,7 @@ def test_a_restored_optimiser_continues_exactly(tmp_path: Path, kind: str) -> No
     step(network, optimiser)
 
     again, resumed = made()
-    found = place.read()
-    assert found is not None
+    found = latest(place)
     again.load_state_dict(part(found.tensors, "network"))
     restore_optimiser(resumed, part(found.tensors, "optimiser"))
     step(again, resumed)

@@ -191,10 +191,10 @@ def test_the_search_scores_the_head_that_is_saved(name: str, how: str, method: s
 
 @every_head
 def test_settings_are_ordered_by_simplicity_as_the_factory_says_or_else_as_in_params_yaml(name: str) -> None:
-    told, every = registry.simpler(name), registry.settings_of(name, {})
-    assert set(told) <= every
+    simpler, every = registry.SIMPLER[name], registry.settings_of(name, {})
+    assert set(simpler) <= every
     for key in every:
         models = [({key: value}, None) for value in ("auto", 1, 2)]
         order = simplicity.order_of(name, models)
         ranked = [settings[key] for settings, _ in sorted(models, key=lambda model: order(model[0]))]
-        assert ranked == {None: ["auto", 1, 2], True: [2, 1, "auto"], False: [1, 2, "auto"]}[told.get(key)]
+        assert ranked == {None: ["auto", 1, 2], True: [2, 1, "auto"], False: [1, 2, "auto"]}[simpler.get(key)]

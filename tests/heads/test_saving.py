@@ -16,6 +16,7 @@ from pipeline import heads
 from pipeline.core import stamps
 from pipeline.core.errors import StateError
 from pipeline.heads import HEADS
+from pipeline.heads.types import Classifier
 from pipeline.networks import streaming
 from tests.conftest import REPOSITORY
 from tests.heads.examples import data, fit, fitted
@@ -29,6 +30,12 @@ def _quick() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(streaming, "STEPS", 20)
         yield
+
+
+def assert_same_after_loading(model: Classifier, X: np.ndarray, folder: Path) -> None:
+    files = heads.save(folder, model)
+    loaded = heads.load(folder, stamps.Stamp("train", stamps.hashes(files), {}))
+    np.testing.assert_array_equal(heads.predict(loaded, X), heads.predict(model, X))
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -52,9 +59,7 @@ def test_networks_within_an_ensemble_are_saved_separately(tmp_path: Path) -> Non
     X, y = data()
     members = {"one": {"kind": "mlp", "hidden": 4, "epochs": 3}, "two": {"kind": "mlp", "hidden": 8, "epochs": 3}}
     model = fit("voting", {"members": members, "calibrate": "sigmoid"}, X, y).model
-    files = heads.save(tmp_path, model)
-    loaded = heads.load(tmp_path, stamps.Stamp("train", stamps.hashes(files), {}))
-    np.testing.assert_array_equal(heads.predict(loaded, X), heads.predict(model, X))
+    assert_same_after_loading(model, X, tmp_path)
 
 
 @pytest.mark.parametrize("class_name", ["ensemble.GradientBoostingClassifier", "neural_network.MLPClassifier"])
@@ -62,9 +67,7 @@ def test_other_classifiers_of_scikit_learn_survive_save_and_load(class_name: str
     X, y = data()
     entry = {"class_name": f"sklearn.{class_name}", "scale": "standard"}
     model = fit("sklearn_class", entry, X, y).model
-    files = heads.save(tmp_path, model)
-    loaded = heads.load(tmp_path, stamps.Stamp("train", stamps.hashes(files), {}))
-    np.testing.assert_array_equal(heads.predict(loaded, X), heads.predict(model, X))
+    assert_same_after_loading(model, X, tmp_path)
 
 
 def test_a_head_that_would_not_load_is_not_saved(tmp_path: Path) -> None:

@@ -38,12 +38,24 @@ def _accuracy(counts: Floats, outcomes: Outcomes) -> Floats:
     return np.asarray(counts @ right / counts.sum(axis=1))
 
 
-def _balanced_accuracy(counts: Floats, outcomes: Outcomes) -> Floats:
-    return OF_COUNTS["balanced_accuracy"](*outcomes.by_class(counts))
+def _mean_over_present(values: Floats, weight: Floats) -> Floats:
+    """Average over the classes that a resample holds: (B, K), (B, K) -> (B,)."""
+    present = weight > 0
+    return np.asarray(np.where(present, values, 0).sum(axis=1) / present.sum(axis=1))
 
 
-def _macro_f1(counts: Floats, outcomes: Outcomes) -> Floats:
-    return OF_COUNTS["macro_f1"](*outcomes.by_class(counts))
+OF_COUNTS: Mapping[str, Callable[[Floats, Floats, Floats], Floats]] = {
+    "accuracy": lambda actual, _, hits: np.asarray(hits.sum(axis=1) / actual.sum(axis=1)),
+    "balanced_accuracy": lambda actual, _, hits: _mean_over_present(hits / np.maximum(actual, 1), actual),
+    "macro_f1": lambda actual, decided, hits: _mean_over_present(
+        2 * hits / np.maximum(actual + decided, 1), actual + decided
+    ),
+}
+"""Metrics of decisions, from the counts by class as `Outcomes.by_class` returns them: three of (B, K) -> (B,)."""
+
+
+def _of_counts(name: str) -> Callable[[Floats, Outcomes], Floats]:
+    return lambda counts, outcomes: OF_COUNTS[name](*outcomes.by_class(counts))
 
 
 def _log_loss(counts: Floats, outcomes: Outcomes) -> Floats:
@@ -67,30 +79,14 @@ def _calibration_error(counts: Floats, outcomes: Outcomes) -> Floats:
 
 METRICS: Mapping[str, Metric] = {
     "accuracy": Metric(_accuracy),
-    "balanced_accuracy": Metric(_balanced_accuracy, classes_count_alike=True),
-    "macro_f1": Metric(_macro_f1, classes_count_alike=True),
+    "balanced_accuracy": Metric(_of_counts("balanced_accuracy"), classes_count_alike=True),
+    "macro_f1": Metric(_of_counts("macro_f1"), classes_count_alike=True),
     "roc_auc": Metric(rank_metrics.roc_auc, classes_count_alike=True),
     "average_precision": Metric(rank_metrics.average_precision, classes_count_alike=True),
     "log_loss": Metric(_log_loss, larger_is_better=False, unit="", bounded=False),
     "brier": Metric(_brier, larger_is_better=False, unit="", bounded=False),
     "calibration_error": Metric(_calibration_error, larger_is_better=False, unit=""),
 }
-
-
-def _mean_over_present(values: Floats, weight: Floats) -> Floats:
-    """Average over the classes that a resample holds: (B, K), (B, K) -> (B,)."""
-    present = weight > 0
-    return np.asarray(np.where(present, values, 0).sum(axis=1) / present.sum(axis=1))
-
-
-OF_COUNTS: Mapping[str, Callable[[Floats, Floats, Floats], Floats]] = {
-    "accuracy": lambda actual, _, hits: np.asarray(hits.sum(axis=1) / actual.sum(axis=1)),
-    "balanced_accuracy": lambda actual, _, hits: _mean_over_present(hits / np.maximum(actual, 1), actual),
-    "macro_f1": lambda actual, decided, hits: _mean_over_present(
-        2 * hits / np.maximum(actual + decided, 1), actual + decided
-    ),
-}
-"""Metrics of decisions, from the counts by class as `Outcomes.by_class` returns them: three of (B, K) -> (B,)."""
 
 
 def weight(metric: str, truth: Ints) -> Floats | None:
