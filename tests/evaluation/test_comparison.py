@@ -33,7 +33,7 @@ def test_a_resample_without_some_class_still_counts_towards_the_roc_auc() -> Non
 
 @pytest.mark.parametrize(("n", "both", "gain"), [(30, 0.8, 0.05), (30, 0.9, 0.0), (120, 0.8, 0.03), (12, 0.95, 0.0)])
 def test_the_paired_interval_covers_the_true_difference_also_on_few_images(n: int, both: float, gain: float) -> None:
-    """Nominal 95%: the bootstrap, which shrinks to nothing where no image is decided differently, falls far below."""
+    """Nominal 95%; the bootstrap covers far less, as it shrinks to nothing if no image is decided differently."""
     generator = np.random.default_rng(0)
     chances = [both, 0.03 + gain, 0.03, 1 - both - 0.06 - gain] if both < 0.9 else [both, 0.02, 0.02, 0.96 - both]
     covered = 0

@@ -1,4 +1,4 @@
-"""Intervals, tests and what could be shown where test images come in groups, checked by simulation and by scipy."""
+"""Intervals, tests and detectable differences for test images in groups, checked by simulation and by SciPy."""
 
 import itertools
 import math
@@ -125,7 +125,7 @@ def test_runs_that_never_differ_have_an_interval_as_wide_as_the_groups_are_few()
 
 
 def test_all_metrics_are_resampled_by_groups() -> None:
-    """Copies of each image tell nothing new: with groups the spread is that of the originals, without it is not."""
+    """Copies of images add no information: with groups the spread is that of the originals, without it is not."""
     one = predictions(n=60)
     ten = np.repeat(np.arange(60), 10)
     copied = Predictions(

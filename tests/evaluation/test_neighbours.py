@@ -1,4 +1,4 @@
-"""Nearest rows, against a comparison of all pairs written down plainly."""
+"""Nearest rows, against a plain comparison of all pairs."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Scores of features before training, against their definitions computed the slow way."""
+"""Transferability scores, against slow computations of their definitions."""
 
 import subprocess
 import sys
@@ -16,7 +16,7 @@ from pipeline.evaluation.transferability import h_score, knn_accuracy, logme, sc
 
 
 def labelled(n: int, width: int, classes: int = 3, shift: float = 1.5, seed: int = 0) -> tuple[Any, Any]:
-    """Features (n, width), the first `classes` of which say something of the class."""
+    """Make features (n, width) of which the first `classes` depend on the class."""
     generator = np.random.default_rng(seed)
     targets = np.arange(n) % classes
     X = generator.normal(size=(n, width)) + 0.3

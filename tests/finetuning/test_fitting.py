@@ -85,7 +85,7 @@ def test_the_classifier_plan_leaves_every_block_as_it_was(project: Project, task
 
 @pytest.fixture(scope="module")
 def plain() -> dict[str, np.ndarray]:
-    """Hold what the plan without any change says of the test images, by the block that it begins with."""
+    """Hold the test predictions of the plan without any change, by its first trainable block."""
     return {}
 
 
@@ -187,7 +187,7 @@ def test_a_training_that_is_killed_after_any_epoch_resumes_to_the_same_result(
 
 
 def _killed_in_the_second_epoch(real: Callable[..., None]) -> Callable[..., None]:
-    """Let a process see one epoch through, and not the next."""
+    """Interrupt a training in its second epoch."""
     first: list[int] = []
 
     def step(trainer: object, epoch: int, batch: int) -> None:

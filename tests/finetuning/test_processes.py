@@ -45,7 +45,7 @@ PLANS: dict[str, dict[str, Any]] = {
 
 
 def in_two_processes() -> str:
-    """Run the stage for every plan in two processes that share every batch; return what they say."""
+    """Run the stage for every plan in two processes that share every batch; return their output."""
     Path("main.py").write_text(MAIN.format(repository=str(REPOSITORY)))
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "main.py"]
     settings = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -105,7 +105,7 @@ def test_what_processes_cannot_share_is_refused(
 def test_in_every_thread_network_and_batches_go_to_the_process_s_own_device(
     project: Project, monkeypatch: pytest.MonkeyPatch, unfreeze_from: str
 ) -> None:
-    """No GPU is needed: what would be moved stays where it is, and where to is noted."""
+    """No GPU is needed: moves to a device are recorded and not made."""
     moved: set[tuple[str, torch.device]] = set()
 
     def note(thing: Any, *arguments: Any, **settings: Any) -> Any:

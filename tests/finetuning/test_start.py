@@ -22,7 +22,7 @@ from tests.finetuning.examples import loaded, plan
 
 
 def begun_from(project: Project, chosen: Plan) -> tuple[Task, Examples]:
-    """Prepare and embed; return a task, and what a plan that starts from a head trains on."""
+    """Prepare and embed; return a task, and the inputs of a plan with a logistic start."""
     params = project.write(plans={"last": chosen.model_dump()})
     prepare.main(params)
     embed.main(params, "tiny")

@@ -38,7 +38,7 @@ def data(classes: int = 3, n: int = 60, width: int = 6, seed: int = 0) -> tuple[
 def fit(
     name: str, entry: dict[str, Any], X: np.ndarray, y: np.ndarray, folds: int = 2, seed: int = 0, repeats: int = 0
 ) -> FittedHead:
-    """Fit on rows that are validated on, too, where a test does not care."""
+    """Fit a head; the training rows are the validation rows, too."""
     return heads.fit(name, entry, Rows.of(X, y), Rows.of(X, y), selection(folds, repeats), seed)
 
 

@@ -32,7 +32,7 @@ def rows_of_file(folder: Path, n: int = 60, width: int = 6, *, streams: bool = F
 
 
 class Processes:
-    """Two real ones."""
+    """A cluster of two real processes."""
 
     def map(self, function: Callable[[Any], Any], tasks: Sequence[Any]) -> Iterator[Any]:
         with joblib.parallel_config("loky", n_jobs=2):
@@ -40,7 +40,7 @@ class Processes:
 
 
 class Wire:
-    """Every task is pickled and unpickled, but done here; the bytes are counted."""
+    """Pickles and unpickles every task, runs it in this process, and records its size in bytes."""
 
     def __init__(self) -> None:
         self.sizes: list[int] = []

@@ -12,7 +12,7 @@ METHODS = ["temperature", "sigmoid", "isotonic"]
 
 
 def overconfident(n: int = 2000, classes: int = 2, sharpness: float = 4.0) -> tuple[np.ndarray, np.ndarray]:
-    """Draw labels from probabilities, and return these made sharper by a temperature."""
+    """Draw labels from probabilities; return the probabilities, sharpened by a temperature, and the labels."""
     generator = np.random.default_rng(0)
     logits = generator.normal(size=(n, classes))
     y = (logits + generator.gumbel(size=(n, classes))).argmax(axis=1)

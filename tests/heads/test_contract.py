@@ -28,7 +28,7 @@ every_head = pytest.mark.parametrize("name", list(HEADS))
 
 @pytest.fixture(autouse=True, scope="module")
 def _quick() -> Iterator[None]:
-    """Let heads that stream pass over these few rows less often."""
+    """Train heads that stream for fewer steps."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(streaming, "STEPS", 60)
         yield
@@ -161,7 +161,7 @@ def test_every_head_can_be_calibrated(name: str) -> None:
 
 
 def two_of(name: str) -> dict[str, object]:
-    """Return an entry with a choice."""
+    """Return an entry with two candidates."""
     return {**QUICK.get(name, {}), **({"epochs": [1, 2]} if "streaming" in name else {"scale": ["none", "standard"]})}
 
 

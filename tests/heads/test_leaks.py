@@ -1,4 +1,4 @@
-"""Inner choices on features in which a group, or an image's other views, give the label away."""
+"""Folds within heads, on features by which a group, or other views of an image, reveal the label."""
 
 from typing import Any
 
@@ -18,7 +18,7 @@ WITHOUT_A_CLUE = {
 
 
 def giving_away(seed: int, groups: int = 30, each: int = 8) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return features that tell the group and nothing of the label, labels, and the groups."""
+    """Return features that identify the group but not the label, the labels, and the groups."""
     generator = np.random.default_rng(seed)
     group = np.repeat(np.arange(groups), each)
     X = generator.normal(size=(groups, 40))[group] + 0.05 * generator.normal(size=(len(group), 40))

@@ -24,7 +24,7 @@ def data(n: int, width: int, classes: int, seed: int = 0) -> tuple[np.ndarray, n
 
 
 def objective(model: Logistic | LogisticRegression, X: np.ndarray, y: np.ndarray, weight: np.ndarray) -> float:
-    """Return what scikit-learn documents that it minimises."""
+    """Return the objective that scikit-learn documents."""
     p = model.predict_proba(X)[np.arange(len(y)), np.searchsorted(model.classes_, y)]
     return float(model.C * (weight * -np.log(p)).sum() + (model.coef_**2).sum() / 2)
 
@@ -48,7 +48,7 @@ def test_every_value_of_the_path_is_scikit_learns_solution(
 EVERY = set(product([2, 10, 100], [1.0, 1e3], [1e-6, 1e-2, 1.0, 1e5]))
 PAIRS = {(2, 1.0, 1e-6), (2, 1e3, 1e-2), (2, 1.0, 1.0), (2, 1e3, 1e5), (10, 1e3, 1e-6), (10, 1.0, 1e-2), (10, 1e3, 1.0),
          (10, 1.0, 1e5), (100, 1.0, 1e-6), (100, 1e3, 1e-2)}  # fmt: skip
-"""Among them every two settings stand together but for 100 classes with a large C, which take seconds."""
+"""Every combination of two settings, except for 100 classes with a large C, which take seconds."""
 
 
 @pytest.mark.parametrize(("classes", "condition", "C"), [*sorted(PAIRS), *soak(sorted(EVERY - PAIRS))])
@@ -119,7 +119,7 @@ def test_a_separable_problem_stays_finite_over_the_whole_sweep() -> None:
 
 @pytest.mark.parametrize("rows", [12, 20, 40])
 def test_perfectly_separated_classes_are_fitted_at_every_c(rows: int) -> None:
-    """Where probabilities are 0 and 1 to the last digit, nearly nothing is left of the Hessian."""
+    """If probabilities are 0 and 1 to the last digit, the Hessian nearly vanishes."""
     y = np.arange(rows) % 3
     for seed in range(5):
         X = np.random.default_rng(seed).normal(size=(rows, 6))

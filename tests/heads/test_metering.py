@@ -1,4 +1,4 @@
-"""What tasks took, wherever they ran."""
+"""The cost of tasks, in whatever process they run."""
 
 import time
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""Rows on their way to other processes."""
+"""Rows that are sent to other processes."""
 
 import pickle
 from pathlib import Path

@@ -26,7 +26,7 @@ NETWORKS = ["mlp", "streaming_linear", "streaming_mlp"]
 
 @pytest.fixture(autouse=True, scope="module")
 def _quick() -> Iterator[None]:
-    """Let heads that stream pass over these few rows less often."""
+    """Train heads that stream for fewer steps."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(streaming, "STEPS", 20)
         yield

@@ -133,7 +133,7 @@ def test_a_chosen_value_at_the_edge_of_three_or_more_is_noted() -> None:
 
 
 class OtherProcessor(LocalProcess):
-    """A cluster whose processor comes to other decisions."""
+    """A cluster whose decisions differ from those of this process."""
 
     def map(self, function: Any, tasks: Any) -> Any:
         for decided, warned in super().map(function, tasks):
@@ -285,7 +285,7 @@ def test_an_ensemble_holds_any_other_heads() -> None:
 
 
 def test_halving_keeps_two_groups_of_each_class_so_that_heads_can_cross_validate() -> None:
-    """Of class a there are two groups, one of them with nearly all its images."""
+    """Class a has two groups, one of them with nearly all its images."""
     y, group = np.repeat(["a", "b"], 40), np.array([*["ann"] * 38, *["bob"] * 2, *(f"g{row % 9}" for row in range(40))])
     rows = Rows.of(np.zeros((80, 2)), y, group=group)
     fold = search.Fold(np.arange(80), np.arange(80), np.arange(80))

@@ -40,7 +40,7 @@ def evidence(
     ids: Sequence[str] = (),
     pictured: int = 24,
 ) -> Evidence:
-    """Make evidence: the last quarter of the images are tested on, the quarter before validates."""
+    """Make evidence: the last quarter of the images is for test, the quarter before for validation."""
     ids = [*ids, *(f"{number:05}.png" for number in range(len(ids), images))]
     label = [classes[number % len(classes)] for number in range(images)]
     split = ["train"] * (images // 2) + ["val"] * (images // 4) + ["test"] * (images - images // 2 - images // 4)

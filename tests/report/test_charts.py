@@ -1,4 +1,4 @@
-"""Every chart on the page shows what it was given, and the page is the same bytes whenever it is drawn."""
+"""Every chart shows its data, and the page has the same bytes every time it is drawn."""
 
 import hashlib
 import re
@@ -31,7 +31,7 @@ for _ in range(int(sys.argv[1])):
 
 @pytest.fixture
 def often() -> Iterator[None]:
-    """Let threads, if there are any, take turns as often as they can."""
+    """Make threads, if there are any, switch as often as possible."""
     before = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
     yield
@@ -39,7 +39,7 @@ def often() -> Iterator[None]:
 
 
 class Drawing:
-    """What stands in one SVG: its description, its axes, and how many marks of each kind."""
+    """The content of an SVG: its description, its axes, and the number of marks of each kind."""
 
     def __init__(self, text: str) -> None:
         self.text = text
@@ -63,7 +63,7 @@ def pictures(text: str) -> list[Drawing]:
 
 
 def expected(given: Evidence) -> dict[str, tuple[set[str | None], dict[str, int], set[str]]]:
-    """Return of every chart, by its description: the titles of its axes, its marks, and the runs that they name."""
+    """Return for every chart, by its description: the titles of its axes, its marks, and the runs that they name."""
     results, n = given.verdict.results, len(given.verdict.results)
     runs, plans = {one.title for one in results}, {one.title for one in results if one.kind == "plan"}
     epochs = sum(len(run.stamp.facts.get("epochs", [])) for run in given.finished)

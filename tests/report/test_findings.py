@@ -1,4 +1,4 @@
-"""What was found in the data, on the page."""
+"""The findings of the data checks on the page."""
 
 from dataclasses import replace
 

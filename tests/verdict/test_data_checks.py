@@ -1,4 +1,4 @@
-"""What the checks know of the data stands beside the answer, with its size and the command that removes it."""
+"""Notes from the data checks beside the answer, with the share of test images affected and the command to run."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -123,7 +123,7 @@ def test_findings_about_removed_images_are_ignored() -> None:
 
 
 def unequal(**test: float) -> Verdict:
-    """Make a verdict on 82 images of one class and 18 of another, of a head that is little but the larger one."""
+    """Make a verdict on 82 images of one class and 18 of another, for a head that mostly predicts the larger class."""
     verdict = evidence(titles=("logreg",)).verdict
     reached = {name: Estimate(value, value, value) for name, value in test.items()}
     results = [dataclasses.replace(one, test={**one.test, **reached}) for one in verdict.results]

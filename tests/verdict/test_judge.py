@@ -50,7 +50,7 @@ def survey() -> Survey:
 
 
 def predicted(right: Sequence[bool], truth: Sequence[int] | None = None, classes: int = 2) -> Predictions:
-    """Make validation and test predictions of so many images each, right where told."""
+    """Make predictions of as many validation and as many test images; `right` says which test images are right."""
     names = [f"c{k}" for k in range(classes)]
     true = np.resize(np.arange(classes), len(right)) if truth is None else np.array(truth)
     decided = np.where(right, true, (true + 1) % classes)
@@ -224,7 +224,7 @@ def test_every_file_behind_the_numbers_is_listed(params: Params) -> None:
 
 
 def dealt(groups: int, n: int) -> dict[str, str]:
-    """Deal the test images to groups, one after the other, as `predicted` names them."""
+    """Assign the test images that `predicted` makes to groups, in order."""
     return {f"test{number}": f"patient {number * groups // n}" for number in range(n)}
 
 
@@ -268,7 +268,7 @@ def test_too_few_groups_give_no_answer_and_it_says_why(params: Params, wrong: in
 
 
 def test_a_gain_in_five_groups_of_many_alike_is_no_answer(params: Params) -> None:
-    """The interval alone would lie above zero; of five groups even the most lopsided outcome is not rare enough."""
+    """The interval alone would lie above zero, but even the most extreme outcome of five groups is not rare enough."""
     found = judged(head_and_plan(125, 0, 500), params, dealt(20, 500))
     gain = found.pair("tiny/last", "tiny/logreg")
     assert (gain.differing_groups, gain.difference.low > 0, gain.p > 0.05) == (5, True, True)
