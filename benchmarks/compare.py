@@ -31,7 +31,7 @@ from pipeline.data.images.thumbnails import Thumbnails
 from pipeline.data.manifest import Manifest
 from pipeline.embeddings import matrix, skipped
 from pipeline.evaluation import curves, runs, surveys
-from pipeline.evaluation.curves import Curve, Point
+from pipeline.evaluation.curves import CurveDecisions, Point
 from pipeline.evaluation.scoring import metrics, predictions
 from pipeline.evaluation.scoring.predictions import Ints
 from pipeline.evaluation.surveys import Survey
@@ -136,7 +136,7 @@ def _curve(table: Manifest, judged: list[int], truth: Ints, generator: np.random
     ]  # fmt: skip
     image_id, split, label = ([column[row] for row in judged] for column in (table.image_id, table.split, table.label))
     kinds = {"logreg": "head", "rbf_svm": "head"}
-    curves.write(BACKBONE, Curve(image_id, split, label, table.classes, kinds, points, {}), {})
+    curves.write(BACKBONE, CurveDecisions(image_id, split, label, table.classes, kinds, points, {}), {})
 
 
 def _run(

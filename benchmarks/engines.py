@@ -254,7 +254,7 @@ def _heads(name: str) -> Figure:
 
 def _search(stated: Params, cluster: Cluster) -> float:
     given, entry = inputs.read(stated, BACKBONE, streams=False), stated.head(HEAD)
-    train, validation = given.to_train_on(given.train), given.images[given.val]
+    train, validation = given.training_rows(given.train), given.images[given.val]
     return seconds(lambda: heads.fit(HEAD, entry, train, validation, stated.selection, stated.seed, cluster=cluster))
 
 

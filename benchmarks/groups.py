@@ -64,7 +64,7 @@ def simulated(case: Case, simulations: int, seed: int = 0) -> Found:
         counts = units.counts(generator, RESAMPLES)
         samples = np.array([counts @ right / counts.sum(axis=1) for right in (first, second)])
         (pair,) = pairs.compare(named, samples, plain, "accuracy", units)
-        sampled = clusters.sampled_interval(plain[0], samples[0], units, None)
+        sampled = clusters.resampled_interval(plain[0], samples[0], units, None)
         one = clusters.wider(sampled, clusters.accuracy_interval(first, units))
         apart = comparison.paired_accuracy_interval(first, second)
         found.append((

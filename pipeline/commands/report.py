@@ -9,7 +9,8 @@ from pipeline.core import stamps
 from pipeline.core.errors import StateError
 from pipeline.core.params import Params
 from pipeline.evaluation import runs
-from pipeline.verdict import concerns, schema
+from pipeline.verdict import schema
+from pipeline.verdict.wording.answer import terminal_lines
 
 HELP = "say the verdict again, and where its page is"
 
@@ -29,7 +30,7 @@ def main(params: Params, *, open: bool) -> str:  # noqa: A002  # the flag's name
         raise StateError(f"no browser was found; open {where} yourself")
     since = "; ".join(_since(content, params))
     told = f" (since then: {since}; run `dvc repro`)" if since else ""
-    return concerns.summary(content["sentence"], content["notes"], f"{where}{told}")
+    return terminal_lines(content["sentence"], content["notes"], f"{where}{told}")
 
 
 def _since(content: Mapping[str, Any], params: Params) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""Predictions and what they are worth: metrics, decisions, intervals, paired tests, label curves, maps of embeddings.
+"""Predictions and their evaluation: metrics, decisions, intervals, paired tests, label curves, maps of embeddings.
 
-Contract: arrays in, numbers out; only `runs`, `curves` and `surveys` read and write files.
+Contract: arrays in, numbers out; only `runs`, `curves`, `surveys` and `scoring` read and write files.
 """

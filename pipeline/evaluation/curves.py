@@ -1,4 +1,4 @@
-"""Curve: what heads and plans decide that learnt from parts of the training images, and its file."""
+"""The decisions of heads and plans trained on parts of the training images, and their file."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -25,49 +25,51 @@ class Point:
     labels: int
     """Training images."""
     seed: int
-    """Of the drawing; points of one seed learnt from nested parts, and those of one seed and size from the same."""
+    """Of the drawing: the parts of one seed are nested, and points of one seed and size share their training images."""
     decided: Ints
-    """(N,) the decided class of every image, as a number."""
+    """(N,) the number of the class decided for every image."""
 
 
 @dataclass(frozen=True)
-class Trained:
-    """What trainings on parts of the labels came to."""
+class CurveTrainings:
+    """The results of heads or plans trained on parts of the labels."""
 
     points: Sequence[Point]
     costs: Mapping[str, Cost]
-    """run -> what all its trainings took together."""
+    """run -> cost of all its trainings."""
     failed: Mapping[str, str]
-    """run -> why its settings were refused; it has no points."""
+    """run -> why its settings were refused; such a run has no points."""
 
-    def __add__(self, other: "Trained") -> "Trained":
-        """Return both, these first."""
-        return Trained([*self.points, *other.points], {**self.costs, **other.costs}, {**self.failed, **other.failed})
+    def __add__(self, other: "CurveTrainings") -> "CurveTrainings":
+        """Return these results, then the others."""
+        return CurveTrainings(
+            [*self.points, *other.points], {**self.costs, **other.costs}, {**self.failed, **other.failed}
+        )
 
 
 @dataclass(frozen=True)
-class Curve:
-    """All trainings of one backbone, judged on the same N images of validation and test."""
+class CurveDecisions:
+    """All trainings of one backbone, with their decisions on the same N images of validation and test."""
 
     image_id: Sequence[str]
     split: Sequence[str]
     label: Sequence[str]
     classes: Sequence[str]
-    """Sorted; a decided class is a number into it."""
+    """Sorted; decisions are indices into it."""
     kinds: Mapping[str, str]
     """run -> "head" or "plan", in the order of the points."""
     points: Sequence[Point]
     costs: Mapping[str, Cost]
-    """run -> what all its trainings took together; embeddings and stored frozen parts are not counted."""
+    """run -> cost of all its trainings; embeddings and stored rows of the frozen part are not counted."""
     failed: Mapping[str, str] = field(default_factory=dict)
-    """run -> why its settings were refused; it has no points."""
+    """run -> why its settings were refused; such a run has no points."""
 
 
 path_of, stamp_path = artifacts.CURVE.at, artifacts.CURVE.stamp_at
 """Of a backbone."""
 
 
-def write(backbone: str, curve: Curve, inputs: Mapping[str, str]) -> None:
+def write(backbone: str, curve: CurveDecisions, inputs: Mapping[str, str]) -> None:
     """Write a curve and its stamp: a row per image, and a column <run>/<labels>/<seed> per point."""
     path = path_of(backbone)
     columns: dict[str, pa.Array] = {name: pa.array(getattr(curve, name)) for name in ("image_id", "split", "label")}
@@ -84,8 +86,8 @@ def write(backbone: str, curve: Curve, inputs: Mapping[str, str]) -> None:
     stamps.write(stamp_path(backbone), stamps.Stamp(f"curve@{backbone}", stamps.hashes([path]), inputs, facts))
 
 
-def read(backbone: str) -> Curve:
-    """Read a curve whose bytes are the stamped ones; StateError otherwise."""
+def read(backbone: str) -> CurveDecisions:
+    """Read a curve; StateError if its bytes differ from the stamp."""
     path, stamp = path_of(backbone), stamps.read(stamp_path(backbone))
     table = pq.read_table(BytesIO(stamps.check(path, stamp)))
     points = []
@@ -97,4 +99,4 @@ def read(backbone: str) -> Curve:
         costs = {run: Cost(**cost) for run, cost in stamp.facts["costs"].items()}
         kinds = {point.run: stamp.facts["kinds"][point.run] for point in points}
         classes, failed = stamp.facts["classes"], stamp.facts["failed"]
-        return Curve(**plain, classes=classes, kinds=kinds, points=points, costs=costs, failed=failed)
+        return CurveDecisions(**plain, classes=classes, kinds=kinds, points=points, costs=costs, failed=failed)

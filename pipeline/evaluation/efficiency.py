@@ -1,4 +1,4 @@
-"""Label efficiency: scores by number of labels, and from how many labels on a plan is ahead of the best frozen head."""
+"""Label efficiency: score by number of labels, and from how many labels on a plan is ahead of the best frozen head."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -8,27 +8,28 @@ import numpy.typing as npt
 
 from pipeline.evaluation import comparison
 from pipeline.evaluation.comparison import Estimate, interval
-from pipeline.evaluation.curves import Curve
-from pipeline.evaluation.groups import FEWEST, Units
+from pipeline.evaluation.curves import CurveDecisions
+from pipeline.evaluation.groups import Units
 from pipeline.evaluation.scoring import metrics
-from pipeline.evaluation.scoring.metrics import METRICS, Judged
+from pipeline.evaluation.scoring.metrics import METRICS
+from pipeline.evaluation.scoring.outcomes import Outcomes
 from pipeline.evaluation.scoring.predictions import Floats, Ints
 
 Scores = Mapping[str, Floats]
-"""run -> (F, S), by number of labels, ascending, and drawing."""
+"""run -> (F, S) by number of labels, ascending, and drawing."""
 Samples = Mapping[str, Floats]
-"""run -> (F, B), means over drawings on resamples."""
+"""run -> (F, B) by number of labels and resample, the mean over the drawings."""
 
 
 @dataclass(frozen=True)
-class Reached:
-    """What a run reaches with some labels."""
+class CurveScore:
+    """The score of a run with a number of labels."""
 
     labels: int
     score: Estimate
-    """On the test images, the mean over the drawings."""
+    """On the test images, mean over the drawings."""
     spread: float | None
-    """Standard deviation of the score over the drawings; None if there is one."""
+    """Standard deviation over the drawings; None for a single drawing."""
 
 
 @dataclass(frozen=True)
@@ -37,9 +38,9 @@ class Crossover:
 
     plan: str
     heads: Sequence[str]
-    """The best by validation score, for each number of labels."""
+    """For each number of labels, the best head by validation score."""
     labels: float | None
-    """None: it is not ahead with all of them. The smallest number that was tried: it is ahead everywhere."""
+    """None if the plan is not ahead with all labels; the smallest number tried if it is always ahead."""
     low: float | None
     high: float | None
     """95% interval; None: beyond the data."""
@@ -53,28 +54,28 @@ class LabelEfficiency:
 
     metric: str
     drawings: int
-    reached: Mapping[str, Sequence[Reached]]
+    reached: Mapping[str, Sequence[CurveScore]]
     """run -> by number of labels, ascending."""
     kinds: Mapping[str, str]
     """run -> "head" or "plan"."""
     crossovers: Sequence[Crossover]
-    """One per plan, where there is a head to compare with."""
+    """One per plan, if there is a head to compare with."""
     groups: int | None = None
-    """That the test images come from; None where each stands alone."""
+    """Groups that the test images come from; None if there are none."""
 
 
-def judge(
-    curve: Curve, metric: str, resamples: int, seed: int, group_of: Mapping[str, str] | None = None
+def label_efficiency(
+    curve: CurveDecisions, metric: str, resamples: int, seed: int, group_of: Mapping[str, str] | None = None
 ) -> LabelEfficiency:
-    """Score a curve's points on the test images.
+    """Score the points of a curve on the test images.
 
-    Test images and drawings are both resampled, the same ones for all runs (Owen 2007, The pigeonhole bootstrap: with
-    both factors resampled the interval is a little too wide rather than too narrow).
+    Both test images and drawings are resampled, the same for all runs (Owen 2007, The pigeonhole bootstrap: with both
+    factors resampled, the interval is a little too wide rather than too narrow).
 
     Args:
-        curve: decisions of heads and plans that learnt from parts of the training images.
-        metric: by which; one of decisions.
-        resamples: how many, B.
+        curve: decisions of heads and plans trained on parts of the training images.
+        metric: a metric of decisions.
+        resamples: their number, B.
         seed: of the resampling.
         group_of: image_id -> group; the test images of one group are resampled together.
 
@@ -85,10 +86,10 @@ def judge(
     percentiles = units.percentiles(metrics.weight(metric, truth))
     labels = np.unique([point.labels for point in curve.points])
     validation, test = (_scores(curve, split, metric) for split in ("val", "test"))
-    samples = _samples(curve, metric, resamples, seed, units)
-    reached = {run: _reached(labels, test[run], samples[run], percentiles) for run in test}
+    samples = _resampled_scores(curve, metric, resamples, seed, units)
+    reached = {run: _curve_scores(labels, test[run], samples[run], percentiles) for run in test}
     heads, plans = ([run for run, kind in curve.kinds.items() if kind == wanted] for wanted in ("head", "plan"))
-    best = _best(heads, validation)
+    best = _best_heads(heads, validation)
     crossovers = [_crossover(plan, best, labels, test, samples, percentiles) for plan in plans if heads]
     drawings = len({point.seed for point in curve.points})
     groups = units.number if units.grouped else None
@@ -96,9 +97,12 @@ def judge(
 
 
 def crossing(labels: Ints, difference: Floats) -> float:
-    """Return from how many labels on a difference (F,) stays above zero; infinity if it is not with the most labels.
+    """Return from how many labels on a difference (F,) stays above zero; infinity if it is not above it at the end.
 
-    Between two numbers of labels (F,) the difference is taken to be a line over the logarithm of the labels.
+    Between two numbers of labels (F,) the difference is interpolated linearly in the logarithm of the labels.
+
+    >>> round(crossing(np.array([10, 100, 1000]), np.array([-0.1, 0.1, 0.2])), 1)
+    31.6
     """
     behind = np.flatnonzero(difference <= 0)
     if not len(behind):
@@ -111,35 +115,7 @@ def crossing(labels: Ints, difference: Floats) -> float:
     return float(np.exp(start + (stop - start) * -below / (above - below)))
 
 
-def sentence(crossover: Crossover, curve: LabelEfficiency) -> str:
-    """Word a crossover."""
-    if curve.groups is not None and curve.groups < FEWEST:
-        return (
-            f"The test images come from {'1 group' if curve.groups == 1 else f'{curve.groups} groups'}, and fewer than "
-            f"{FEWEST} cannot show from how many labels on {crossover.plan} is ahead."
-        )
-    tried = [one.labels for one in curve.reached[crossover.plan]]
-    least, most = tried[0], tried[-1]
-
-    def bound(labels: float | None) -> str:
-        if labels is None:
-            return "beyond your data"
-        return f"{least:,} or fewer" if labels <= least else f"{labels:,.0f}"
-
-    interval = f"[{bound(crossover.low)}, {bound(crossover.high)}]"
-    head = " or ".join(dict.fromkeys(crossover.heads))
-    if crossover.labels is None:
-        return (
-            f"{crossover.plan} gets ahead of the best frozen head ({head}) at no number of labels within your data "
-            f"(up to {most:,}); 95% interval of that number {interval}."
-        )
-    return (
-        f"{crossover.plan} is ahead of the best frozen head ({head}) from {bound(crossover.labels)} labels on; "
-        f"95% interval {interval}."
-    )
-
-
-def _by_run(curve: Curve) -> Mapping[str, list[list[Ints]]]:
+def _decisions_by_run(curve: CurveDecisions) -> Mapping[str, list[list[Ints]]]:
     """Return the decisions of every run by number of labels, then by drawing."""
     ordered = sorted(curve.points, key=lambda point: (point.labels, point.seed))
     found: dict[str, dict[int, list[Ints]]] = {run: {} for run in curve.kinds}
@@ -148,43 +124,46 @@ def _by_run(curve: Curve) -> Mapping[str, list[list[Ints]]]:
     return {run: list(by_labels.values()) for run, by_labels in found.items()}
 
 
-def _judged(curve: Curve, split: str) -> Mapping[str, list[list[Judged]]]:
+def _outcomes(curve: CurveDecisions, split: str) -> Mapping[str, list[list[Outcomes]]]:
     rows = np.flatnonzero(np.array(curve.split) == split)
     number = {name: place for place, name in enumerate(curve.classes)}
     truth = np.array([number[curve.label[row]] for row in rows.tolist()])
     return {
-        run: [[Judged(truth, one[rows], len(curve.classes)) for one in drawn] for drawn in by_labels]
-        for run, by_labels in _by_run(curve).items()
+        run: [[Outcomes(truth, one[rows], len(curve.classes)) for one in drawings] for drawings in by_labels]
+        for run, by_labels in _decisions_by_run(curve).items()
     }
 
 
-def _scores(curve: Curve, split: str, metric: str) -> Scores:
+def _scores(curve: CurveDecisions, split: str, metric: str) -> Scores:
+    def score(one: Outcomes) -> float:
+        return metrics.value(metric, one.truth, one.decided, one.classes)
+
     return {
-        run: np.array([[metrics.value(metric, one.truth, one.decided, one.classes) for one in drawn] for drawn in some])
-        for run, some in _judged(curve, split).items()
+        run: np.array([[score(one) for one in drawings] for drawings in by_labels])
+        for run, by_labels in _outcomes(curve, split).items()
     }
 
 
-def _samples(curve: Curve, metric: str, resamples: int, seed: int, units: Units) -> Samples:
-    judged, score = _judged(curve, "test"), METRICS[metric]
+def _resampled_scores(curve: CurveDecisions, metric: str, resamples: int, seed: int, units: Units) -> Samples:
+    outcomes, score = _outcomes(curve, "test"), METRICS[metric]
     images, drawings = curve.split.count("test"), len({point.seed for point in curve.points})
-    resamples, generator = comparison.affordable(images, resamples), np.random.default_rng(seed)
-    found = {run: np.empty((len(by_labels), resamples)) for run, by_labels in judged.items()}
+    resamples, generator = comparison.affordable_resamples(images, resamples), np.random.default_rng(seed)
+    found = {run: np.empty((len(by_labels), resamples)) for run, by_labels in outcomes.items()}
     for chunk in comparison.chunks(images, resamples):
         size = chunk.stop - chunk.start
         counts = units.counts(generator, size)
         shares = generator.multinomial(drawings, np.full(drawings, 1 / drawings), size) / drawings
-        for run, by_labels in judged.items():
-            for place, drawn in enumerate(by_labels):
+        for run, by_labels in outcomes.items():
+            for place, of_drawings in enumerate(by_labels):
                 found[run][place, chunk] = sum(
-                    shares[:, drawing] * score(counts, one) for drawing, one in enumerate(drawn)
+                    shares[:, drawing] * score(counts, one) for drawing, one in enumerate(of_drawings)
                 )
     return found
 
 
-def _reached(labels: Ints, scores: Floats, samples: Floats, percentiles: tuple[float, float]) -> list[Reached]:
+def _curve_scores(labels: Ints, scores: Floats, samples: Floats, percentiles: tuple[float, float]) -> list[CurveScore]:
     return [
-        Reached(int(number), Estimate(float(some.mean()), *interval(sampled, percentiles)), _spread(some))
+        CurveScore(int(number), Estimate(float(some.mean()), *interval(sampled, percentiles)), _spread(some))
         for number, some, sampled in zip(labels, scores, samples, strict=True)
     ]
 
@@ -193,8 +172,8 @@ def _spread(scores: Floats) -> float | None:
     return float(scores.std(ddof=1)) if len(scores) > 1 else None
 
 
-def _best(heads: Sequence[str], validation: Scores) -> list[str]:
-    """Return the head with the best validation score, for each number of labels; the first of equals."""
+def _best_heads(heads: Sequence[str], validation: Scores) -> list[str]:
+    """Return for each number of labels the head with the best validation score; the first of equals."""
     means = [validation[head].mean(axis=1) for head in heads]
     return [heads[place] for place in np.argmax(means, axis=0)] if heads else []
 

@@ -1,7 +1,7 @@
-"""Units: what is resampled and counted, a test image or, where the manifest has groups, all images of one group.
+"""Units: the unit of intervals and tests, one test image or, where the manifest has groups, all images of a group.
 
 Images of one patient, module or session succeed and fail together. Taken one by one they look like more evidence than
-they are: intervals come out too narrow and p-values too small (Obuchowski 1998, Statistics in Medicine 17:1495).
+they are: intervals are too narrow and p-values too small (Obuchowski 1998, Statistics in Medicine 17:1495).
 """
 
 import math
@@ -13,21 +13,21 @@ import numpy as np
 
 from pipeline.evaluation.scoring.predictions import Floats, Ints
 
-FEWEST = 6
-"""Groups without which there is no answer: five can be shared out between two runs in 2^5 ways, and even the most
-lopsided of them comes about by chance in 2 of 32, which is more than 5%."""
+FEWEST_GROUPS = 6
+"""Fewer groups give no answer: five groups can favour one of two runs in 2^5 ways, and the two most extreme ones have a
+chance of 2 in 32, which is more than 5%."""
 _FEW = 2**15
-"""Units up to which they are drawn by how often each counts; of more, drawing one by one is ten times as fast."""
+"""Up to so many units their counts are drawn; of more, drawing units one by one is ten times as fast."""
 PLAIN = (2.5, 97.5)
 """Percentiles that bound the central 95%."""
 
 
 @dataclass(frozen=True)
 class Units:
-    """N images in G units, G = N where no two images belong together."""
+    """N images in G units; G = N if no two images belong together."""
 
     of: Ints
-    """(N,) the number of each image's unit, from 0."""
+    """(N,) the number, from 0, of each image's unit."""
 
     @classmethod
     def alone(cls, images: int) -> "Units":
@@ -36,7 +36,7 @@ class Units:
 
     @classmethod
     def by_group(cls, image_ids: Sequence[str], group_of: Mapping[str, str]) -> "Units":
-        """Put the images of one group together; an image without a group is a unit of its own."""
+        """Make every group a unit; an image without a group is a unit of its own."""
         names = [group_of.get(image_id, "") or f"\0{image_id}" for image_id in image_ids]
         number: dict[str, int] = {}
         return cls(np.array([number.setdefault(name, len(number)) for name in names], dtype=np.int64))
@@ -58,29 +58,29 @@ class Units:
 
     def counts(self, generator: np.random.Generator, resamples: int) -> Floats:
         """Draw units with replacement; return how often each image counts, (resamples, N)."""
-        drawn = _drawn(generator, self.number, resamples)
-        return drawn[:, self.of] if self.grouped else drawn
+        counts = _draw_counts(generator, self.number, resamples)
+        return counts[:, self.of] if self.grouped else counts
 
     def sums(self, values: Floats) -> Floats:
-        """Add values (N,) up by unit, (G,)."""
+        """Add up values (N,) by unit, (G,)."""
         return np.asarray(np.bincount(self.of, values, self.number), dtype=np.float64)
 
     def effective(self, weight: Floats | None = None) -> float:
-        """Return how many units of equal weight would say as much: 1 / sum of squared shares (Kish 1965).
+        """Return the effective number of units: 1 / sum of their squared shares (Kish 1965).
 
         Args:
-            weight: (N,) what each image adds to a metric; None for the same.
+            weight: (N,) what each image adds to a metric; None if all add the same.
 
         """
         share = self.size if weight is None else self.sums(weight)
         return float(share.sum() ** 2 / (share.astype(np.float64) ** 2).sum()) if share.any() else 0.0
 
     def percentiles(self, weight: Floats | None = None) -> tuple[float, float]:
-        """Return which percentiles of the resampled values bound 95%.
+        """Return the two percentiles of the resampled values that bound the 95% interval.
 
-        A bootstrap of few units is too narrow, by the root of (G - 1) / G and by taking the normal distribution for
-        Student's: both are made up for by going further out (Hesterberg 2015, The American Statistician 69:371, the
-        expanded percentile interval), with the effective number of units for G.
+        The percentile interval of few units is too narrow: by the root of (G - 1) / G, and because it ignores that the
+        distribution is Student's. Percentiles further out make up for both (the expanded percentile interval,
+        Hesterberg 2015, The American Statistician 69:371), with the effective number of units as G.
 
         Args:
             weight: (N,) what each image adds to the metric.
@@ -88,14 +88,14 @@ class Units:
         """
         if not self.grouped:
             return PLAIN
-        from scipy.special import ndtr  # noqa: PLC0415  # as everywhere in this room: not for train and finetune
+        from scipy.special import ndtr  # noqa: PLC0415  # train and finetune import this room and do not need SciPy
 
         units = max(self.effective(weight), 2.0)
         tail = 100 * float(ndtr(-math.sqrt(units / (units - 1)) * student(0.975, units)))
         return tail, 100 - tail
 
 
-def _drawn(generator: np.random.Generator, number: int, resamples: int) -> Floats:
+def _draw_counts(generator: np.random.Generator, number: int, resamples: int) -> Floats:
     if number <= _FEW:
         return generator.multinomial(number, np.full(number, 1 / number), size=resamples).astype(np.float64)
     counts = np.empty((resamples, number))

@@ -1,4 +1,4 @@
-"""The most similar rows of each row, exactly, in blocks: memory does not grow with rows times rows."""
+"""Exact nearest neighbours by cosine, computed in blocks, so that memory does not grow with rows times rows."""
 
 import os
 from concurrent.futures import ThreadPoolExecutor
@@ -14,11 +14,11 @@ Ints = npt.NDArray[np.intp]
 _BLOCK = 1024
 _WIDE = 8192
 _MANY = 8
-"""Times k: if some query has so many candidates in a block, its k-th best is sought before any is taken."""
+"""If a query has more than this times k candidates in a block, those below its k-th best are dropped first."""
 
 
 def of_length_one(rows: Floats) -> npt.NDArray[np.float32]:
-    """Return rows (n, D) as float32 of length 1, so that their products are cosines; a row of zeros stays one."""
+    """Return rows (n, D) as float32 with length 1, so that their products are cosines; rows of zeros stay zero."""
     wide = rows.astype(np.float32)
     return np.asarray(wide / np.maximum(np.linalg.norm(wide, axis=1, keepdims=True), np.finfo(np.float32).tiny))
 
@@ -33,26 +33,28 @@ def nearest(
 ) -> tuple[Ints, npt.NDArray[np.float32]]:
     """Return the k most similar rows of each query, most similar first: their numbers and products, both (n, k).
 
-    Every block is computed on one thread, several blocks at a time, so that the same rows give the same bytes whatever
-    the number of threads. Of equally similar rows the first one counts.
+    Every block is computed on one thread, several blocks at a time, so that the result has the same bytes on any number
+    of threads. Of equally similar rows the first one counts.
 
     Args:
         queries: (n, D).
-        among: (m, D), at least k of them, and one more with `itself`.
-        k: how many.
-        itself: whether query i is row i of `among`, and is not to be found.
-        least: what a product must exceed, which makes it faster; where fewer do, the row is -1 and the product -inf.
+        among: (m, D), at least k rows, and one more with `itself`.
+        k: the number of neighbours.
+        itself: whether query i is row i of `among`, which is then not its own neighbour.
+        least: products must exceed it, which saves time; where too few do, the row is -1 and the product -inf.
 
     """
     starts = range(0, len(queries), _BLOCK)
     with one_thread(), ThreadPoolExecutor(os.cpu_count()) as pool:
-        found = list(pool.map(lambda start: _block(queries, among, k, start, itself=itself, least=least), starts))
+        found = list(
+            pool.map(lambda start: _nearest_in_block(queries, among, k, start, itself=itself, least=least), starts)
+        )
     if not found:
         return np.empty((0, k), np.intp), np.empty((0, k), np.float32)
     return np.concatenate([rows for rows, _ in found]), np.concatenate([similarity for _, similarity in found])
 
 
-def _block(
+def _nearest_in_block(
     queries: npt.NDArray[np.float32],
     among: npt.NDArray[np.float32],
     k: int,
@@ -69,17 +71,17 @@ def _block(
             own = np.arange(start, start + len(part))
             here = (own >= left) & (own < left + similarity.shape[1])
             similarity[np.flatnonzero(here), own[here] - left] = -np.inf
-        query, place = _better(similarity, best[:, -1], k)
+        query, place = _more_similar(similarity, best[:, -1], k)
         if len(query):
-            row, best = _merged(row, best, query, place + left, similarity[query, place])
+            row, best = _merge(row, best, query, place + left, similarity[query, place])
     best[row < 0] = -np.inf
     return row, best
 
 
-def _better(similarity: npt.NDArray[np.float32], bound: npt.NDArray[np.float32], k: int) -> tuple[Ints, Ints]:
-    """Return what is more similar than the k-th best so far: queries, ascending, and places in (n, m).
+def _more_similar(similarity: npt.NDArray[np.float32], bound: npt.NDArray[np.float32], k: int) -> tuple[Ints, Ints]:
+    """Return the entries of (n, m) that are more similar than the k-th best so far: queries, ascending, and columns.
 
-    After the first blocks that is next to nothing, so that a block costs one comparison more than its products.
+    After the first blocks there are hardly any, so that a block costs little more than its products.
     """
     better = similarity > bound[:, None]
     found = np.flatnonzero(better)
@@ -89,10 +91,10 @@ def _better(similarity: npt.NDArray[np.float32], bound: npt.NDArray[np.float32],
     return np.divmod(found, similarity.shape[1])
 
 
-def _merged(
+def _merge(
     row: Ints, best: npt.NDArray[np.float32], query: Ints, other: Ints, value: npt.NDArray[np.float32]
 ) -> tuple[Ints, npt.NDArray[np.float32]]:
-    """Put newly found rows, those of each query in ascending order, among the (n, k) best so far."""
+    """Merge new rows, in ascending order for each query, into the (n, k) best so far."""
     n, k = row.shape
     count = np.bincount(query, minlength=n)
     place = np.arange(len(query)) - np.repeat(np.cumsum(count) - count, count)

@@ -1,4 +1,4 @@
-"""Survey: what the embeddings alone say, a map of all images and how well they fit the task, and its files."""
+"""Survey of a backbone's embeddings: a map of all images and the transferability scores, and its files."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -19,12 +19,12 @@ Floats = npt.NDArray[np.floating[Any]]
 
 @dataclass(frozen=True)
 class Survey:
-    """One backbone's embeddings, seen before any head is trained."""
+    """Map and scores of one backbone's embeddings, before any head is trained."""
 
     image_id: Sequence[str]
     """(N,) all embedded images, in manifest order."""
     position: Floats
-    """(N, 2) of each on the map, within the unit square."""
+    """(N, 2) on the map, within the unit square."""
     scores: Transferability
     """Of the training images."""
 
@@ -34,7 +34,7 @@ path_of, stamp_path = artifacts.SURVEY.at, artifacts.SURVEY.stamp_at
 
 
 def write(backbone: str, survey: Survey, inputs: Mapping[str, str]) -> None:
-    """Write a survey and its stamp: a row per image in the one, the scores in the other."""
+    """Write a survey, one row per image, and its stamp with the scores."""
     path, position = path_of(backbone), survey.position.astype(np.float64)
     columns = {"image_id": pa.array(survey.image_id, pa.string()), "x": position[:, 0], "y": position[:, 1]}
     with replacing(path) as temporary:
@@ -44,7 +44,7 @@ def write(backbone: str, survey: Survey, inputs: Mapping[str, str]) -> None:
 
 
 def read(backbone: str) -> Survey:
-    """Read a survey whose bytes are the stamped ones; StateError otherwise."""
+    """Read a survey; StateError if its bytes differ from the stamp."""
     path, stamp = path_of(backbone), stamps.read(stamp_path(backbone))
     table = pq.read_table(BytesIO(stamps.check(path, stamp)))
     with stamps.requiring_facts(stamp_path(backbone)):

@@ -1,6 +1,6 @@
-"""Transferability: how well features fit a task, before anything is trained on them.
+"""Transferability scores: how well features fit a task, before anything is trained on them.
 
-LogME and the H-score are made to rank backbones; leave-one-out nearest neighbours can be read on their own.
+LogME and the H-score only rank backbones; the accuracy of nearest neighbours can be interpreted on its own.
 """
 
 import os
@@ -12,51 +12,47 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.core.threads import one_thread
+from pipeline.evaluation.neighbours import of_length_one
 
 Floats = npt.NDArray[np.floating[Any]]
 Ints = npt.NDArray[np.integer[Any]]
 
-TRUST = (
-    "Published rank correlations of such scores with the accuracy after fine-tuning range from 0.4 to 0.9, and they "
-    "rank backbones for one data set: LogME and H-score mean nothing by themselves. With one backbone only the "
-    "nearest-neighbour accuracy can be read on its own, against the share of the largest class."
-)
 NEIGHBOURS = 5
 _BLOCK = 512
-"""Rows whose similarities to all others are held at a time."""
+"""Rows whose similarities to all others are in memory at a time."""
 _LEAST_NOISE = 1e-6
-"""Of a 0/1 target. It keeps the evidence finite where the targets follow from the features without error."""
+"""Of a 0/1 target: it keeps the evidence finite if the features predict the targets without error."""
 _DECIMALS = 6
-"""To which scores are kept; further ones depend on the type of CPU."""
+"""Of the scores; further ones would depend on the type of CPU."""
 
 
 @dataclass(frozen=True)
 class Transferability:
-    """What features say of the training images' classes."""
+    """Scores of features on the training images."""
 
     images: int
     """Training images that were scored."""
     training_images: int
-    """All there are."""
+    """All training images."""
     logme: float
     """Maximum log evidence per image of a linear model of each class, the mean over classes; larger is better."""
     h_score: float
     """Spread between the classes over that of all images, with shrinkage; from 0 to classes - 1, larger is better."""
     knn_accuracy: float
-    """Share of the images whose nearest others are of their class."""
+    """Share of the images whose class is the most frequent one among their nearest neighbours."""
     neighbours: int
-    """How many of them vote."""
+    """How many neighbours vote."""
     largest_class: float
-    """Share of the most frequent class among the scored: what guessing reaches."""
+    """Share of the most frequent class among the scored images: the accuracy of always naming it."""
 
 
 def score(X: Floats, targets: Ints, training_images: int, units: Ints | None = None) -> Transferability:
-    """Return all scores, to 6 decimals; the same on any number of threads.
+    """Return all scores, to 6 decimals; they are the same on any number of threads.
 
     Args:
         X: (n, D) features of training images, n at least 2.
         targets: (n,) their classes, as numbers.
-        training_images: of how many training images these were drawn.
+        training_images: how many training images there are.
         units: (n,) as in `knn_accuracy`.
 
     """
@@ -90,38 +86,38 @@ def logme(X: Floats, targets: Ints) -> float:
     """
     classes, place = np.unique(targets, return_inverse=True)
     Y = np.eye(len(classes))[place]  # (n, K)
-    variance, along = _rotated(X, Y)
-    rest = np.maximum(Y.sum(axis=0) - along.sum(axis=0), 0)  # |y|^2 outside the features' span; 0/1: y^2 = y
-    evidence = [_most_evidence(len(X), variance, along[:, k], rest[k]) for k in range(len(classes))]
+    variance, projections = _spectrum(X, Y)
+    rest = np.maximum(Y.sum(axis=0) - projections.sum(axis=0), 0)  # |y|^2 outside the span of the features; y^2 = y
+    evidence = [_largest_evidence(len(X), variance, projections[:, k], rest[k]) for k in range(len(classes))]
     return float(np.mean(evidence) / len(X))
 
 
-def _rotated(X: Floats, Y: Floats) -> tuple[Floats, Floats]:
+def _spectrum(X: Floats, Y: Floats) -> tuple[Floats, Floats]:
     """Return the squared singular values of X = U s V^T, (r,), and (U^T Y)^2, (r, K), from the smaller Gram matrix."""
     n, width = X.shape
-    variance, axes = _kept(*np.linalg.eigh(X @ X.T if n <= width else X.T @ X))
-    along = axes.T @ Y if n <= width else axes.T @ (X.T @ Y) / np.sqrt(variance)[:, None]
-    return variance, along**2
+    variance, axes = _drop_rounding_errors(*np.linalg.eigh(X @ X.T if n <= width else X.T @ X))
+    projections = axes.T @ Y if n <= width else axes.T @ (X.T @ Y) / np.sqrt(variance)[:, None]
+    return variance, projections**2
 
 
-def _kept(variance: Floats, axes: Floats) -> tuple[Floats, Floats]:
-    """Leave out the directions, of eigenvalues (r,) and vectors (d, r), that rounding in the largest one drowns."""
+def _drop_rounding_errors(variance: Floats, axes: Floats) -> tuple[Floats, Floats]:
+    """Drop eigenvalues (r,) and eigenvectors (d, r) that are within the rounding error of the largest eigenvalue."""
     kept = variance > np.finfo(np.float64).eps * len(axes) * variance.max(initial=0)
     return variance[kept], axes[:, kept]
 
 
-def _most_evidence(n: int, variance: Floats, along: Floats, rest: float) -> float:
+def _largest_evidence(n: int, variance: Floats, projections: Floats, rest: float) -> float:
     """Maximise the log evidence of one target.
 
-    Given t = alpha / beta, the noise 1 / beta is known: y^T (I + X X^T / t)^-1 y / n, where the evidence has its only
-    maximum. What is left is one dimension, searched by a grid and then within it. The fixed-point iteration of You et
-    al. 2022, Ranking and Tuning Pre-trained Models, walks to a maximum of the same function; where the features can
-    follow any target it ends in zero divided by zero.
+    Given t = alpha / beta, the best noise 1 / beta is y^T (I + X X^T / t)^-1 y / n, where the evidence has its only
+    maximum. So one dimension is left: it is searched on a grid, then around the best point. The fixed-point iteration
+    of You et al. 2022, Ranking and Tuning Pre-trained Models, reaches a maximum of the same function, but divides zero
+    by zero if the features can fit any target.
 
     Args:
         n: rows.
         variance: (r,) squared singular values.
-        along: (r,) squares of the target's projections on the left singular vectors.
+        projections: (r,) squares of the target's projections on the left singular vectors.
         rest: square of what is left of the target.
 
     """
@@ -130,11 +126,11 @@ def _most_evidence(n: int, variance: Floats, along: Floats, rest: float) -> floa
     def evidence(log_ratio: Floats) -> Floats:
         """(T,) -> (T,)."""
         gain = variance / np.exp(log_ratio)[:, None]
-        error = rest + (along / (1 + gain)).sum(axis=1)
+        error = rest + (projections / (1 + gain)).sum(axis=1)
         noise = np.maximum(error / n, _LEAST_NOISE)
         return np.asarray(-(n * np.log(2 * np.pi * noise) + error / noise + np.log1p(gain).sum(axis=1)) / 2)
 
-    # From weights that are free to follow any direction kept, to weights of zero.
+    # From weights that are free in every direction to weights of zero.
     grid = np.log(variance.max(initial=0) or 1.0) + np.log(10) * np.linspace(-14, 6, 81)
     found = evidence(grid)
     best = int(found.argmax())
@@ -160,7 +156,9 @@ def h_score(X: Floats, targets: Ints) -> float:
     covariance, shrinkage = ledoit_wolf(shifted)
     classes, place, count = np.unique(targets, return_inverse=True, return_counts=True)
     means = np.eye(len(classes))[place].T @ shifted / count[:, None] - shifted.mean(axis=0)  # (K, D)
-    variance, axes = _kept(*np.linalg.eigh(covariance))  # the inverse, or where there is none the pseudo-inverse
+    variance, axes = _drop_rounding_errors(
+        *np.linalg.eigh(covariance)
+    )  # the inverse, or where there is none the pseudo-inverse
     between = ((means @ axes) ** 2 / variance).sum(axis=1)  # (K,)
     return float((1 - shrinkage) * (count @ between) / len(X))
 
@@ -169,32 +167,31 @@ def knn_accuracy(X: Floats, targets: Ints, neighbours: int, units: Ints | None =
     """Return the share of rows whose class is the most frequent one among the most similar other rows.
 
     Similarity is the cosine. Of equally similar rows the first counts, of equally frequent classes the smallest
-    number. Memory holds n similarities for as many blocks of rows as there are cores.
+    number. The similarities of as many blocks of rows as there are cores are in memory.
 
     Args:
         X: (n, D).
         targets: (n,) classes, as numbers from 0.
-        neighbours: how many vote; fewer where there are fewer.
-        units: (n,) numbers of what belongs together, such as a patient's images or copies of one image: rows of one
-            unit do not vote on each other. A row that has nobody to vote is not found. None: every row is its own.
+        neighbours: how many vote, or fewer if there are fewer.
+        units: (n,) numbers of units, such as a patient or the copies of an image: rows of one unit do not vote on each
+            other, and a row without voters counts as wrong. None: every row is a unit.
 
     """
     unit = np.arange(len(X)) if units is None else units
-    rows = X.astype(np.float32)
-    rows /= np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), np.finfo(np.float32).tiny)
+    rows = of_length_one(X)
 
     def right(start: int) -> int:
         block = slice(start, start + _BLOCK)
         similarity = np.round(rows[block] @ rows.T, _DECIMALS)  # copies of one image are equally similar
         similarity[unit[block, None] == unit] = -np.inf
-        return _found(similarity, targets, neighbours, targets[block])
+        return _count_right(similarity, targets, neighbours, targets[block])
 
     with one_thread(), ThreadPoolExecutor(os.cpu_count()) as pool:
         return sum(pool.map(right, range(0, len(rows), _BLOCK))) / len(rows)
 
 
-def _found(similarity: Floats, targets: Ints, neighbours: int, truth: Ints) -> int:
-    """Count the rows of a block, similarity (B, n), whose true class (B,) is voted for."""
+def _count_right(similarity: Floats, targets: Ints, neighbours: int, truth: Ints) -> int:
+    """Count the rows of a block, similarity (B, n), whose true class (B,) wins the vote."""
     voters = _most_similar(similarity, neighbours)
     row, voter = np.nonzero(voters & np.isfinite(similarity))
     classes = int(targets.max()) + 1
@@ -203,7 +200,7 @@ def _found(similarity: Floats, targets: Ints, neighbours: int, truth: Ints) -> i
 
 
 def _most_similar(similarity: Floats, neighbours: int) -> npt.NDArray[np.bool_]:
-    """Mark the largest entries of every row, of equal ones the first: (B, n), exactly `neighbours` in each."""
+    """Mark the largest entries of every row, the first of equal ones: (B, n), exactly `neighbours` in each row."""
     least = np.partition(similarity, -neighbours, axis=1)[:, [-neighbours]]
     above, equal = similarity > least, similarity == least
     wanted = neighbours - above.sum(axis=1, keepdims=True)

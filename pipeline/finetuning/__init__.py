@@ -1,4 +1,4 @@
-"""Plans: train the last blocks of a network, or all, on the manifest's images, and predict as a head would.
+"""Fine-tuning plans: train the last blocks of a network, or all of it, on the manifest's images, and predict.
 
-Contract: the end is the same Predictions as of heads, and an interrupted training goes on to the same bytes.
+Contract: a plan ends in the same Predictions as a head, and an interrupted training resumes to the same bytes.
 """

@@ -1,6 +1,6 @@
-"""Checkpoints: a training's state after an epoch, outside DVC's outputs, keyed by everything that decides its result.
+"""Checkpoints: the state of a training after an epoch, outside DVC's outputs, keyed by all that decides its result.
 
-One folder per key holds one safetensors file, whose name is the sha256 of its bytes: it is checked before it is parsed.
+Each key has a folder with one safetensors file. Its name is the sha256 of its bytes, which is checked before parsing.
 """
 
 import json
@@ -20,23 +20,23 @@ from pipeline.core.atomic import replacing
 from pipeline.core.errors import StateError
 from pipeline.evaluation import runs
 
-# To change what is in a checkpoint: raise this number. It is part of every key, so old ones are no longer found.
+# To change the content of checkpoints: raise this number. It is part of every key, so old ones are no longer found.
 SCHEMA_VERSION = 1
 
 
 @dataclass(frozen=True)
-class Saved:
-    """What was written: tensors by name, and facts that JSON can hold."""
+class TrainingState:
+    """The content of a checkpoint: tensors by name, and facts as JSON."""
 
     tensors: Mapping[str, Tensor]
     facts: Mapping[str, Any]
 
 
 class Checkpoint:
-    """The place of one training's state.
+    """The checkpoint of one training.
 
     Args:
-        key: everything that decides the training's result, as JSON can hold it.
+        key: everything that decides the result of the training, as JSON.
         root: the folder of all checkpoints.
 
     """
@@ -45,10 +45,10 @@ class Checkpoint:
         self.key = stamps.sha256_json({**key, "schema_version": SCHEMA_VERSION})
         self.folder = root / self.key
 
-    def write(self, saved: Saved) -> None:
-        """Replace the state; a process killed meanwhile leaves the old one, the new one or both, each whole."""
-        metadata = {"key": self.key, "facts": json.dumps(saved.facts, sort_keys=True)}
-        tensors = {name: value.contiguous() for name, value in saved.tensors.items()}
+    def write(self, state: TrainingState) -> None:
+        """Replace the state; a process killed meanwhile leaves the old state, the new one, or both, each complete."""
+        metadata = {"key": self.key, "facts": json.dumps(state.facts, sort_keys=True)}
+        tensors = {name: value.contiguous() for name, value in state.tensors.items()}
         content = safetensors.torch.save(tensors, metadata)
         before = self._files()
         path = self.folder / f"{stamps.sha256_bytes(content)}.safetensors"
@@ -58,41 +58,41 @@ class Checkpoint:
             if old != path:
                 old.unlink(missing_ok=True)
 
-    def read(self) -> Saved | None:
-        """Return the latest state, or None if there is none; StateError for altered bytes or another training's."""
-        found = [self._parse(path) for path in self._files()]
-        return max(found, key=lambda saved: len(saved.facts["epochs"]), default=None)
+    def read(self) -> TrainingState | None:
+        """Return the latest state, or None; StateError for altered bytes or the state of another training."""
+        states = [self._parse(path) for path in self._files()]
+        return max(states, key=lambda state: len(state.facts["epochs"]), default=None)
 
     def remove(self) -> None:
-        """Forget the state: the training has ended."""
-        shutil.rmtree(self.folder, ignore_errors=True)  # with what killed writers left
+        """Delete the state when the training has ended."""
+        shutil.rmtree(self.folder, ignore_errors=True)  # temporary files of killed writers, too
 
     def _files(self) -> list[Path]:
         return sorted(self.folder.glob("*.safetensors"))
 
-    def _parse(self, path: Path) -> Saved:
+    def _parse(self, path: Path) -> TrainingState:
         if stamps.sha256_file(path) != path.stem:
-            raise StateError(f"{path}: altered since it was written; delete it, and the training starts anew")
+            raise StateError(f"{path}: altered since it was written; delete it to train from the start")
         with safetensors.safe_open(path, framework="pt") as file:
             metadata = file.metadata()
             if metadata.get("key") != self.key:
                 raise StateError(f"{path}: a checkpoint of another plan or of other data; delete it")
-            return Saved({name: file.get_tensor(name) for name in file.keys()}, json.loads(metadata["facts"]))  # noqa: SIM118  # it is no mapping
+            return TrainingState({name: file.get_tensor(name) for name in file.keys()}, json.loads(metadata["facts"]))  # noqa: SIM118  # it is no mapping
 
 
-def of_optimiser(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """Return what an optimiser remembers of its parameters, by the parameter's number and the name."""
+def optimiser_tensors(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """Return the state of an optimiser as tensors named `<number of the parameter>.<name>`."""
     state: Mapping[int, Mapping[str, Tensor | None]] = optimiser.state_dict()["state"]
     return {
         f"{number}.{name}": value
-        for number, remembered in state.items()
-        for name, value in remembered.items()
+        for number, values in state.items()
+        for name, value in values.items()
         if value is not None
     }
 
 
-def into_optimiser(optimiser: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
-    """Give an optimiser back what `of_optimiser` took."""
+def restore_optimiser(optimiser: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
+    """Give an optimiser the state that `optimiser_tensors` returned."""
     state: dict[int, dict[str, Tensor]] = {}
     for key, value in tensors.items():
         number, name = key.split(".", 1)
@@ -101,6 +101,6 @@ def into_optimiser(optimiser: torch.optim.Optimizer, tensors: Mapping[str, Tenso
 
 
 def part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """Return the tensors whose names begin with a prefix and a dot, without these."""
+    """Return the tensors whose names begin with a prefix and a dot, under the rest of their names."""
     start = f"{prefix}."
     return {name.removeprefix(start): value for name, value in tensors.items() if name.startswith(start)}

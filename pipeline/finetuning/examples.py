@@ -1,4 +1,4 @@
-"""Where the inputs of the trainable blocks come from: images decoded anew, or the frozen part's stored output."""
+"""The inputs of the trainable blocks: decoded for every batch, or the stored output of the frozen part."""
 
 import shutil
 import sys
@@ -32,32 +32,33 @@ from pipeline.networks.network import Backbone
 from pipeline.networks.runtime import Floats, Forward
 
 VARIED_VIEWS = 8
-"""Stored of each training image where crops, turns or colours make every view another; a choice, not a measurement."""
-SPARE = 100_000_000
-"""Bytes that the stored part leaves free on the disk."""
+"""Stored of each training image where crops, rotations or colours make every view different; a choice, not measured."""
+DISK_RESERVE = 100_000_000
+"""Bytes that storing the frozen part's output leaves free on the disk."""
 
 
 class Examples(Protocol):
     """Inputs of the trainable blocks, by row of the task and number of the view."""
 
     views: int
-    """How many a training row has, itself included; rows of validation and test have one."""
+    """Views of a training row, the image itself included; rows of validation and test have one."""
     cost: Cost
-    """What was spent on them beforehand, by this process or another."""
+    """What computing them beforehand took, in this process or another."""
     stored_bytes: int
-    """Of the disk, that hold them; 0 where images are decoded anew."""
+    """Bytes that they take on the disk; 0 if images are decoded for every batch."""
     embedded: Floats | None
-    """(N, D), the frozen network's averaged output for all rows of the task, where a classifier starts from a head."""
+    """(N, D), the averaged output of the frozen network, if the classifier starts from a logistic regression."""
 
     def batch(self, rows: Ints, views: Ints) -> Tensor:
         """Return the inputs of some rows, each in one view: (B, C, H, W) float32."""
 
 
 def examples_of(task: Task, loaded: Loaded, plan: Plan, settings: Embed, processes: Processes) -> Examples:
-    """Return what the plan trains on; what the cache lacks for `cache_frozen` or a start from a head is computed now.
+    """Return the inputs of a plan's trainable blocks; rows that the cache lacks are computed first.
 
     Raises:
-        InputError: if the block does not exist, there is nothing to store, or the disk is too small for it.
+        InputError: if the first trainable block does not exist, nothing is frozen that could be stored, or the disk is
+            too small.
 
     """
     source = _examples_of(task, loaded, plan, settings, processes)
@@ -81,7 +82,7 @@ def _examples_of(task: Task, loaded: Loaded, plan: Plan, settings: Embed, proces
 
 
 class Live:
-    """Images are decoded for every batch and go through the frozen part, if there is one: memory stays bounded."""
+    """Images are decoded for every batch and go through the frozen part, if any; memory stays bounded."""
 
     def __init__(
         self, task: Task, backbone: Backbone, framing: Framing, plan: Plan, forward: Forward | None = None
@@ -92,7 +93,7 @@ class Live:
         self.pool = ThreadPoolExecutor()
 
     def batch(self, rows: Ints, views: Ints) -> Tensor:
-        """Decode, change as the view says, and run the frozen part or normalise."""
+        """Decode and augment images, then run the frozen part or, without one, normalise."""
         items = [replace(self.task.items[row], view=int(view)) for row, view in zip(rows, views, strict=True)]
         images = np.stack(list(self.pool.map(self._load, items)))
         if self.forward is None:
@@ -105,7 +106,7 @@ class Live:
         return frozen_pass.load(item, self.framing, self.plan.augment)
 
     def _frozen(self, images: views.Pixels, forward: Forward) -> Floats:
-        """Run the frozen part in batches of one size, as it was prepared for."""
+        """Run the frozen part in batches of the size that it was compiled for."""
         size = self.plan.batch_size
         padded = np.zeros((-(-len(images) // size) * size, *images.shape[1:]), np.uint8)
         padded[: len(images)] = images
@@ -114,46 +115,46 @@ class Live:
 
 
 class Cached:
-    """The frozen part's output, computed once per image and view and mapped from the cache."""
+    """The output of the frozen part, computed once per image and view, and mapped from the cache."""
 
     def __init__(
         self, task: Task, loaded: Loaded, plan: Plan, settings: Embed, forward: Forward, processes: Processes
     ) -> None:
         self.views = stored_views(plan)
         self.images, self.train = len(task.items), len(task.train)
-        self.place_in_train = np.zeros(self.images, np.int64)
-        self.place_in_train[task.train] = np.arange(self.train)
+        self.number_in_train = np.zeros(self.images, np.int64)
+        self.number_in_train[task.train] = np.arange(self.train)
         self.embedded: Floats | None = None
         items, recipe = items_to_store(task, self.views), recipe_of(loaded, plan, settings)
 
-        def said(missing: int) -> str:
+        def announce(missing: int) -> str:
             return disk_use(missing, loaded, plan, settings.cache)
 
-        self.stored, self.cost = _stored(items, recipe, loaded, plan, settings, forward, processes, said)
-        self.stored_bytes = self.cost.images * int(self.stored[:1].nbytes)  # images that share their bytes share a row
+        self.stored, self.cost = _store(items, recipe, loaded, plan, settings, forward, processes, announce)
+        self.stored_bytes = self.cost.images * int(self.stored[:1].nbytes)  # images with the same bytes share a row
 
     def batch(self, rows: Ints, views: Ints) -> Tensor:
-        """Look up."""
-        beyond = self.images + (views - 1) * self.train + self.place_in_train[rows]
+        """Look up the stored rows."""
+        beyond = self.images + (views - 1) * self.train + self.number_in_train[rows]
         found = self.stored[np.where(views == 0, rows, beyond)]
         return torch.from_numpy(found).float().contiguous(memory_format=torch.channels_last)
 
 
 def stored_views(plan: Plan) -> int:
-    """Return how many views of each training image are stored, itself included."""
+    """Return how many views of each training image are stored, the image itself included."""
     augment = plan.augment
     varied = augment.crop < 1 or augment.rotate or augment.colour
     return plan.cached_views or (VARIED_VIEWS if varied else len(views.orientations(augment)))
 
 
 def items_to_store(task: Task, views: int) -> list[Item]:
-    """Return every image as it is, then the further views of the training images, view by view."""
+    """Return every image, then the further views of the training images, one view after the other."""
     further = [replace(task.items[row], view=view) for view in range(1, views) for row in task.train]
     return [*task.items, *further]
 
 
 def recipe_of(loaded: Loaded, plan: Plan, settings: Embed) -> Mapping[str, Any]:
-    """Return all that decides the stored rows: the frozen part by its last layer, and what the views are."""
+    """Return everything that decides the stored rows: the frozen part, by its last layer, and the augmentation."""
     frozen, _ = loaded.network.split_before(plan.unfreeze_from)
     layer = loaded.network.names()[len(frozen) - 1]
     identity = {**loaded.identity, "layers": [layer], "pooling": ["none"], "columns": {}}
@@ -162,18 +163,18 @@ def recipe_of(loaded: Loaded, plan: Plan, settings: Embed) -> Mapping[str, Any]:
 
 
 def keys_to_store(items: Sequence[Item]) -> Keys:
-    """Return the cache's keys of some items, in their order."""
+    """Return the cache keys of items, in their order."""
     return keys_of((item.sha256 for item in items), (item.view for item in items))
 
 
 def embedder(loaded: Loaded) -> Backbone:
-    """Return the network that a start from a head is fitted on: the last block's output, averaged over space."""
+    """Return the network whose output, the last block averaged over space, a logistic start is fitted on."""
     whole, mean, std = loaded.network.blocks, loaded.identity["mean"], loaded.identity["std"]
     return Backbone(dict(whole.named_children()), mean, std).eval()
 
 
 def recipe_of_embedded(loaded: Loaded, plan: Plan, settings: Embed) -> Mapping[str, Any]:
-    """Return all that decides its rows; where `embed` stores the same, these are there already."""
+    """Return everything that decides the rows of `embedder`; if `embed` uses the same recipe, the cache has them."""
     network = embedder(loaded)
     columns = network.columns(loaded.framing.size)
     identity = {**loaded.identity, "layers": network.layers, "pooling": network.poolings, "columns": columns}
@@ -181,7 +182,7 @@ def recipe_of_embedded(loaded: Loaded, plan: Plan, settings: Embed) -> Mapping[s
 
 
 def row_bytes(loaded: Loaded, plan: Plan) -> int:
-    """Return the size of one stored row of the frozen part."""
+    """Return the size of one stored row of the frozen part's output."""
     with torch.inference_mode():
         size = loaded.framing.size
         row = loaded.network.up_to(plan.unfreeze_from)(torch.zeros(1, 3, size, size))
@@ -189,28 +190,28 @@ def row_bytes(loaded: Loaded, plan: Plan) -> int:
 
 
 def disk_use(missing: int, loaded: Loaded, plan: Plan, root: Path) -> str:
-    """Say what storing that many rows of the frozen part takes; InputError if the disk is too small."""
+    """Say how much disk the missing rows take; InputError if the disk is too small."""
     needed = missing * row_bytes(loaded, plan)
     existing = next(folder for folder in [root.absolute(), *root.absolute().parents] if folder.is_dir())
     free = shutil.disk_usage(existing).free
-    if needed and needed + SPARE > free:
+    if needed and needed + DISK_RESERVE > free:
         raise InputError(
             f"params.yaml: plans: cache_frozen: {missing:,} rows of the frozen part take {_size(needed)} in {root}; "
-            f"got {_size(free)} free, expected at least {_size(needed + SPARE)}: free some, or set fewer "
+            f"got {_size(free)} free, expected at least {_size(needed + DISK_RESERVE)}: free some, or set fewer "
             "cached_views, a later unfreeze_from, or cache_frozen: false"
         )
     return f"frozen part: {missing:,} rows to store, {_size(needed)} in {root} ({_size(free)} free)"
 
 
 def _embedded(task: Task, loaded: Loaded, plan: Plan, settings: Embed, processes: Processes) -> tuple[Floats, Cost]:
-    """Return the embeddings of all items, and what they took."""
+    """Return the embeddings of all items, and their cost."""
     forward = runtime.lazy(embedder(loaded), settings.runtime)
     recipe = recipe_of_embedded(loaded, plan, settings)
-    stored, cost = _stored(task.items, recipe, loaded, plan, settings, forward, processes)
+    stored, cost = _store(task.items, recipe, loaded, plan, settings, forward, processes)
     return np.asarray(stored[:]), cost
 
 
-def _stored(
+def _store(
     items: Sequence[Item],
     recipe: Mapping[str, Any],
     loaded: Loaded,
@@ -218,18 +219,18 @@ def _stored(
     settings: Embed,
     forward: Forward,
     processes: Processes,
-    said: Callable[[int], str] | None = None,
+    announce: Callable[[int], str] | None = None,
 ) -> tuple[MappedRows, Cost]:
-    """Compute the rows that the cache lacks; return all and their cost. Processes that train together share the work.
+    """Compute the rows that the cache lacks, then return all rows and their cost; the processes share the work.
 
-    `said` words beforehand what so many rows take.
+    `announce` turns the number of missing rows into a line that is printed first.
     """
     keys = keys_to_store(items)
     users.register(settings.cache)
     cache = EmbeddingCache(settings.cache, recipe)
     missing = cache.missing(keys)
-    processes.wait()  # before one of them stores rows, which would shorten another one's list
-    line = said(len(missing)) if said else ""
+    processes.wait()  # no process may store rows before all have listed what is missing
+    line = announce(len(missing)) if announce else ""
     if line and len(missing) and processes.first:
         tqdm.write(line, file=sys.stderr)
     mine = [items[position] for position in processes.share(missing)]

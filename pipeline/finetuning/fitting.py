@@ -1,4 +1,4 @@
-"""The loop: train, judge on validation, keep the best epoch, predict."""
+"""The training loop: train, score validation, keep the best epoch, predict."""
 
 from collections.abc import Mapping, Sequence
 
@@ -16,11 +16,11 @@ from pipeline.finetuning.checkpoints import Checkpoint
 from pipeline.finetuning.examples import Examples
 from pipeline.finetuning.network import Trainable
 from pipeline.finetuning.processes import Processes
-from pipeline.finetuning.task import Epoch, Finetuned, Task
-from pipeline.finetuning.training import Trainer, copied
+from pipeline.finetuning.task import Epoch, FinetuningResult, Task
+from pipeline.finetuning.training import Trainer, copy_of_state
 from pipeline.networks.network import Backbone
 
-ALONE = Processes()
+SINGLE_PROCESS = Processes()
 
 
 def run(
@@ -31,19 +31,12 @@ def run(
     metric: str,
     seed: int,
     checkpoint: Checkpoint,
-    processes: Processes = ALONE,
-) -> Finetuned:
-    """Train a plan; the best epoch is chosen by the validation metric, and test rows are only predicted at the end.
+    processes: Processes = SINGLE_PROCESS,
+) -> FinetuningResult:
+    """Train a plan; the validation metric chooses the epoch, and test rows are only predicted at the end.
 
-    Args:
-        task: the data.
-        examples: the inputs of the plan's trainable blocks.
-        backbone: pre-trained; its unfrozen blocks are changed in place.
-        plan: what trains and how.
-        metric: the validation metric that early stopping looks at.
-        seed: of all that is random.
-        checkpoint: where the state after each epoch is kept; what lies there is gone on with.
-        processes: those that share every batch.
+    The unfrozen blocks of the backbone are changed in place. The checkpoint keeps the state after each epoch; training
+    resumes from a state that is there.
 
     Raises:
         InputError: if the plan does not fit the backbone, the data or the number of processes.
@@ -61,13 +54,13 @@ def run(
         **{f"backbone.{name}": value for name, value in backbone.state_dict().items()},
         **{f"classifier.{name}": value for name, value in trainer.network.classifier.state_dict().items()},
     }
-    return Finetuned(state, val, test, epochs, cost)
+    return FinetuningResult(state, val, test, epochs, cost)
 
 
 def trainer_of(
     task: Task, examples: Examples, backbone: Backbone, plan: Plan, metric: str, seed: int, processes: Processes
 ) -> Trainer:
-    """Return what takes the plan's steps, before the first; errors as `run`."""
+    """Return a trainer that has not taken a step yet; errors as `run`."""
     if problems := [*_problems(task, plan, processes)]:
         raise (RefusedError if processes.number == 1 else InputError)(*problems)
     torch.manual_seed(seed)
@@ -75,10 +68,10 @@ def trainer_of(
     backbone.requires_grad_(False)
     network = Trainable(blocks, _width(blocks, examples, task), task.classes, plan)
     if examples.embedded is not None:
-        begun = start.logistic(examples.embedded, task, plan, metric)
+        classifier = start.logistic(examples.embedded, task, plan, metric)
         with torch.no_grad():
-            network.classifier.weight.copy_(torch.from_numpy(begun.weight))
-            network.classifier.bias.copy_(torch.from_numpy(begun.bias))
+            network.classifier.weight.copy_(torch.from_numpy(classifier.weight))
+            network.classifier.bias.copy_(torch.from_numpy(classifier.bias))
     return Trainer(network, examples, task, plan, seed, processes)
 
 
@@ -97,13 +90,13 @@ def _problems(task: Task, plan: Plan, processes: Processes) -> Sequence[str]:
 
 
 def _width(blocks: nn.Module, examples: Examples, task: Task) -> int:
-    """Return the number of channels that the last block puts out."""
+    """Return the number of channels of the last block's output."""
     with torch.inference_mode():
         return int(blocks(examples.batch(task.train[:1], np.zeros(1, np.int64))).shape[1])
 
 
 def _train(trainer: Trainer, checkpoint: Checkpoint, metric: str, clock: Clock) -> list[Epoch]:
-    """Run the epochs that are left and leave the best one's state in the network; return the curve."""
+    """Run the remaining epochs, load the state of the best one into the network, and return all epochs."""
     task, plan = trainer.task, trainer.plan
     epochs, best = trainer.resume(checkpoint, clock)
     total, hidden = plan.epochs * trainer.batches, None if trainer.processes.first else True
@@ -121,28 +114,28 @@ def _train(trainer: Trainer, checkpoint: Checkpoint, metric: str, clock: Clock) 
                 predicted = trainer.predict(task.val)
                 trainer.require_finite(float(predicted.sum()), len(epochs), trainer.batches - 1)
             except StateError as error:
-                raise StateError(*error.problems, *_kept(checkpoint, epochs)) from error
+                raise StateError(*error.problems, *_last_state(checkpoint, epochs)) from error
             decided = predicted.argmax(axis=1)
             score = metrics.value(metric, task.targets[task.val], decided, task.classes)
             epochs.append(Epoch(float(np.mean(losses)), score))
             if best_epoch(epochs) == len(epochs):
-                best = copied(trainer.judged)
+                best = copy_of_state(trainer.scored_network)
             if trainer.processes.first:
-                trainer.keep(checkpoint, epochs, best, clock)
+                trainer.save(checkpoint, epochs, best, clock)
     _load(trainer, best)
     return epochs
 
 
-def _kept(checkpoint: Checkpoint, epochs: Sequence[Epoch]) -> list[str]:
+def _last_state(checkpoint: Checkpoint, epochs: Sequence[Epoch]) -> list[str]:
     return [f"{checkpoint.folder}: holds the state after epoch {len(epochs)}, the last good one"] if epochs else []
 
 
 def _load(trainer: Trainer, state: Mapping[str, Tensor]) -> None:
     trainer.network.load_state_dict(state)
-    trainer.judged.load_state_dict(state)
+    trainer.scored_network.load_state_dict(state)
 
 
 def best_epoch(epochs: Sequence[Epoch]) -> int:
-    """Return the number, from 1, of the first epoch with the highest validation score; 0 before there is one."""
+    """Return the number, from 1, of the first epoch with the highest validation score; 0 without epochs."""
     scores = [epoch.validation for epoch in epochs]
     return scores.index(max(scores)) + 1 if scores else 0

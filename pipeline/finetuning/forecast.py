@@ -1,4 +1,4 @@
-"""What a plan would take, measured on one batch: said before hours are spent."""
+"""The time and disk that a plan would take, estimated from one batch before hours are spent."""
 
 import time
 from collections.abc import Callable
@@ -17,10 +17,10 @@ from pipeline.finetuning.task import Task
 from pipeline.networks import runtime
 from pipeline.networks.backbones import Loaded
 
-TIMED = 3
-"""Steps that are timed, after one that is not; the least counts, for a busy machine only ever makes one longer."""
-JUDGED = 1 / 3
-"""A forward pass as a share of a training step, whose backward pass takes about twice as long."""
+TIMED_STEPS = 3
+"""Steps that are timed, after one to warm up; the fastest counts, because other work only makes steps slower."""
+FORWARD_SHARE = 1 / 3
+"""A forward pass as a share of a training step: the backward pass takes about twice as long."""
 
 
 @dataclass(frozen=True)
@@ -28,49 +28,49 @@ class Pace:
     """Seconds per image of the parts of a training."""
 
     decode: float
-    """Decoding and the frozen part."""
+    """For decoding and the frozen part."""
     train: float
-    """A step of the trainable part."""
+    """For a training step of the other blocks."""
 
 
 @dataclass(frozen=True)
 class Forecast:
-    """What a plan would take at most, for it may stop early."""
+    """What a plan would take at most; it may stop early."""
 
     training: float
-    """Seconds of a training."""
+    """Seconds of one training."""
     storing: float
-    """Seconds of what it stores before, once for all trainings."""
+    """Seconds of storing rows beforehand, once for all trainings."""
     disk: str
-    """What that takes of the disk, in words."""
+    """The disk that the rows take, in words."""
 
 
 def forecast(task: Task, loaded: Loaded, plan: Plan, settings: Embed) -> Forecast:
-    """Time a batch, look up what the cache holds, and add up; nothing is written and no epoch is run.
+    """Time a batch and look up what the cache holds; nothing is written and no epoch is run.
 
     Raises:
-        InputError: for whatever would stop the plan from starting.
+        InputError: for the problems that would stop the plan from starting.
 
     """
-    missing, disk = _to_store(task, loaded, plan, settings)
+    missing, disk = _missing_rows(task, loaded, plan, settings)
     pace = _pace(task, loaded, plan, settings)
-    begun = _to_embed(task, loaded, plan, settings) * (pace.decode + JUDGED * pace.train)
+    embedding = _missing_embeddings(task, loaded, plan, settings) * (pace.decode + FORWARD_SHARE * pace.train)
     images = len(task.train) // plan.batch_size * plan.batch_size
-    trained = plan.epochs * pace.train * (images + JUDGED * len(task.val))
+    training = plan.epochs * pace.train * (images + FORWARD_SHARE * len(task.val))
     if plan.cache_frozen:
-        return Forecast(trained, begun + pace.decode * missing, disk)
+        return Forecast(training, embedding + pace.decode * missing, disk)
     passes = plan.epochs * (images + len(task.val)) + len(task.test)
-    return Forecast(trained + pace.decode * passes, begun, disk)
+    return Forecast(training + pace.decode * passes, embedding, disk)
 
 
 def summary(task: Task, loaded: Loaded, plan: Plan, settings: Embed) -> str:
-    """Say what `finetune` would store, and how long it would take."""
+    """Say what fine-tuning would store, and how long it would take."""
     price = forecast(task, loaded, plan, settings)
     took = duration(price.storing + price.training)
     return f"{price.disk}at most {plan.epochs} epochs, about {took}; nothing was computed"
 
 
-def _to_store(task: Task, loaded: Loaded, plan: Plan, settings: Embed) -> tuple[int, str]:
+def _missing_rows(task: Task, loaded: Loaded, plan: Plan, settings: Embed) -> tuple[int, str]:
     if not plan.cache_frozen:
         return 0, ""
     items = examples.items_to_store(task, examples.stored_views(plan))
@@ -79,8 +79,8 @@ def _to_store(task: Task, loaded: Loaded, plan: Plan, settings: Embed) -> tuple[
     return missing, examples.disk_use(missing, loaded, plan, settings.cache) + "; "
 
 
-def _to_embed(task: Task, loaded: Loaded, plan: Plan, settings: Embed) -> int:
-    """Return how many images have to go through the frozen network for the classifier's start."""
+def _missing_embeddings(task: Task, loaded: Loaded, plan: Plan, settings: Embed) -> int:
+    """Return how many images must go through the frozen network for the start of the classifier."""
     if plan.start != "logistic":
         return 0
     cache = EmbeddingCache(settings.cache, examples.recipe_of_embedded(loaded, plan, settings))
@@ -103,10 +103,10 @@ def _pace(task: Task, loaded: Loaded, plan: Plan, settings: Embed) -> Pace:
 def _seconds(work: Callable[[], object]) -> float:
     work()
     timings = []
-    for _ in range(TIMED):
+    for _ in range(TIMED_STEPS):
         start = time.perf_counter()
         work()
-        if torch.cuda.is_available():  # it has only been told what to do
-            torch.cuda.synchronize()
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()  # the calls return before the GPU has finished
         timings.append(time.perf_counter() - start)
     return min(timings)

@@ -1,4 +1,4 @@
-"""What a plan trains on, from manifest and params; and everything that decides the result."""
+"""The input of plans, from manifest and params, and the key of everything that decides a training."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -21,27 +21,28 @@ from pipeline.networks.frozen_pass import Item
 CODE = Path(__file__).parents[1]
 """The folder of the pipeline's code."""
 DECISIVE = ("finetuning", "networks", "data/images", "evaluation/scoring")
-"""The rooms in it that decide a plan's result; the stage `finetune` depends on the same."""
+"""The rooms that decide the result of a plan; the stage `finetune` depends on the same."""
 
 
 @dataclass(frozen=True)
-class Inputs:
-    """A task with the network to train, which training changes in place."""
+class PlanInputs:
+    """A task with the network that training changes in place."""
 
     table: Manifest
     row: Sequence[int]
-    """(N,) the manifest's row of every item of the task."""
+    """(N,) the row in the manifest of every item of the task."""
     loaded: Loaded
     task: Task
     made_from: Mapping[str, str]
-    """Locator -> sha256 of what the result will have been made from."""
+    """Path or locator -> sha256 of what the result is made from."""
 
 
-def read(params: Params, backbone: str) -> Inputs:
-    """Read what plans train on; the images are those that `embed` could decode.
+def read(params: Params, backbone: str) -> PlanInputs:
+    """Read the images that plans train on: those that `embed` could decode.
 
     Raises:
-        StateError: if the manifest, or the list of what `embed` skipped, is missing, altered or of other settings.
+        StateError: if the manifest or the list of images that `embed` skipped is missing, altered, or made with other
+            settings.
 
     """
     table = manifest.read()
@@ -56,11 +57,11 @@ def read(params: Params, backbone: str) -> Inputs:
         **stamps.hashes([skipped.path_of(backbone)]),
         loaded.weights: str(loaded.identity["weights_sha256"]),
     }
-    return Inputs(table, kept, loaded, _task(table, kept), made_from)
+    return PlanInputs(table, kept, loaded, _task(table, kept), made_from)
 
 
-def decisive(params: Params, plan: str, given: Inputs) -> dict[str, Any]:
-    """Return everything that decides the result of a training, the code and the libraries included."""
+def training_key(params: Params, plan: str, given: PlanInputs) -> dict[str, Any]:
+    """Return everything that decides the result of a training, including the code and the libraries."""
     code = [path for room in DECISIVE for path in sorted((CODE / room).rglob("*.py"))]
     return {
         "plan": params.plan(plan).model_dump(),
@@ -78,12 +79,12 @@ def decisive(params: Params, plan: str, given: Inputs) -> dict[str, Any]:
 
 def _task(table: Manifest, kept: Sequence[int]) -> Task:
     number = {name: place for place, name in enumerate(table.classes)}
-    dealt = np.array([table.split[row] for row in kept])
+    split = np.array([table.split[row] for row in kept])
     return Task(
         items=[Item(Path(table.path[row]), table.sha256[row]) for row in kept],
         targets=np.array([number[table.label[row]] for row in kept], dtype=np.int64),
         classes=len(table.classes),
-        train=np.flatnonzero(dealt == "train"),
-        val=np.flatnonzero(dealt == "val"),
-        test=np.flatnonzero(dealt == "test"),
+        train=np.flatnonzero(split == "train"),
+        val=np.flatnonzero(split == "val"),
+        test=np.flatnonzero(split == "test"),
     )

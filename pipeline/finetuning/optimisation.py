@@ -1,4 +1,4 @@
-"""What a fine-tuning step does to the weights: which ones it moves, how far, and what is averaged."""
+"""Optimisers, learning rate schedules and the moving average of fine-tuning."""
 
 import math
 from collections.abc import Callable, Iterable, Mapping
@@ -13,14 +13,14 @@ from pipeline.core.sections import Plan
 MOMENTUM = 0.9
 """Of SGD."""
 ONE_CYCLE_START, ONE_CYCLE_END = 1 / 25, 1 / 25e4
-"""Fractions of the highest learning rate that one cycle begins and ends with: PyTorch's and fastai's defaults."""
+"""First and last fraction of the highest learning rate in one cycle: the defaults of PyTorch and fastai."""
 
 
 def optimiser_of(blocks: nn.Sequential, classifier: nn.Module, plan: Plan) -> torch.optim.Optimizer:
-    """Return the plan's optimiser with a group for each block, the classifier's first.
+    """Return the plan's optimiser with groups for the classifier and each block, the last block first.
 
-    Earlier blocks learn more slowly, for they hold what is more general (Howard & Ruder 2018, section 3.1, by a factor
-    per block). Biases and normalisation are not decayed.
+    Earlier blocks are more general and learn more slowly, by a factor per block (Howard & Ruder 2018, section 3.1).
+    Biases and normalisation have no weight decay.
     """
     parts = [(classifier, plan.classifier_learning_rate)]
     parts += [
@@ -42,20 +42,20 @@ def _groups(parameters: Iterable[nn.Parameter], rate: float, decay: float) -> li
 
 
 def set_rate(optimiser: torch.optim.Optimizer, fraction: float) -> None:
-    """Give every group that fraction of its highest learning rate."""
+    """Set the learning rate of every group to a fraction of its highest."""
     for group in optimiser.param_groups:
         group["lr"] = group["highest"] * fraction
 
 
 def cosine(step: int, total: int, warm_up: int) -> float:
-    """Rise in a line, then fall along a cosine towards zero (Loshchilov & Hutter 2017, without restarts)."""
+    """Rise linearly, then fall along a cosine towards zero (Loshchilov & Hutter 2017, without restarts)."""
     if step < warm_up:
         return (step + 1) / warm_up
     return (1 + math.cos(math.pi * (step - warm_up + 1) / (total - warm_up + 1))) / 2
 
 
 def one_cycle(step: int, total: int, warm_up: int) -> float:
-    """Rise along a cosine from a small rate, then fall to a far smaller one (Smith & Topin 2018)."""
+    """Rise along a cosine from a small rate, then fall to a much smaller one (Smith & Topin 2018)."""
     if step < warm_up:
         return _between(ONE_CYCLE_START, 1, step / warm_up)
     return _between(1, ONE_CYCLE_END, (step - warm_up) / max(1, total - 1 - warm_up))
@@ -74,8 +74,8 @@ def rate(step: int, total: int, plan: Plan) -> float:
     return SCHEDULES[plan.schedule](step, total, warm_up)
 
 
-def averaged(network: nn.Module, plan: Plan) -> AveragedModel | None:
-    """Return a copy that follows the network as a moving average of its weights, if the plan wants one."""
+def moving_average(network: nn.Module, plan: Plan) -> AveragedModel | None:
+    """Return an exponential moving average of the network's weights, or None if the plan has none."""
     if not plan.average:
         return None
     return AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(plan.average), use_buffers=False)  # type: ignore[no-untyped-call]

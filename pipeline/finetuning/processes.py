@@ -1,4 +1,4 @@
-"""Several processes that train one network, as `torchrun` starts them: one per device, or on the CPU for a test."""
+"""Several processes that train one network together, started by `torchrun`: one per device, or on the CPU in tests."""
 
 import os
 from collections.abc import Iterable, Iterator
@@ -14,38 +14,38 @@ from torch import Tensor, distributed, nn
 
 from pipeline.networks import runtime
 
-PATIENCE = timedelta(hours=12)
-"""How long one process waits for another: they share the pass of the frozen part, which can be long."""
+TIMEOUT = timedelta(hours=12)
+"""How long a process waits for the others; they share the pass through the frozen part, which can take hours."""
 
-Kind = TypeVar("Kind", bound=np.generic)
+Scalar = TypeVar("Scalar", bound=np.generic)
 
 
 @dataclass(frozen=True)
 class Processes:
-    """One process among those that train together; alone unless said otherwise."""
+    """One process among those that train together; by default it is the only one."""
 
     rank: int = 0
     number: int = 1
 
     @property
     def first(self) -> bool:
-        """Whether this is the one that shows progress and writes files."""
+        """Whether this process shows progress and writes files."""
         return self.rank == 0
 
-    def share(self, rows: npt.NDArray[Kind]) -> npt.NDArray[Kind]:
+    def share(self, rows: npt.NDArray[Scalar]) -> npt.NDArray[Scalar]:
         """Return this process's part of some rows."""
         return rows[self.rank :: self.number]
 
     def add(self, values: Tensor) -> Tensor:
-        """Add up what all processes have, in place."""
+        """Sum the values of all processes, in place."""
         if self.number > 1:
             distributed.all_reduce(values)
         return values
 
     def add_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
-        """Add up the gradients of all processes, in one message.
+        """Sum the gradients of all processes in one message.
 
-        DistributedDataParallel must know at the start which parameters train; with gradual unfreezing that changes.
+        DistributedDataParallel needs a fixed set of trained parameters; gradual unfreezing changes it.
         """
         if self.number == 1:
             return
@@ -56,18 +56,18 @@ class Processes:
             gradient.copy_(part.view_as(gradient))
 
     def wait(self) -> None:
-        """Wait until all are here."""
+        """Wait until all processes have come to this point."""
         if self.number > 1:
             distributed.barrier()
 
 
 @contextmanager
 def started() -> Iterator[Processes]:
-    """Join the processes that `torchrun` has started, if it has; leave them at the end."""
+    """Join the processes that `torchrun` has started, if any, and leave them at the end."""
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield Processes()
         return
-    settings: dict[str, Any] = {"backend": "gloo", "timeout": PATIENCE}
+    settings: dict[str, Any] = {"backend": "gloo", "timeout": TIMEOUT}
     if torch.cuda.is_available():
         torch.cuda.set_device(runtime.device())
         settings["backend"] = "cpu:gloo,cuda:nccl"

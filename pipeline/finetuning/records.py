@@ -1,4 +1,4 @@
-"""What is told of a fine-tuned plan: in its model's description, in the run's stamp, and in the plots by epoch."""
+"""The records of a fine-tuned plan: the description of its model, the facts in its stamp, and the plots by epoch."""
 
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -9,13 +9,13 @@ from pipeline.core.tables import Table
 from pipeline.evaluation import runs
 from pipeline.finetuning import prediction, saving
 from pipeline.finetuning.examples import Examples
-from pipeline.finetuning.inputs import Inputs
-from pipeline.finetuning.task import Finetuned
+from pipeline.finetuning.inputs import PlanInputs
+from pipeline.finetuning.task import FinetuningResult
 from pipeline.networks import runtime
 
 
-def description(params: Params, plan: str, given: Inputs) -> dict[str, Any]:
-    """Return what model.json says."""
+def description(params: Params, plan: str, given: PlanInputs) -> dict[str, Any]:
+    """Return the content of model.json."""
     return {
         "architecture": given.loaded.identity["backbone"],
         "classes": given.table.classes,
@@ -27,9 +27,9 @@ def description(params: Params, plan: str, given: Inputs) -> dict[str, Any]:
 
 
 def facts(
-    params: Params, plan: str, given: Inputs, source: Examples, done: Finetuned, processes: int
+    params: Params, plan: str, given: PlanInputs, source: Examples, done: FinetuningResult, processes: int
 ) -> Mapping[str, Any]:
-    """Return what the stamp says; the trained network is timed for it."""
+    """Return the facts for the stamp, with the time of predictions."""
     settings = params.plan(plan)
     return {
         "params": settings.model_dump(),
@@ -42,8 +42,8 @@ def facts(
     }
 
 
-def plots(done: Finetuned) -> dict[str, Table]:
-    """Return what DVC draws of the training: loss and validation score by epoch."""
+def plots(done: FinetuningResult) -> dict[str, Table]:
+    """Return loss and validation score by epoch, for `dvc plots`."""
     numbered = list(enumerate(done.epochs, start=1))
     return {
         name: [("epoch", name), *((number, f"{getattr(epoch, name):.6f}") for number, epoch in numbered)]

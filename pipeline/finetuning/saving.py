@@ -1,4 +1,4 @@
-"""A fine-tuned network's files, model.safetensors and model.json, and the network made of them again."""
+"""The files of a fine-tuned network, model.safetensors and model.json: write and load."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -24,8 +24,8 @@ from pipeline.networks.network import Backbone, average
 SCHEMA_VERSION = 1
 
 
-class Classifier(nn.Module):
-    """uint8 (B, 3, S, S) -> probabilities (B, K): pixels in, so that any runtime can run it whole."""
+class FinetunedNetwork(nn.Module):
+    """Pixels, uint8 (B, 3, S, S) -> probabilities (B, K): the whole network, for any runtime."""
 
     def __init__(self, backbone: Backbone, width: int, classes: int) -> None:
         super().__init__()
@@ -39,18 +39,18 @@ class Classifier(nn.Module):
 
 @dataclass(frozen=True)
 class Model:
-    """A network read back, ready to predict."""
+    """A loaded network, ready to predict."""
 
-    network: Classifier
+    network: FinetunedNetwork
     classes: Sequence[str]
-    """The order of the columns."""
+    """In the order of the columns."""
     framing: Framing
     description: Mapping[str, Any]
     """All of model.json."""
 
 
 def save(folder: Path, state: Mapping[str, Tensor], description: Mapping[str, Any]) -> list[Path]:
-    """Write both files, each whole; equal content gives equal bytes.
+    """Write both files, each atomically; equal content gives equal bytes.
 
     Args:
         folder: of the model.
@@ -67,10 +67,10 @@ def save(folder: Path, state: Mapping[str, Tensor], description: Mapping[str, An
 
 
 def load(folder: Path, stamp: stamps.Stamp) -> Model:
-    """Read a fine-tuned network whose files have the stamped bytes; the original weights are not needed.
+    """Read a fine-tuned network; the pre-trained weights are not needed.
 
     Raises:
-        StateError: if a file is missing, altered, or of another version.
+        StateError: if a file is missing, differs from its stamp, or has another version.
         InputError: if the library that defines the network is not installed.
 
     """
@@ -83,7 +83,7 @@ def load(folder: Path, stamp: stamps.Stamp) -> Model:
     backbone = backbones.unfilled(description["architecture"], preprocessing)
     try:
         state = safetensors.torch.load(content)
-        network = Classifier(backbone, state["classifier.weight"].shape[1], len(description["classes"]))
+        network = FinetunedNetwork(backbone, state["classifier.weight"].shape[1], len(description["classes"]))
         network.load_state_dict(state, assign=True)
     except (safetensors.SafetensorError, KeyError, RuntimeError) as error:
         raise StateError(f"{folder}: weights: do not fit {description['architecture']}") from error
@@ -92,7 +92,7 @@ def load(folder: Path, stamp: stamps.Stamp) -> Model:
 
 
 def preprocessing_of(loaded: backbones.Loaded) -> dict[str, Any]:
-    """Return what becomes of an image before the first block."""
+    """Return the preprocessing of images before the first block."""
     kept = ("image_size", "crop", "interpolation", "mean", "std")
     return {name: loaded.identity[name] for name in kept} | {"scaled_jpeg": loaded.framing.scaled_jpeg}
 

@@ -1,4 +1,4 @@
-"""What fine-tuning is given, and what it returns."""
+"""The data of a fine-tuning, and its result."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,13 +16,15 @@ Floats = npt.NDArray[np.floating]
 
 @dataclass(frozen=True)
 class Task:
-    """What to learn: all items with their targets, and which rows are for what."""
+    """All items with their targets and splits."""
 
     items: Sequence[Item]
     targets: Ints
     """(N,) class numbers."""
     classes: int
+    """K."""
     train: Ints
+    """Numbers of items, like `val` and `test`."""
     val: Ints
     test: Ints
 
@@ -36,8 +38,8 @@ class Epoch:
 
 
 @dataclass(frozen=True)
-class Finetuned:
-    """The best epoch's network and what it says of the validation and test rows."""
+class FinetuningResult:
+    """The network of the best epoch, and its predictions of the validation and test rows."""
 
     state: Mapping[str, Tensor]
     val: npt.NDArray[np.float64]
@@ -45,4 +47,4 @@ class Finetuned:
     """(n, K) probabilities."""
     epochs: Sequence[Epoch]
     cost: Cost
-    """Of this process, and those that it goes on from; that of what was stored beforehand stands with the examples."""
+    """Of this process and of those whose state it resumed; rows stored beforehand are in the cost of the examples."""

@@ -1,19 +1,19 @@
 """The factories of HEADS: each returns an unfitted scikit-learn classifier.
 
-To add a head: write a factory whose keyword arguments are what params.yaml may set, decorate it, and enter it in
-params.yaml. Factories import what they need themselves, so that a head pays for nothing it does not use.
+To add a head: write a factory whose keyword arguments are the settings that params.yaml may state, decorate it, and add
+an entry to params.yaml. Each factory imports what it needs, so that a head does not pay for the imports of others.
 """
 
 import inspect
 from collections.abc import Mapping
 
 from pipeline.core.sections import Scalar
-from pipeline.heads.registry import HEADS, LESS, MORE, build, head
+from pipeline.heads.registry import HEADS, LESS, MORE, head
 from pipeline.heads.scikit_learn import GAUSSIAN, classifier_class, require_no_split_by_rows
 from pipeline.heads.types import Classifier
 
 Members = Mapping[str, Mapping[str, Scalar]]
-"""Heads inside a head: a name for each, and its settings with an optional `kind`."""
+"""Heads within an ensemble: name -> settings, with an optional `kind`."""
 
 # --- Linear ------------------------------------------------------------------------------------------------------
 
@@ -163,7 +163,7 @@ def gradient_boosting(
         min_samples_leaf=min_samples_leaf,
         max_features=max_features,
         class_weight=class_weight,
-        early_stopping=False,  # which would hold out rows, not images
+        early_stopping=False,  # it would hold out rows, not images
         random_state=seed,
     )
 
@@ -196,7 +196,7 @@ def streaming_linear(
     *, seed: int = 0, learning_rate: float = 3e-3, weight_decay: float = 1e-4, epochs: int = 5,
     class_weight: str | None = None,
 ) -> Classifier:  # fmt: skip
-    """Logistic regression trained straight from the file, for a matrix larger than memory; standardises by itself."""
+    """Logistic regression trained block by block from the file, for a matrix larger than memory; it standardises."""
     from pipeline.networks.streaming import StreamingHead  # noqa: PLC0415
 
     return StreamingHead(
@@ -215,11 +215,11 @@ def streaming_mlp(
     *, seed: int = 0, hidden: int = 256, dropout: float = 0.5, learning_rate: float = 1e-3, weight_decay: float = 1e-2,
     epochs: int = 5, class_weight: str | None = None,
 ) -> Classifier:  # fmt: skip
-    """Multi-layer perceptron trained straight from the file, for a matrix larger than memory."""
+    """Multi-layer perceptron trained block by block from the file, for a matrix larger than memory; it standardises."""
     from pipeline.networks.streaming import StreamingHead  # noqa: PLC0415
 
     if hidden < 1:
-        raise ValueError(f"hidden: got {hidden}, expected at least 1; without a hidden layer it is `streaming_linear`")
+        raise ValueError(f"hidden: got {hidden}, expected at least 1; use `streaming_linear` for no hidden layer")
     return StreamingHead(
         hidden=hidden,
         dropout=dropout,
@@ -236,11 +236,10 @@ def streaming_mlp(
 _MEMBERS: Members = {"logreg": {"C": 0.01}, "nearest_mean": {}}
 
 
-def _built(members: Members, seed: int) -> list[tuple[str, Classifier]]:
-    return [
-        (name, build(str(entry.get("kind", name)), seed, {key: one for key, one in entry.items() if key != "kind"}))
-        for name, entry in members.items()
-    ]
+def _build_members(members: Members, seed: int) -> list[tuple[str, Classifier]]:
+    settings = {name: {key: value for key, value in entry.items() if key != "kind"} for name, entry in members.items()}
+    kinds = {name: str(entry.get("kind", name)) for name, entry in members.items()}
+    return [(name, HEADS[kinds[name]](seed=seed, **settings[name])) for name in members]
 
 
 @head("none")
@@ -248,7 +247,7 @@ def voting(*, seed: int = 0, members: Members = _MEMBERS) -> Classifier:
     """Mean of other heads' probabilities."""
     from pipeline.heads.ensembles import Voting  # noqa: PLC0415
 
-    return Voting(_built(members, seed))
+    return Voting(_build_members(members, seed))
 
 
 @head("none", simpler={"C": LESS})
@@ -258,19 +257,21 @@ def stacking(*, seed: int = 0, members: Members = _MEMBERS, C: float = 1.0, fold
 
     from pipeline.heads.ensembles import Stacking  # noqa: PLC0415
 
-    return Stacking(_built(members, seed), LogisticRegression(C=C, max_iter=1000), folds=folds, random_state=seed)
+    return Stacking(
+        _build_members(members, seed), LogisticRegression(C=C, max_iter=1000), folds=folds, random_state=seed
+    )
 
 
-# --- Any other ---------------------------------------------------------------------------------------------------
+# --- Any other classifier of scikit-learn ------------------------------------------------------------------------
 
 
 @head()
 def sklearn_class(*, seed: int = 0, class_name: str = GAUSSIAN, **settings: Scalar) -> Classifier:
-    """Any classifier of scikit-learn by the name of its class, with its own parameters."""
-    chosen = classifier_class(class_name)
-    taken = inspect.signature(chosen).parameters
-    fixed: dict[str, Scalar] = {"random_state": seed} if "random_state" in taken else {}
-    if "early_stopping" in taken:
+    """Any classifier of scikit-learn by the name of its class, with the parameters of that class."""
+    found = classifier_class(class_name)
+    parameters = inspect.signature(found).parameters
+    fixed: dict[str, Scalar] = {"random_state": seed} if "random_state" in parameters else {}
+    if "early_stopping" in parameters:
         fixed["early_stopping"] = False
-    require_no_split_by_rows(chosen, settings)
-    return chosen(**{**fixed, **settings})
+    require_no_split_by_rows(found, settings)
+    return found(**{**fixed, **settings})

@@ -1,7 +1,7 @@
-"""An entry under `heads:` in params.yaml: what is wrong with it, and the classifiers it stands for.
+"""Entries under `heads:` in params.yaml: their problems, and the classifiers that they describe.
 
-Settings of the head's kind: a single value is fixed, a list is searched. Beside them an entry may say how the choice
-is made (`search`, `candidates`) and how probabilities are calibrated (`calibrate`).
+An entry holds settings of its kind of head: a single value is fixed, a list is searched. It may also say how to search
+(`search`, `candidates`) and how to calibrate probabilities (`calibrate`).
 """
 
 import itertools
@@ -15,14 +15,15 @@ from pipeline.heads.registry import HEADS
 from pipeline.heads.types import Classifier
 
 SEARCHES = ("grid", "halving", "validation")
-"""grid: every combination, k-fold; halving: random combinations, k-fold, the better third on more and more rows;
+"""grid: every combination by k-fold; halving: random combinations by k-fold, in each round the best third on more rows;
 validation: every combination on the validation split, then the best refitted on training and validation images."""
 CALIBRATIONS = ("none", "temperature", "sigmoid", "isotonic")
 CANDIDATES = 32
 """Random combinations that `search: halving` begins with."""
-_OF_THE_ENTRY = ("kind", "search", "candidates", "calibrate")
-_ONE_VALUE = ("members",)
-"""Settings whose value is itself a collection."""
+_COMMON_KEYS = ("kind", "search", "candidates", "calibrate")
+"""Keys that any entry may have; the others are settings of the kind of head."""
+_COLLECTIONS = ("members",)
+"""Settings whose single value is a collection."""
 
 
 def kind_of(name: str, entry: Mapping[str, object]) -> str:
@@ -31,12 +32,12 @@ def kind_of(name: str, entry: Mapping[str, object]) -> str:
 
 
 def streams(name: str, entry: Mapping[str, object]) -> bool:
-    """Return whether a head trains from the file, block by block."""
-    return registry.streams(kind_of(name, entry))
+    """Return whether a head reads its features from the file, block by block."""
+    return kind_of(name, entry) in registry.STREAMING
 
 
 def check(name: str, entry: HeadEntry) -> list[str]:
-    """Return what is wrong with a head's entry in params.yaml, one line each."""
+    """Return what is wrong with a head's entry in params.yaml, one line per problem."""
     return list(_problems(f"params.yaml: heads.{name}", name, entry))
 
 
@@ -51,8 +52,8 @@ def _problems(where: str, name: str, entry: Mapping[str, Any]) -> Iterator[str]:
         yield f"{where}.{error}"
         return
     for key, value in entry.items():
-        if key not in settings and key not in _OF_THE_ENTRY:
-            yield unknown(f"{where}: unknown key", key, {*settings, *_OF_THE_ENTRY})
+        if key not in settings and key not in _COMMON_KEYS:
+            yield unknown(f"{where}: unknown key", key, {*settings, *_COMMON_KEYS})
         elif value == []:
             yield f"{where}.{key}: got an empty list, expected values to choose from"
     for key, valid in (("search", SEARCHES), ("calibrate", CALIBRATIONS)):
@@ -72,12 +73,16 @@ def _problems_of_members(where: str, members: object) -> Iterator[str]:
     for name, entry in members.items():
         yield from _problems(f"{where}.members.{name}", name, entry)
         if bad := [key for key in ("search", "candidates", "calibrate") if key in entry]:
-            yield f"{where}.members.{name}.{bad[0]}: a member's settings are fixed; state it for the whole head"
+            yield f"{where}.members.{name}.{bad[0]}: not a setting of a member; state it for the whole head"
 
 
-def settings_of_candidates(entry: HeadEntry) -> list[dict[str, Any]]:
-    """Expand an entry (a scalar is fixed, a list is searched) into every combination, in the file's order."""
-    choices = {key: _choices(key, value) for key, value in entry.items() if key not in _OF_THE_ENTRY}
+def combinations(entry: HeadEntry) -> list[dict[str, Any]]:
+    """Return every combination of an entry's settings, in the order of params.yaml.
+
+    >>> combinations({"kind": "knn", "n_neighbors": [1, 3], "weights": "uniform"})
+    [{'n_neighbors': 1, 'weights': 'uniform'}, {'n_neighbors': 3, 'weights': 'uniform'}]
+    """
+    choices = {key: _choices(key, value) for key, value in entry.items() if key not in _COMMON_KEYS}
     return [dict(zip(choices, values, strict=True)) for values in itertools.product(*choices.values())]
 
 
@@ -86,17 +91,12 @@ def _choices(key: str, value: Any) -> list[Any]:  # noqa: ANN401  # whatever par
         from pipeline.heads.logistic import SWEEP  # noqa: PLC0415
 
         return list(SWEEP)
-    return value if isinstance(value, list) and key not in _ONE_VALUE else [value]
+    return value if isinstance(value, list) and key not in _COLLECTIONS else [value]
 
 
 def build(name: str, entry: HeadEntry, seed: int) -> list[tuple[dict[str, Any], Classifier]]:
-    """Return every combination of settings and its unfitted classifier.
-
-    Raises:
-        InputError: if the entry is not valid.
-
-    """
+    """Return every combination of settings with its unfitted classifier; RefusedError if the entry is not valid."""
     if problems := check(name, entry):
         raise RefusedError(*problems)
     kind = kind_of(name, entry)
-    return [(settings, registry.build(kind, seed, settings)) for settings in settings_of_candidates(entry)]
+    return [(settings, HEADS[kind](seed=seed, **settings)) for settings in combinations(entry)]

@@ -1,4 +1,4 @@
-"""Multinomial logistic regression over many values of C at the price of a few; `newton` is how."""
+"""Multinomial logistic regression over many values of C for the price of a few; the solver is in `newton`."""
 
 import warnings
 from collections.abc import Iterator, Sequence
@@ -12,7 +12,8 @@ from sklearn.utils.class_weight import compute_sample_weight
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from pipeline.heads.newton import SWEEP, Matrix, Problem, softmax
+from pipeline.heads.newton import SWEEP, Problem, softmax
+from pipeline.heads.types import Floats
 
 Labels = npt.NDArray[Any]
 __all__ = ["SWEEP", "Logistic"]
@@ -23,17 +24,17 @@ class Logistic(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-
 
     Args:
         C: inverse strength of the penalty.
-        max_iter: steps of Newton's method, for one value of C.
-        tol: norm of the objective's gradient at which to stop, as a share of that of the penalty's part.
-        class_weight: None, or "balanced" for weights inverse to the classes' frequencies.
+        max_iter: the most steps of Newton's method for one value of C.
+        tol: stop where the norm of the gradient is at most this share of the norm of the penalty's gradient.
+        class_weight: None, or "balanced" for weights inverse to the class frequencies.
 
     """
 
     classes_: Labels
     n_features_in_: int
-    coef_: Matrix
-    """(K, D); (1, D) of the second class where there are two."""
-    intercept_: Matrix
+    coef_: Floats
+    """(K, D); of two classes only the second, (1, D)."""
+    intercept_: Floats
     """(K,), or (1,)."""
 
     def __init__(
@@ -44,14 +45,14 @@ class Logistic(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-
         self.tol = tol
         self.class_weight = class_weight
 
-    def fit(self, X: Matrix, y: Labels) -> Self:
+    def fit(self, X: Floats, y: Labels) -> Self:
         """Fit X (n, D) with labels y (n,)."""
         (fitted,) = self.path(X, y, [self.C])
         self.classes_, self.n_features_in_ = fitted.classes_, fitted.n_features_in_
         self.coef_, self.intercept_ = fitted.coef_, fitted.intercept_
         return self
 
-    def path(self, X: Matrix, y: Labels, values: Sequence[float]) -> Iterator[Self]:
+    def path(self, X: Floats, y: Labels, values: Sequence[float]) -> Iterator[Self]:
         """Yield one fitted classifier for each value of C, in ascending order of the values."""
         for C in values:
             if not C > 0:
@@ -73,19 +74,19 @@ class Logistic(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-
             fitted.coef_, fitted.intercept_ = coef, intercept
             yield fitted
 
-    def decision_function(self, X: Matrix) -> Matrix:
-        """Return the logits of X (n, D): (n, K), or (n,) of the second class where there are two."""
+    def decision_function(self, X: Floats) -> Floats:
+        """Return the logits of X (n, D): (n, K), or of two classes the second's, (n,)."""
         check_is_fitted(self)
         X = validate_data(self, X, dtype=[np.float32, np.float64], reset=False)
         logits = X.astype(np.float64) @ self.coef_.T + self.intercept_
         return np.asarray(logits[:, 0] if len(self.classes_) == 2 else logits)
 
-    def predict_proba(self, X: Matrix) -> npt.NDArray[np.float64]:
+    def predict_proba(self, X: Floats) -> npt.NDArray[np.float64]:
         """Return the class probabilities of X (n, D): (n, K), columns in the order of `classes_`."""
         logits = self.decision_function(X)
         both = np.column_stack([np.zeros(len(logits)), logits]) if logits.ndim == 1 else logits
         return np.asarray(softmax(both, axis=1), dtype=np.float64)
 
-    def predict(self, X: Matrix) -> npt.NDArray[np.str_]:
+    def predict(self, X: Floats) -> npt.NDArray[np.str_]:
         """Return the most probable class of each row of X (n, D): (n,)."""
         return np.asarray(self.classes_[self.predict_proba(X).argmax(axis=1)])

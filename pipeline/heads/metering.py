@@ -1,4 +1,4 @@
-"""What tasks take, wherever they run."""
+"""The cost of tasks, in whatever process they run."""
 
 import os
 import platform
@@ -15,18 +15,18 @@ Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
-class Done(Generic[Result]):
-    """A task's result and what it took."""
+class MeteredResult(Generic[Result]):
+    """A task's result and its cost."""
 
     result: Result
     cost: Cost
-    """Of the process that did it: one that does several tasks at a time, in threads, counts each in all of them."""
+    """Of the whole process: tasks that run at the same time in its threads are counted in each other's cost."""
     process: tuple[str, int]
-    """Its machine and number."""
+    """The machine and the number of the process that ran the task."""
 
     @property
     def remote(self) -> bool:
-        """Whether another process did it."""
+        """Whether another process ran the task."""
         return self.process != _this_process()
 
 
@@ -34,33 +34,35 @@ def _this_process() -> tuple[str, int]:
     return platform.node(), os.getpid()
 
 
-def _done(function: Callable[[Task], Result], task: Task) -> Done[Result]:
+def _run(function: Callable[[Task], Result], task: Task) -> MeteredResult[Result]:
     with measured() as cost:
         result = function(task)
-    return Done(result, cost, _this_process())
+    return MeteredResult(result, cost, _this_process())
 
 
-def metered(cluster: Cluster, function: Callable[[Task], Result], tasks: Sequence[Task]) -> Iterator[Done[Result]]:
-    """Yield the results in the tasks' order; the energy of remote ones is unknown: workers share machines."""
-    for done in cluster.map(partial(_done, function), tasks):
+def map_metered(
+    cluster: Cluster, function: Callable[[Task], Result], tasks: Sequence[Task]
+) -> Iterator[MeteredResult[Result]]:
+    """Yield results with their costs, in the order of the tasks; workers share machines, so their energy is unknown."""
+    for done in cluster.map(partial(_run, function), tasks):
         yield replace(done, cost=replace(done.cost, joules=None)) if done.remote else done
 
 
-class Metered:
-    """A cluster that sums up what other processes than this one did; of its own time a process knows itself."""
+class MeteredCluster:
+    """A cluster that adds up the cost of other processes; the cost of this one is measured by its caller."""
 
     def __init__(self, cluster: Cluster) -> None:
         self.cluster = cluster
         self.remote = Cost()
 
     def map(self, function: Callable[[Task], Result], tasks: Sequence[Task]) -> Iterator[Result]:
-        """Yield the function's results in the tasks' order."""
-        for done in metered(self.cluster, function, tasks):
+        """Yield the function's results in the order of the tasks."""
+        for done in map_metered(self.cluster, function, tasks):
             self.remote += done.cost if done.remote else Cost()
             yield done.result
 
-    def added_to(self, own: Cost) -> Cost:
-        """Add the others' share to what this process took meanwhile, whose wall seconds are all that passed."""
+    def total_with(self, own: Cost) -> Cost:
+        """Return the cost of this process plus that of the others; wall seconds are those of this process alone."""
         if not self.remote.seconds:
             return own
         return replace(own + self.remote, seconds=own.seconds, joules=None)

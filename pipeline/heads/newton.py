@@ -1,59 +1,59 @@
-"""The solver of logistic regression: Newton's method with conjugate gradients, up a ladder of values of C.
+"""The solver of logistic regression: Newton's method with conjugate gradients, over an ascending ladder of values of C.
 
-The objective is scikit-learn's: C * sum of log-losses + ||W||^2 / 2, intercept free. All is in double precision: in
-single precision the gradient at a large C is a rounding error.
+The objective is scikit-learn's: C * sum of log-losses + ||W||^2 / 2, without a penalty on the intercept. All is in
+double precision: in single precision, the gradient at a large C is lost in rounding.
 
-- Features are centred (exact, for the intercept is free) and rotated once to their principal axes, where the Hessian
-  is near a diagonal. Fewer rows than features leave directions without variance; the penalty sets those weights to
-  zero, so they are not computed.
-- Every value of C is solved by Newton's method with conjugate gradients (Nocedal & Wright 2006, ch. 7.1). They are
-  preconditioned by the Hessian's diagonal; where that takes long, as at a large C, by a Cholesky factor of the mean
-  Hessian of the classes, which serves until it, too, takes long.
-- A fit climbs the same ladder of values, whatever else is asked for, so the solution for one C is the same bits alone
-  and in a sweep. Weights are smooth in log C: each fit starts where a parabola through the last three leads.
-- A fit ends where the norm of the objective's gradient is at most `tol` times that of the penalty's part of it. The
-  objective is strongly convex, so W is then within tol * ||W|| of the optimum, and the objective within tol^2 of the
-  smallest (Nesterov 2004, theorem 2.1.10). The intercepts have no penalty: their share counts by their curvature.
+- Features are centred (exact, because the intercept is free) and rotated once to their principal axes, where the
+  Hessian is nearly diagonal. With fewer rows than features, some directions have no variance; the penalty sets their
+  weights to zero, so they are not computed.
+- Each value of C is solved by Newton's method with conjugate gradients (Nocedal & Wright 2006, ch. 7.1). The
+  preconditioner is the Hessian's diagonal. Where that needs many products, as at a large C, it is a Cholesky factor of
+  the mean Hessian of the classes, which is renewed when it, too, needs many.
+- Every fit climbs the same ladder up to its own C, so one C has the same bits alone and in a sweep. Weights are smooth
+  in log C: each fit starts from a parabola through the last three solutions.
+- A fit ends where the norm of the gradient is at most `tol` times the norm of the penalty's gradient. The objective is
+  strongly convex, so W is then within tol * ||W|| of the optimum, and the objective within tol^2 of its minimum
+  (Nesterov 2004, theorem 2.1.10). The intercepts have no penalty; their part is weighted by their curvature.
 """
 
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-Matrix = npt.NDArray[np.floating[Any]]
+from pipeline.heads.types import Floats
 
 SWEEP = tuple(float(f"{C:.4g}") for C in np.logspace(-6, 5, 45))
-"""The published probe protocol's values (DINOv2, Oquab et al. 2023; ssl-transfer, Ericsson et al. 2021)."""
+"""The values of the published probe protocol (DINOv2, Oquab et al. 2023; ssl-transfer, Ericsson et al. 2021)."""
 LADDER = SWEEP[::2]
-"""The values that every fit climbs, up to its own C."""
-PATIENCE = 60
-"""Products with the Hessian before its factor is made anew: of 15, 30 and 60 the fastest at 9 classes."""
+"""The values that every fit solves on its way to its own C."""
+PRODUCTS_PER_FACTOR = 60
+"""Products with the Hessian before its factor is computed again; the fastest of 15, 30 and 60 at 9 classes."""
 MOST_PRODUCTS = 200
-"""Of one step."""
+"""With the Hessian, in one step."""
 EPS = float(np.finfo(np.float64).eps)
-SMALL = 2500
-"""Weights of several classes of which the whole Hessian is factorised."""
+SMALL_HESSIAN = 2500
+"""The most weights, of several classes together, for which the whole Hessian is factorised."""
 _BLOCK = 4096
 """Rows centred at a time."""
 
 
-def softmax(logits: Matrix, axis: int) -> Matrix:
-    """Return the probabilities of logits, which sum to one along an axis."""
+def softmax(logits: Floats, axis: int) -> Floats:
+    """Return the probabilities of logits; they sum to one along the axis."""
     exponentials = np.exp(logits - logits.max(axis=axis, keepdims=True))
     return np.asarray(exponentials / exponentials.sum(axis=axis, keepdims=True))
 
 
-class State(NamedTuple):
-    """What the fits so far leave for the next one."""
+class SolverState(NamedTuple):
+    """What the fits so far pass to the next one."""
 
-    solved: tuple[tuple[float, Matrix], ...] = ()
-    """The last rungs, at most three: log C, and weights (K, r + 1): of every axis, and the intercept."""
-    factor: Matrix | None = None
+    solved: tuple[tuple[float, Floats], ...] = ()
+    """The last solutions, at most three: log C, and weights (K, r + 1) of every axis and the intercept."""
+    factor: Floats | None = None
     """Lower Cholesky factor of the mean Hessian of the classes (r + 1, r + 1) or of the whole one, once needed."""
     spent: int = 0
-    """Products with the Hessian since it was made."""
+    """Products with the Hessian since the factor was computed."""
 
 
 class Problem:
@@ -62,7 +62,7 @@ class Problem:
     All sums over rows are weighted and divided by the sum of the weights.
     """
 
-    def __init__(self, X: Matrix, target: npt.NDArray[np.intp], weight: Matrix) -> None:
+    def __init__(self, X: Floats, target: npt.NDArray[np.intp], weight: Floats) -> None:
         one_hot = np.eye(int(target.max()) + 1)[:, target]
         self.total = float(weight.sum())
         self.weight = weight / self.total  # (n,)
@@ -79,9 +79,9 @@ class Problem:
         self.start = np.zeros((len(self.one_hot), len(self.variance)))
         self.start[:, -1] = np.log(share[1:] / share[0]) if self.two else np.log(share) - np.log(share).mean()
 
-    def path(self, values: Sequence[float], max_iter: int, tol: float) -> Iterator[tuple[float, Matrix, Matrix, bool]]:
+    def path(self, values: Sequence[float], max_iter: int, tol: float) -> Iterator[tuple[float, Floats, Floats, bool]]:
         """Yield each C, ascending, with its coefficients (K, D), its intercepts (K,) and whether it converged."""
-        rungs, state = iter(LADDER), State()
+        rungs, state = iter(LADDER), SolverState()
         rung = next(rungs)
         for C in sorted(values):
             while rung < C:
@@ -93,11 +93,11 @@ class Problem:
             coef = weights[:, :-1] @ self.axes.T
             yield C, coef, weights[:, -1] - coef @ self.mean, converged
 
-    def solve(self, state: State, C: float, max_iter: int, tol: float) -> tuple[State, Matrix, bool]:
-        """Return the weights at one C, whether they are the optimum, and what helps to find the next ones."""
+    def solve(self, state: SolverState, C: float, max_iter: int, tol: float) -> tuple[SolverState, Floats, bool]:
+        """Return the state for the next C, the weights at this one, and whether they converged."""
         penalty = np.full(len(self.variance), 1 / (C * self.total))
         penalty[-1] = 0
-        weights = self._foreseen(state, C)
+        weights = self._extrapolated_weights(state, C)
         logits, converged = weights @ self.Z.T, False
         for _ in range(max_iter):
             probability, residual = self._probability(logits)
@@ -107,7 +107,7 @@ class Problem:
             saving, part = self._saving(gradient, spread, penalty), float((penalty * weights**2).sum())
             if converged := saving <= tol**2 * part or np.linalg.norm(gradient) <= rounding:
                 break
-            # The nearer, the more exact (Nocedal & Wright 2006, theorem 7.2), but not beyond what is asked for.
+            # Steps get more exact near the optimum (Nocedal & Wright 2006, theorem 7.2), but no more than `tol` needs.
             enough = max(min(0.25, (saving / part) ** 0.5 if part else 0.25) * saving, tol**2 * part / 4)
             state, step, change = self._newton_step(state, penalty, probability, spread, gradient, enough)
             length = self._step_length(logits, change, weights, step, gradient, penalty)
@@ -116,14 +116,14 @@ class Problem:
                 break
         return state._replace(solved=(*state.solved, (np.log(C), weights))[-3:]), weights, converged
 
-    def _saving(self, gradient: Matrix, spread: Matrix, penalty: Matrix) -> float:
-        """Return twice what the best weights would save, at most: squared gradients over the least curvature there."""
+    def _saving(self, gradient: Floats, spread: Floats, penalty: Floats) -> float:
+        """Return an upper bound of twice the possible decrease: squared gradients over the smallest curvature."""
         of_intercept = np.maximum(spread.sum(axis=1), np.finfo(np.float64).tiny)
-        of_weight = penalty[0] or 1.0  # where all features are constant, there are intercepts only
+        of_weight = penalty[0] or 1.0  # if all features are constant, there are only intercepts
         return float((gradient[:, :-1] ** 2).sum() / of_weight + (gradient[:, -1] ** 2 / of_intercept).sum())
 
-    def _foreseen(self, state: State, C: float) -> Matrix:
-        """Return the weights at this C, but at most one rung on, of a parabola through the last rungs."""
+    def _extrapolated_weights(self, state: SolverState, C: float) -> Floats:
+        """Extrapolate the weights to this C, at most one rung ahead, by a parabola through the last solutions."""
         if not state.solved:
             return self.start
         at = [log for log, _ in state.solved]
@@ -134,11 +134,14 @@ class Problem:
         return found
 
     def _newton_step(
-        self, state: State, penalty: Matrix, probability: Matrix, spread: Matrix, gradient: Matrix, enough: float
-    ) -> tuple[State, Matrix, Matrix]:
-        """Return a step and how it changes the logits; it would leave enough to save, were the objective quadratic."""
-        if state.spent > PATIENCE:
-            whole = not self.two and gradient.size <= SMALL
+        self, state: SolverState, penalty: Floats, probability: Floats, spread: Floats, gradient: Floats, enough: float
+    ) -> tuple[SolverState, Floats, Floats]:
+        """Return the new state, a step and its change of the logits.
+
+        On a quadratic objective, the step would leave at most `enough` of the possible decrease.
+        """
+        if state.spent > PRODUCTS_PER_FACTOR:
+            whole = not self.two and gradient.size <= SMALL_HESSIAN
             made = self._whole_factor(probability, penalty) if whole else self._factor(spread.mean(axis=0), penalty)
             state = state._replace(factor=made, spent=0)
         weighted = spread if self.two else self.weight * probability
@@ -162,8 +165,8 @@ class Problem:
             direction = ready + size / before * direction
         return state._replace(spent=state.spent + products), step, change
 
-    def _preconditioned(self, factor: Matrix | None, given: Matrix, spread: Matrix, penalty: Matrix) -> Matrix:
-        from scipy.linalg import cho_solve  # noqa: PLC0415  # half a second that no fitted head needs
+    def _preconditioned(self, factor: Floats | None, given: Floats, spread: Floats, penalty: Floats) -> Floats:
+        from scipy.linalg import cho_solve  # noqa: PLC0415  # takes half a second, and a fitted head does not need it
 
         if factor is not None and len(factor) == given.size:
             return np.asarray(cho_solve((factor, True), given.ravel(), check_finite=False).reshape(given.shape))
@@ -172,15 +175,16 @@ class Problem:
             return np.asarray(given / (of_class * self.variance + penalty))
         return np.asarray(cho_solve((factor, True), given.T, check_finite=False).T / (of_class / of_class.mean()))
 
-    def _factor(self, curvature: Matrix, penalty: Matrix) -> Matrix:
+    def _factor(self, curvature: Floats, penalty: Floats) -> Floats:
         """Return the lower Cholesky factor of the Hessian at curvatures (n,): (r + 1, r + 1)."""
         hessian = np.diag(penalty)
         for rows in _blocks(len(self.Z)):
             root = np.sqrt(curvature[rows])[:, None] * self.Z[rows]
             hessian += root.T @ root
-        return _factorised(hessian, EPS * float(hessian.diagonal().max()))  # where all rows are told apart
+        # Where all rows are classified with certainty, hardly anything is left of the Hessian but rounding.
+        return _cholesky_factor(hessian, EPS * float(hessian.diagonal().max()))
 
-    def _whole_factor(self, probability: Matrix, penalty: Matrix) -> Matrix:
+    def _whole_factor(self, probability: Floats, penalty: Floats) -> Floats:
         """Return the lower Cholesky factor of the Hessian itself, at probabilities (K, n): (K (r + 1), K (r + 1))."""
         classes, axes = len(probability), len(penalty)
         hessian = np.diag(np.tile(penalty, classes))
@@ -194,13 +198,13 @@ class Problem:
                 square = root.T @ root
                 hessian[own, own] += square
                 added[own] += square.diagonal()
-        # Intercepts may shift together; and where a class is certain nearly all that was added is taken away again.
-        return _factorised(hessian, len(hessian) * EPS * float(added.max()))
+        # A common shift of all intercepts has no curvature; and where a class is certain, sums nearly cancel.
+        return _cholesky_factor(hessian, len(hessian) * EPS * float(added.max()))
 
     def _step_length(
-        self, logits: Matrix, change: Matrix, weights: Matrix, step: Matrix, gradient: Matrix, penalty: Matrix
+        self, logits: Floats, change: Floats, weights: Floats, step: Floats, gradient: Floats, penalty: Floats
     ) -> float:
-        """Halve the step until the objective falls by a part of what its slope promises (Armijo 1966); or return 0."""
+        """Halve the step until the objective falls by a part of what its slope promises (Armijo 1966), or return 0."""
         slope, now = float((gradient * step).sum()), self._objective(logits, weights, penalty)
         length = 1.0
         while length > 1e-10:
@@ -210,18 +214,18 @@ class Problem:
             length /= 2
         return 0.0
 
-    def _objective(self, logits: Matrix, weights: Matrix, penalty: Matrix) -> float:
+    def _objective(self, logits: Floats, weights: Floats, penalty: Floats) -> float:
         if self.two:
             loss = np.logaddexp(0, (1 - 2 * self.one_hot) * logits)[0]
-        else:  # the other classes' logits above the true one's: a small loss keeps all its digits
+        else:  # from the differences to the true class's logit, so that a small loss keeps all its digits
             above = logits - (self.one_hot * logits).sum(axis=0)
             top = np.maximum(above.max(axis=0), 0)
             others = ((1 - self.one_hot) * np.exp(above - top)).sum(axis=0)
             loss = np.where(top > 0, top + np.log(others + np.exp(-top)), np.log1p(others))
         return float((self.weight * loss).sum() + (penalty * weights**2).sum() / 2)
 
-    def _probability(self, logits: Matrix) -> tuple[Matrix, Matrix]:
-        """Return probabilities (K, n) and, weighted, what they are above the labels; that keeps all its digits, too."""
+    def _probability(self, logits: Floats) -> tuple[Floats, Floats]:
+        """Return probabilities (K, n), and probabilities minus labels, weighted and with all their digits, (K, n)."""
         if self.two:
             from scipy.special import expit  # noqa: PLC0415
 
@@ -232,8 +236,8 @@ class Problem:
         return probability, wrong - self.one_hot * wrong.sum(axis=0)
 
 
-def _factorised(hessian: Matrix, least: float) -> Matrix:
-    """Return the lower Cholesky factor of a Hessian to whose diagonal the least is added that makes it definite."""
+def _cholesky_factor(hessian: Floats, least: float) -> Floats:
+    """Return the lower Cholesky factor of a Hessian, with `least` or a multiple added to make it positive definite."""
     from scipy.linalg import LinAlgError, cholesky  # noqa: PLC0415
 
     diagonal = hessian.diagonal().copy()
@@ -249,7 +253,7 @@ def _blocks(rows: int) -> list[slice]:
     return [slice(start, start + _BLOCK) for start in range(0, rows, _BLOCK)]
 
 
-def _principal_axes(X: Matrix, mean: Matrix, weight: Matrix) -> tuple[Matrix, Matrix]:
+def _principal_axes(X: Floats, mean: Floats, weight: Floats) -> tuple[Floats, Floats]:
     """Return principal axes (D, r) and variances along them (r,) of X (n, D)."""
     n, width = X.shape
     if n < width:

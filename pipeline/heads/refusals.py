@@ -1,4 +1,4 @@
-"""Checks of the rows a head is fitted on, and the wording of errors and warnings from the fit."""
+"""Checks of the rows that a head is fitted on, and errors and warnings from the fit in words."""
 
 import warnings
 from collections.abc import Iterator, Sequence
@@ -13,8 +13,8 @@ from pipeline.heads.types import Features
 
 
 @contextmanager
-def worded(name: str) -> Iterator[None]:
-    """Turn errors of a fit into InputErrors that name the head."""
+def name_head_in_errors(name: str) -> Iterator[None]:
+    """Turn errors of a fit into InputErrors that name the head; RefusedError where its settings are at fault."""
     try:
         yield
     except InputError as error:
@@ -22,16 +22,16 @@ def worded(name: str) -> Iterator[None]:
         raise type(error)(
             *(line if line.startswith(where) else f"{where}: heads.{name}: {line}" for line in error.problems)
         ) from error
-    except np.linalg.LinAlgError as error:  # the numbers are at fault, not the settings: not a RefusedError
+    except np.linalg.LinAlgError as error:  # a subclass of ValueError, but the numbers are at fault, not the settings
         raise InputError(f"params.yaml: heads.{name}: {one_line(error)}") from error
     except (ValueError, TypeError, ArithmeticError) as error:
         raise RefusedError(f"params.yaml: heads.{name}: {one_line(error)}") from error
-    except (RuntimeError, MemoryError) as error:  # may not happen again
+    except (RuntimeError, MemoryError) as error:  # may succeed another time
         raise InputError(f"params.yaml: heads.{name}: {one_line(error)}") from error
 
 
 def unconverged_and_others(caught: Sequence[warnings.WarningMessage]) -> tuple[int, Sequence[str]]:
-    """Return the number of fits that did not converge, and the text of every other warning once."""
+    """Return the number of fits that did not converge, and every other warning once."""
     from sklearn.exceptions import ConvergenceWarning  # noqa: PLC0415
 
     others = {one_line(one.message) for one in caught if not issubclass(one.category, ConvergenceWarning)}
@@ -39,9 +39,9 @@ def unconverged_and_others(caught: Sequence[warnings.WarningMessage]) -> tuple[i
 
 
 def require_finite(X: Features) -> None:
-    """Raise InputError naming the rows of X (n, D) that hold something that is not a finite number."""
+    """Raise InputError with the rows of X (n, D) that hold NaN or infinity."""
     if isinstance(X, MappedRows):
-        return  # checked while it is read, since reading it takes long
+        return  # checked block by block as it is read
     bad = np.flatnonzero(~np.isfinite(X).all(axis=1))
     if len(bad):
         shown = ", ".join(map(str, bad[:5])) + (f" and {len(bad) - 5} more" if len(bad) > 5 else "")
@@ -51,6 +51,6 @@ def require_finite(X: Features) -> None:
 
 
 def require_known_classes(train: Rows, validation: Rows) -> None:
-    """Raise RefusedError naming the classes of validation that no training image has."""
+    """Raise RefusedError with the validation classes that no training image has."""
     if absent := sorted(set(validation.y.tolist()) - set(train.y.tolist())):
         raise RefusedError(*(f"class {name!r}: in validation, but no training image has it" for name in absent))

@@ -1,7 +1,7 @@
-"""HEADS: name -> factory of an unfitted scikit-learn classifier, preprocessing included; and what is known of each.
+"""HEADS: name -> factory of an unfitted scikit-learn classifier, with preprocessing and probabilities.
 
-The factories stand in `catalogue`. What a classifier lacks is added here: preprocessing in front of it, and
-probabilities if it only has scores.
+The factories are in `catalogue`. The decorator adds preprocessing before the classifier, and probabilities if it only
+has scores.
 """
 
 import inspect
@@ -16,15 +16,17 @@ from pipeline.heads.types import Classifier, Factory
 
 _REGISTRY: dict[str, Factory] = {}
 HEADS: Mapping[str, Factory] = _REGISTRY
-_STREAMING: set[str] = set()
-_SIMPLER: dict[str, Mapping[str, bool]] = {}
+STREAMING: set[str] = set()
+"""Kinds of heads that read their features from the file, block by block."""
+SIMPLER: dict[str, Mapping[str, bool]] = {}
+"""kind of head -> the numeric settings that order it by simplicity, each with MORE or LESS"""
 
 MORE, LESS = True, False
 """Which way a setting makes a head simpler."""
 
 
 def bare(model: Classifier) -> Classifier:
-    """Return a head without the temperature that turns its scores into probabilities, which changes no decision."""
+    """Return a head without the temperature that turns its scores into probabilities; its decisions are the same."""
     return getattr(model, "estimator", model) if "cv" in model.get_params(deep=False) else model
 
 
@@ -34,13 +36,13 @@ def head(
     """Register a factory.
 
     Args:
-        scale: its scaling unless params.yaml sets another.
-        streams: whether it trains from the file, block by block.
-        simpler: its numeric settings, the most important first, and whether MORE or LESS of each makes it simpler. The
-            simplest head within one standard error of the best is chosen; ties keep the order of params.yaml.
+        scale: the scaling, unless params.yaml sets another.
+        streams: whether the head reads its features from the file, block by block.
+        simpler: numeric setting -> whether MORE or LESS of it makes the head simpler, the most important setting first.
+            The simplest head within one standard error of the best is chosen; ties keep the order of params.yaml.
 
     """
-    own = {
+    common = {
         "scale": inspect.Parameter("scale", inspect.Parameter.KEYWORD_ONLY, default=scale),
         "components": inspect.Parameter("components", inspect.Parameter.KEYWORD_ONLY, default=None),
         "whiten": inspect.Parameter("whiten", inspect.Parameter.KEYWORD_ONLY, default=False),
@@ -49,20 +51,20 @@ def head(
     def register(build: Factory) -> Factory:
         @wraps(build)
         def factory(*, seed: int = 0, **settings: Any) -> Classifier:  # noqa: ANN401  # what params.yaml may hold
-            before = {key: settings.pop(key, parameter.default) for key, parameter in own.items()}
-            return _whole(preprocessing.steps(seed=seed, **before), build(seed=seed, **settings), seed)
+            before = {key: settings.pop(key, parameter.default) for key, parameter in common.items()}
+            return _complete(preprocessing.steps(seed=seed, **before), build(seed=seed, **settings), seed)
 
         name = build.__name__
-        _SIMPLER[name] = {**(simpler or {}), **({} if streams else {"components": LESS})}
+        SIMPLER[name] = {**(simpler or {}), **({} if streams else {"components": LESS})}
         if streams:
-            _STREAMING.add(name)
+            STREAMING.add(name)
             _REGISTRY[name] = build
             return build
         signature = inspect.signature(build)
         parameters = list(signature.parameters.values())
         at = len(parameters) - (parameters[-1].kind is inspect.Parameter.VAR_KEYWORD)
-        factory.__signature__ = signature.replace(  # type: ignore[attr-defined]  # what inspect.signature looks for
-            parameters=[*parameters[:at], *own.values(), *parameters[at:]]
+        factory.__signature__ = signature.replace(  # type: ignore[attr-defined]  # read by inspect.signature
+            parameters=[*parameters[:at], *common.values(), *parameters[at:]]
         )
         _REGISTRY[name] = factory
         return factory
@@ -70,11 +72,12 @@ def head(
     return register
 
 
-def _whole(before: list[Classifier], classifier: Classifier, seed: int) -> Classifier:
-    """Put preprocessing in front, and a temperature (Guo et al. 2017) behind a classifier that has scores only.
+def _complete(before: list[Classifier], classifier: Classifier, seed: int) -> Classifier:
+    """Put preprocessing before a classifier and, if it only has scores, a temperature (Guo et al. 2017) behind it.
 
-    It is fitted on cross-validated scores of the training data; the classifier itself sees all of it. Unlike Platt's
-    sigmoid it leaves every decision as it is: a search may score the classifier alone, and class weights stay in force.
+    The temperature is fitted on cross-validated scores of the training data; the classifier is fitted on all of it.
+    Unlike Platt's sigmoid, it changes no decision: a search can score the classifier alone, and class weights keep
+    their effect.
     """
     from sklearn.pipeline import make_pipeline  # noqa: PLC0415
 
@@ -84,32 +87,12 @@ def _whole(before: list[Classifier], classifier: Classifier, seed: int) -> Class
     from sklearn.calibration import CalibratedClassifierCV  # noqa: PLC0415
     from sklearn.model_selection import StratifiedKFold  # noqa: PLC0415
 
-    folds = StratifiedKFold(FOLDS, shuffle=True, random_state=seed)  # `training` deals them by image and group
+    folds = StratifiedKFold(FOLDS, shuffle=True, random_state=seed)  # `training` replaces it by folds of whole groups
     return CalibratedClassifierCV(model, method="temperature", ensemble=False, cv=folds)
 
 
-def build(kind: str, seed: int, settings: Mapping[str, Any]) -> Classifier:
-    """Return the unfitted classifier of a kind of head."""
-    return HEADS[kind](seed=seed, **settings)
-
-
-def streams(kind: str) -> bool:
-    """Return whether a kind of head trains from the file, block by block."""
-    return kind in _STREAMING
-
-
-def simpler(kind: str) -> Mapping[str, bool]:
-    """Return the numbers that order a kind of head by simplicity, and whether more of each is simpler."""
-    return _SIMPLER[kind]
-
-
 def settings_of(kind: str, entry: Mapping[str, object]) -> set[str]:
-    """Return what params.yaml may set for a kind of head, beside `kind`.
-
-    Raises:
-        ValueError: if `class_name` is no classifier of scikit-learn.
-
-    """
+    """Return the settings that params.yaml may state for a kind of head; ValueError for an unknown `class_name`."""
     names = set(inspect.signature(HEADS[kind]).parameters) - {"seed"}
     if kind != "sklearn_class":
         return names

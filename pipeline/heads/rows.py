@@ -1,7 +1,7 @@
-"""Rows: what a head learns from or is judged by.
+"""Rows: labelled features that a head is fitted on or scored on.
 
-On their way to another process they are a reference, never features: which file, and which of its rows. A worker opens
-the file by itself.
+To another process they travel as a reference, the file and the row numbers, never as features: the worker opens the
+file itself.
 """
 
 import platform
@@ -22,91 +22,91 @@ from pipeline.heads.types import Features, Floats, Ints, Labels
 
 
 def packed(numbers: Ints) -> bytes:
-    """Return numbers (n,) as few bytes: row numbers mostly ascend, and their differences take a few bits each."""
+    """Compress numbers (n,) into bytes: row numbers mostly ascend, so their differences compress well."""
     return zlib.compress(np.diff(numbers, prepend=0).astype(np.int64).tobytes(), level=1)
 
 
 def unpacked(content: bytes) -> Ints:
-    """Return the numbers (n,) that were packed, in their order."""
+    """Return the numbers (n,) of `packed`, in their order."""
     return np.frombuffer(zlib.decompress(content), np.int64).cumsum()
 
 
 def _coded(labels: Labels) -> tuple[Labels, bytes]:
-    """Return the different labels, and which of them each of (n,) is."""
+    """Return the distinct labels, and the packed number of each of (n,)."""
     names, codes = np.unique(labels, return_inverse=True)
     return names, packed(codes)
 
 
 @dataclass(frozen=True)
-class Matrix:
-    """The features of an embeddings file; pickled, it is where they are."""
+class FeatureFile:
+    """The features in an embeddings file; pickled, only the reference to the file."""
 
     path: Path
-    """Absolute: workers run in folders of their own."""
+    """Absolute, because workers run in other folders."""
     sha256: str
-    """Of the bytes that this process has checked; a worker takes no others."""
+    """Of the bytes that this process has checked; a worker accepts no others."""
     parts: tuple[str, ...]
-    """The data sets whose rows are put below one another."""
+    """The data sets of the file, whose rows are put below one another."""
     streams: bool
     """Whether rows stay in the file, for heads that read it block by block."""
     mapped: Sequence[Floats] | None = field(default=None, compare=False, repr=False)
-    """The parts, where this process has them open."""
+    """The parts, if this process has them mapped."""
 
     def chosen(self, rows: Ints) -> Features:
-        """Return some rows: unread, or (n, D) in single precision.
+        """Return some rows, (n, D): as a reference if they stream, else in single precision.
 
         Raises:
-            StateError: if this process cannot read the file, or finds other bytes in it.
+            StateError: if this process cannot read the file, or its bytes are not the expected ones.
 
         """
-        stored = MappedRows(_opened(self) if self.mapped is None else self.mapped, rows)
+        stored = MappedRows(_map_file(self) if self.mapped is None else self.mapped, rows)
         return stored if self.streams else stored[:].astype(np.float32, copy=False)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Matrix, (self.path, self.sha256, self.parts, self.streams)
+        return FeatureFile, (self.path, self.sha256, self.parts, self.streams)
 
 
-@lru_cache(maxsize=8)  # maps take no memory, but a file that was replaced stays on disk as long as it is mapped
-def _opened(matrix: Matrix) -> Sequence[Floats]:
-    """Map a matrix on a worker, once per process; the file is hashed before HDF5 parses it."""
-    from pipeline.embeddings import hdf5  # noqa: PLC0415  # h5py, which only workers need here
+@lru_cache(maxsize=8)  # maps take no memory, but a replaced file stays on disk while it is mapped
+def _map_file(file: FeatureFile) -> Sequence[Floats]:
+    """Map a file on a worker, once per process; it is hashed before HDF5 parses it."""
+    from pipeline.embeddings import hdf5  # noqa: PLC0415  # imports h5py, which only workers need here
 
-    path, expected = matrix.path, stamps.Stamp("", {matrix.path.as_posix(): matrix.sha256}, {})
+    path, expected = file.path, stamps.Stamp("", {file.path.as_posix(): file.sha256}, {})
     try:
         with stamps.checked(path, expected) as stream:
-            return hdf5.mapped(stream, matrix.parts, path)
+            return hdf5.mapped(stream, file.parts, path)
     except StateError as error:
         raise StateError(*(f"worker on {platform.node()}: {problem}" for problem in error.problems)) from error
 
 
-Source = Matrix | Floats
-"""Where rows are taken from."""
+Source = FeatureFile | Floats
+"""Where the features of rows are."""
 
 
 @dataclass(frozen=True)
 class Rows:
-    """What a head learns from or is judged by: n rows, some of which may be further views of the same image."""
+    """Labelled features: n rows, some of which may be further views of the same image."""
 
     source: Source
     at: Ints
-    """(n,) rows of the source."""
+    """(n,) the row of the source for each of these."""
     y: Labels
     """(n,)."""
     image: Ints
-    """(n,) numbers the images; the first row of each is the image as it is."""
+    """(n,) the number of the image; the first row of each image is the image as it is, the others are views of it."""
     group: Labels
-    """(n,) patients, modules, sessions: what must not straddle folds; empty where there are none."""
+    """(n,) the patient, module or session, which must not be split between folds; empty where there is none."""
 
     @classmethod
     def of(cls, X: Floats, y: Labels, image: Ints | None = None, group: Labels | None = None) -> "Rows":
-        """Make rows of plain arrays; left out, every row is an image of its own and there are no groups."""
+        """Make rows of arrays in memory; by default, each row is a separate image without a group."""
         at = np.arange(len(y))
         return cls(X, at, y, at if image is None else image, np.full(len(y), "") if group is None else group)
 
     @cached_property
     def X(self) -> Features:  # noqa: N802  # what scikit-learn calls it
-        """(n, D); StateError as `Matrix.chosen`."""
-        return self.source.chosen(self.at) if isinstance(self.source, Matrix) else self.source[self.at]
+        """The features, (n, D); errors as `FeatureFile.chosen`."""
+        return self.source.chosen(self.at) if isinstance(self.source, FeatureFile) else self.source[self.at]
 
     @cached_property
     def origin(self) -> Ints:
@@ -114,11 +114,11 @@ class Rows:
         return folds.origin_of(self.image, self.group)
 
     def __getitem__(self, chosen: Ints) -> "Rows":
-        """Return some of the rows, with features that are still unread."""
+        """Return some of the rows; their features are read on demand."""
         return Rows(self.source, self.at[chosen], self.y[chosen], self.image[chosen], self.group[chosen])
 
     def __add__(self, other: "Rows") -> "Rows":
-        """Put other images below these."""
+        """Append the rows of other images."""
         source, at = _below(self, other)
         return Rows(
             source,
@@ -129,22 +129,22 @@ class Rows:
         )
 
     def __reduce__(self) -> tuple[Callable[..., "Rows"], tuple[Any, ...]]:
-        return _arrived, self._travelling
+        return _unpickled, self._packed
 
     @cached_property
-    def _travelling(self) -> tuple[Any, ...]:
-        """What is sent, made once for all the tasks that share these rows."""
+    def _packed(self) -> tuple[Any, ...]:
+        """The pickled content, made once for all tasks that share these rows."""
         return self.source, packed(self.at), packed(self.image), _coded(self.y), _coded(self.group)
 
 
-def _arrived(source: Source, at: bytes, image: bytes, *coded: tuple[Labels, bytes]) -> Rows:
+def _unpickled(source: Source, at: bytes, image: bytes, *coded: tuple[Labels, bytes]) -> Rows:
     y, group = (names[unpacked(codes)] for names, codes in coded)
     return Rows(source, unpacked(at), y, unpacked(image), group)
 
 
 def _below(first: Rows, second: Rows) -> tuple[Source, Ints]:
-    """Return where the rows of both are; those of one matrix stay unread."""
-    if isinstance(first.source, Matrix) and first.source == second.source:
+    """Return the common source of two sets of rows, and their row numbers in it; rows of the same file stay unread."""
+    if isinstance(first.source, FeatureFile) and first.source == second.source:
         return first.source, np.concatenate([first.at, second.at])
     X = np.concatenate([np.asarray(first.X), np.asarray(second.X)])
     return X, np.arange(len(X))

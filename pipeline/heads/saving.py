@@ -1,4 +1,4 @@
-"""A fitted head as files that hold no code: skops for what scikit-learn knows, safetensors for networks' weights."""
+"""Fitted heads as files that hold no code: skops for scikit-learn's classifiers, safetensors for network weights."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -12,8 +12,8 @@ from pipeline.heads.types import Classifier
 
 MODEL, WEIGHTS = "model.skops", "weights.safetensors"
 
-# What a saved head may consist of beyond scikit-learn's and NumPy's plain types, which skops trusts by itself. The
-# list is fixed here and never taken from a file.
+# The types that a saved head may hold besides those of scikit-learn and NumPy that skops trusts by default. The list
+# is fixed here and never taken from a file.
 TRUSTED = (
     "pipeline.heads.calibration.Calibrated",
     "pipeline.heads.calibration.Uncalibrated",
@@ -35,20 +35,15 @@ TRUSTED = (
 
 
 def _skops() -> Any:  # noqa: ANN401  # a module without types
-    """Import skops without torch: it imports every package of scikit-learn, among them a shim that would load torch."""
+    """Import skops without torch: skops imports all of scikit-learn, which has a shim that would load torch."""
     return import_without("skops.io", "sklearn.externals.array_api_compat.torch")
 
 
 def save(folder: Path, model: Classifier) -> Sequence[Path]:
-    """Write a fitted head without pickle, make sure that it will load, and return its files.
-
-    Raises:
-        StateError: if the head is made of parts that are not on the list of trusted ones.
-
-    """
+    """Write a fitted head without pickle and return its files; StateError if it holds types that are not trusted."""
     path, weights = folder / MODEL, folder / WEIGHTS
     networks = list(_networks(model))
-    learnt = [network.weights_ for network in networks]
+    weights_of = [network.weights_ for network in networks]
     try:
         for network in networks:
             network.weights_ = {}
@@ -56,23 +51,23 @@ def save(folder: Path, model: Classifier) -> Sequence[Path]:
             _skops().dump(model, temporary)
             _require_trusted(path, temporary.read_bytes(), "saved")
     finally:
-        for network, arrays in zip(networks, learnt, strict=True):
+        for network, arrays in zip(networks, weights_of, strict=True):
             network.weights_ = arrays
     if not networks:
         return [path]
     from safetensors.numpy import save_file  # noqa: PLC0415
 
-    flat = {f"{number}.{name}": array for number, arrays in enumerate(learnt) for name, array in arrays.items()}
+    flat = {f"{number}.{name}": array for number, arrays in enumerate(weights_of) for name, array in arrays.items()}
     with replacing(weights) as temporary:
         save_file(flat, temporary)
     return [path, weights]
 
 
 def load(folder: Path, stamp: stamps.Stamp) -> Classifier:
-    """Read a head whose bytes are the stamped ones; nothing in the files is executed.
+    """Read a head without executing anything in its files.
 
     Raises:
-        StateError: if a file is missing, altered, or holds types that no head of ours has.
+        StateError: if a file is missing, differs from its stamp, or holds types that are not trusted.
 
     """
     path, weights = folder / MODEL, folder / WEIGHTS
@@ -90,7 +85,7 @@ def load(folder: Path, stamp: stamps.Stamp) -> Classifier:
 
 
 def _networks(part: object) -> Iterator[Any]:
-    """Yield our own estimators, which keep what they learnt in `weights_`, wherever in a head they are."""
+    """Yield the networks anywhere in a head: Headswap's own estimators, which keep their arrays in `weights_`."""
     if isinstance(part, dict):
         part = list(part.values())
     if isinstance(part, list | tuple):
@@ -103,6 +98,5 @@ def _networks(part: object) -> Iterator[Any]:
 
 
 def _require_trusted(path: Path, content: bytes, done: str) -> None:
-    strange = sorted(set(_skops().get_untrusted_types(data=content)) - set(TRUSTED))
-    if strange:
-        raise StateError(f"{path}: holds types that no head of ours has: {', '.join(strange)}; not {done}")
+    if untrusted := sorted(set(_skops().get_untrusted_types(data=content)) - set(TRUSTED)):
+        raise StateError(f"{path}: holds types that no head of ours has: {', '.join(untrusted)}; not {done}")

@@ -1,4 +1,4 @@
-"""Classifiers of scikit-learn by the name of their class, and the settings that are refused."""
+"""Classifiers of scikit-learn by the name of their class, and the settings that Headswap refuses."""
 
 import importlib
 import inspect
@@ -13,34 +13,32 @@ GAUSSIAN = "sklearn.naive_bayes.GaussianNB"
 
 
 def require_no_split_by_rows(chosen: Any, settings: Mapping[str, Scalar]) -> None:  # noqa: ANN401  # a class
-    """Raise ValueError if the class would split rows by itself: that could divide the views of an image, or a group."""
-    taken, why = inspect.signature(chosen).parameters, "for it splits rows by itself, not images and groups"
+    """Raise ValueError if the class would split rows by itself, which could separate views of an image, or a group."""
+    parameters = inspect.signature(chosen).parameters
+    why = "because it splits rows by itself, not images and groups"
     for key in ("early_stopping", "probability"):
         if settings.get(key):
             raise ValueError(f"{key}: got {settings[key]!r}, expected false, {why}")
-    if "early_stopping" not in taken and "validation_fraction" in taken and settings.get("n_iter_no_change"):
+    stops_early = "early_stopping" not in parameters and "validation_fraction" in parameters
+    if stops_early and settings.get("n_iter_no_change"):
         raise ValueError(f"n_iter_no_change: got {settings['n_iter_no_change']!r}, expected null, {why}")
-    if "cv" in taken and not hasattr(chosen, "predict_proba"):
+    if "cv" in parameters and not hasattr(chosen, "predict_proba"):
         raise ValueError(f"class_name: got {chosen.__name__!r}, expected one without `cv`, {why}; a list is searched")
 
 
 def classifier_class(name: str) -> type:
-    """Find a public classifier of scikit-learn; nothing outside its namespace is ever imported."""
+    """Return a public classifier of scikit-learn; nothing outside its namespace is ever imported."""
     if re.fullmatch(r"sklearn(\.[a-z][a-z0-9_]*)+\.[A-Z]\w*", name):
         module, _, attribute = name.rpartition(".")
         try:
             found = getattr(importlib.import_module(module), attribute, None)
         except ImportError:
             found = None
-        if isinstance(found, type) and found.__module__.startswith("sklearn.") and _is_classifier(found):
+        from sklearn.base import ClassifierMixin  # noqa: PLC0415
+
+        if isinstance(found, type) and found.__module__.startswith("sklearn.") and issubclass(found, ClassifierMixin):
             return found
     raise ValueError(unknown("class_name", name, _public_classifiers()))
-
-
-def _is_classifier(found: type) -> bool:
-    from sklearn.base import ClassifierMixin  # noqa: PLC0415
-
-    return issubclass(found, ClassifierMixin)
 
 
 def _public_classifiers() -> list[str]:

@@ -1,4 +1,4 @@
-"""The types that the files of this folder share."""
+"""Types that the modules of this room share."""
 
 from collections.abc import Callable
 from typing import Any
@@ -15,12 +15,10 @@ Ints = npt.NDArray[np.integer[Any]]
 Classifier = Any
 """A scikit-learn classifier; the library has no types."""
 Factory = Callable[..., Classifier]
-
-
 Features = Floats | MappedRows
-"""(n, D); stored ones are read block by block, by heads that can."""
+"""(n, D): in memory, or in a file that is read block by block."""
 
 
 def chosen_rows(X: Features, rows: Ints) -> Features:
-    """Return some rows of X; stored ones stay unread."""
+    """Return some rows of X; rows in a file stay unread."""
     return X.chosen(rows) if isinstance(X, MappedRows) else X[rows]

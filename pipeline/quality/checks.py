@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from pipeline.core.params import Params
 from pipeline.data.manifest import Manifest, rows_of
-from pipeline.heads.inputs import Inputs
+from pipeline.heads.inputs import HeadInputs
 from pipeline.heads.types import chosen_rows
 from pipeline.quality import copies, labels, outliers, signatures
 from pipeline.quality.findings import CheckResult, Finding, Material, Pair
@@ -49,7 +49,7 @@ def _check(title: str, meaning: str = "") -> Callable[[_Function], _Function]:
     return add
 
 
-def run(params: Params, given: Inputs) -> dict[str, CheckResult]:
+def run(params: Params, given: HeadInputs) -> dict[str, CheckResult]:
     """Look at all embedded images with every check; return name -> what it found."""
     with tqdm(total=len(given.row), desc="quality: decode", unit="image", disable=None) as bar:
         seen = signatures.read(given.table, given.row, bar.update)

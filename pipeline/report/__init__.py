@@ -1,4 +1,4 @@
-"""The report: an ordered list of sections, each a function from the Evidence, in one self-contained page.
+"""The report: one self-contained page, made of an ordered list of sections, each a function of the Evidence.
 
-To add a section: one decorated function in `sections.py`.
+To add a section: write one decorated function in `sections.py`.
 """

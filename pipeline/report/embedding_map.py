@@ -1,7 +1,7 @@
-"""The map of the embeddings: an Altair chart compiled to Vega for the browser, and what it shows, as compact JSON.
+"""The map of the embeddings: an Altair chart compiled to Vega for the browser, and its data as compact JSON.
 
-The page holds every image once, in columns, and for each backbone where its images lie. `templates/page.js` puts the
-two together, lets a reader choose the colouring, and shows the image that is pointed at.
+The page holds the images once, in columns, and for each backbone their positions. `templates/page.js` combines them,
+lets a reader choose the colouring, and shows the image under the pointer.
 """
 
 import itertools
@@ -27,50 +27,50 @@ from pipeline.data.images.thumbnails import QUALITY
 from pipeline.evaluation.scoring.predictions import Predictions
 from pipeline.report.evidence import Evidence
 
-# Okabe & Ito's colours first, then Tableau's that are least like them; more classes begin anew.
+# Okabe & Ito's colours, then those of Tableau that differ most from them; further classes repeat the colours.
 CLASS_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f7f00", "#9467bd", "#8c564b",
                  "#e377c2", "#bcbd22", "#17becf")  # fmt: skip
 SPLITS = {"train": "#8a94a3", "val": "#e69f00", "test": "#0072b2"}
-OUTCOMES = {"right": "#0072b2", "wrong": "#d55e00", "not asked": "#8a94a355"}
-"""Of a run; it is not asked about the images it learns from, nor about those that its backbone left out."""
+OUTCOMES = {"right": "#0072b2", "wrong": "#d55e00", "not predicted": "#8a94a355"}
+"""Of a run's decisions; a run does not predict training images, nor those that its backbone skipped."""
 SCRIPTS = Path(".headswap/report")
 GRID = 10_000
-"""Positions are whole numbers up to this: finer than any screen."""
+"""Positions are integers up to this number: finer than any screen."""
 IMAGES_BYTES, SPRITE_BYTES = 4_500_000, 1_800_000
-"""What images and their pictures may take of the page; beyond, some are left out, and the page says how many."""
+"""The most bytes of the page for images and for their thumbnails; beyond, some are left out, and the page says so."""
 
 
 @dataclass(frozen=True)
-class Shown:
-    """What of the images the map shows."""
+class MapImages:
+    """The images on the map, as many as fit."""
 
     rows: Sequence[int]
     """Of the manifest, ascending."""
     sprite: bytes
     pictured: int
-    """Images in the sprite, the first of the thumbnails."""
+    """How many images, the first of the thumbnails, the sprite holds."""
 
 
-def shown(evidence: Evidence) -> Shown:
-    """Choose as many images as fit: those with a picture first, then the others in the order of their bytes' hashes."""
+def map_images(evidence: Evidence) -> MapImages:
+    """Choose as many images as fit: those with a thumbnail first, then the others in the order of their hashes."""
     table, pictures = evidence.table, evidence.thumbnails
-    sprite, pictured = _fitted(pictures.sprite, len(pictures.image_id), pictures.columns, pictures.cell)
+    sprite, pictured = _cut_sprite(pictures.sprite, len(pictures.image_id), pictures.columns, pictures.cell)
     row_of = table.row_of()
     first = [row_of[image_id] for image_id in pictures.image_id[:pictured]]
     others = sorted(set(range(len(table))) - set(first), key=lambda row: (table.sha256[row], row))
     rows, left = list[int](), IMAGES_BYTES
-    each = 30 + 12 * len(evidence.finished) + 20 * len(evidence.surveys)  # the most that its numbers take
+    each = 30 + 12 * len(evidence.finished) + 20 * len(evidence.surveys)  # the most bytes of an image's numbers
     for row in (*first, *others):
         left -= each + len(embedded_json(table.image_id[row]).encode())
         if left < 0:
             break
         rows.append(row)
-    return Shown(sorted(rows), sprite, pictured)
+    return MapImages(sorted(rows), sprite, pictured)
 
 
 @lru_cache(maxsize=1)
-def _fitted(sprite: bytes, images: int, columns: int, cell: int) -> tuple[bytes, int]:
-    """Return a sprite of at most SPRITE_BYTES with the first rows of another, and how many of its images it holds."""
+def _cut_sprite(sprite: bytes, images: int, columns: int, cell: int) -> tuple[bytes, int]:
+    """Return the first rows of a sprite, at most SPRITE_BYTES, and how many images they hold."""
     found, rows = sprite, math.ceil(images / columns)
     while len(found) > SPRITE_BYTES and rows > 1:
         rows = min(rows - 1, max(1, int(rows * SPRITE_BYTES / len(found))))
@@ -81,7 +81,7 @@ def _fitted(sprite: bytes, images: int, columns: int, cell: int) -> tuple[bytes,
 
 
 def spec(points: int) -> Any:  # noqa: ANN401  # Vega's JSON
-    """Return the Vega specification of a map of so many points; page.js gives it its rows, their colours and a size."""
+    """Return the Vega specification of a map with this many points; page.js adds rows, colours and size."""
     size = float(np.clip(60_000 / max(points, 1), 6, 60))
     scale = alt.Scale(domain=[0, GRID], nice=False, padding=8)
     chart = (
@@ -101,9 +101,9 @@ def spec(points: int) -> Any:  # noqa: ANN401  # Vega's JSON
 
 @cache
 def library() -> str:
-    """Return Vega, with vega-embed around it, as one script that needs no other.
+    """Return Vega and vega-embed as one self-contained script.
 
-    Putting it together takes seconds, so it is kept; a copy that is damaged, or of another version, is made anew.
+    Bundling takes seconds, so the script is kept in a file; a damaged file, or one of another version, is replaced.
     """
     kept = SCRIPTS / f"vega-embed-{metadata.version('vl-convert-python')}.js"
     if kept.is_file():
@@ -116,8 +116,8 @@ def library() -> str:
 
 
 def data(evidence: Evidence) -> dict[str, Any]:
-    """Return what page.js shows: images in columns, what each run decided, colourings, and a map per backbone."""
-    table, classes, found = evidence.table, evidence.table.classes, shown(evidence)
+    """Return the data of page.js: images in columns, the decisions of each run, colourings, and a map per backbone."""
+    table, classes, found = evidence.table, evidence.table.classes, map_images(evidence)
     number = {name: place for place, name in enumerate(classes)}
     cell = {image_id: place for place, image_id in enumerate(evidence.thumbnails.image_id[: found.pictured])}
     place_of = {table.image_id[row]: place for place, row in enumerate(found.rows)}
@@ -135,7 +135,7 @@ def data(evidence: Evidence) -> dict[str, Any]:
         "split": [list(SPLITS).index(table.split[row]) for row in found.rows],
         "cell": [cell.get(image_id, -1) for image_id in place_of],
         "sprite": {"columns": evidence.thumbnails.columns, "cell": evidence.thumbnails.cell},
-        # Pairs, not objects: JavaScript sorts an object's names that look like numbers.
+        # Pairs, not objects: JavaScript reorders keys that look like numbers.
         "classes": list(zip(classes, itertools.cycle(CLASS_COLOURS), strict=False)),
         "splits": list(SPLITS.items()),
         "outcomes": list(OUTCOMES.items()),
@@ -147,7 +147,7 @@ def data(evidence: Evidence) -> dict[str, Any]:
 
 
 def _maps(evidence: Evidence, place_of: Mapping[str, int]) -> Iterator[dict[str, Any]]:
-    """Yield every backbone with the images on its map, and where they lie."""
+    """Yield every backbone with the images on its map and their positions."""
     for backbone, survey in evidence.surveys.items():
         place = np.array([place_of.get(image_id, -1) for image_id in survey.image_id], int)
         x, y = np.rint(survey.position[place >= 0] * GRID).astype(int).T.tolist()
@@ -155,7 +155,7 @@ def _maps(evidence: Evidence, place_of: Mapping[str, int]) -> Iterator[dict[str,
 
 
 def _decided(predictions: Predictions, place_of: Mapping[str, int], judged: Sequence[int]) -> dict[str, list[int]]:
-    """Return the decided class and its probability in percent of each judged image, -1 where the run was not asked."""
+    """Return the decided class and its probability in percent for each image, -1 where the run has no prediction."""
     rows = [row for row, image_id in enumerate(predictions.image_id) if image_id in place_of]
     decided, sure = predictions.decision()[rows], np.rint(100 * predictions.of_decision()[rows]).astype(int)
     place = np.searchsorted(judged, [place_of[predictions.image_id[row]] for row in rows])
@@ -165,7 +165,7 @@ def _decided(predictions: Predictions, place_of: Mapping[str, int], judged: Sequ
 
 
 def embedded_json(content: object) -> Markup:
-    """Return JSON that can stand inside a script element: no character in it can end that element."""
+    """Return JSON that is safe inside a script element: no character in it can end the element."""
     text = json.dumps(content, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     safe = text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
-    return Markup(safe.replace("\u2028", "\\u2028").replace("\u2029", "\\u2029"))  # noqa: S704  # just made so
+    return Markup(safe.replace("\u2028", "\\u2028").replace("\u2029", "\\u2029"))  # noqa: S704  # escaped above

@@ -1,4 +1,4 @@
-"""What the page shows: the verdict, and the images and decisions behind it."""
+"""The input of the page: the verdict, and the images and decisions behind it."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pipeline.core.stamps import Stamp
 from pipeline.data.images.thumbnails import Thumbnails
 from pipeline.data.manifest import Manifest
-from pipeline.evaluation.runs import Run
+from pipeline.evaluation.runs import FinishedRun
 from pipeline.evaluation.scoring.predictions import Predictions
 from pipeline.evaluation.surveys import Survey
 from pipeline.quality.files import Findings
@@ -15,22 +15,22 @@ from pipeline.verdict.schema import Verdict
 
 @dataclass(frozen=True)
 class Evidence:
-    """All that a section may look at."""
+    """All that a section can show."""
 
     verdict: Verdict
-    finished: Sequence[Run]
+    finished: Sequence[FinishedRun]
     """In the order of the verdict's results."""
     decided: Sequence[Predictions]
-    """Of validation and test images, for each of them."""
+    """For each run, of validation and test images."""
     table: Manifest
     surveys: Mapping[str, Survey]
-    """backbone -> where its images lie on the map."""
+    """backbone -> its map and scores."""
     embedded: Mapping[str, Stamp]
     """backbone -> the stamp of its embeddings."""
     thumbnails: Thumbnails
     quality: Findings = field(default_factory=dict)
-    """check -> what it found, as reports/quality.json has it."""
+    """check -> its findings, as in reports/quality.json."""
 
     def decided_by(self, run: str) -> Predictions:
-        """Return what a run decides."""
+        """Return the decisions of a run."""
         return next(one for result, one in zip(self.verdict.results, self.decided, strict=True) if result.run == run)

@@ -1,4 +1,4 @@
-"""Galleries: the test images that say most about two runs."""
+"""Galleries: the worst errors of the best head and plan, and the images that only one of them gets right."""
 
 import base64
 from collections.abc import Sequence
@@ -14,86 +14,88 @@ MOST = 12
 
 
 @dataclass(frozen=True)
-class Opinion:
-    """What a run says of an image."""
+class RunDecision:
+    """The decision of a run about an image."""
 
     title: str
     decided: str
     percent: int
-    """The probability of the class it decides for."""
+    """The probability of the decided class."""
     right: bool
 
 
 @dataclass(frozen=True)
-class Picture:
+class GalleryImage:
     """One image of a gallery."""
 
     image_id: str
     label: str
     source: str | None
-    """A data URI; None where the image is not among those pictured."""
-    opinions: Sequence[Opinion]
+    """A data URI; None if the image has no thumbnail."""
+    decisions: Sequence[RunDecision]
 
 
 @dataclass(frozen=True)
 class Gallery:
-    """Some test images, those that matter most first."""
+    """Test images of one kind, the most striking ones first."""
 
     title: str
     found: int
-    """How many test images there are of the kind."""
-    pictures: Sequence[Picture]
+    """How many test images are of this kind; only the first are shown."""
+    pictures: Sequence[GalleryImage]
 
 
 def galleries(evidence: Evidence) -> list[Gallery]:
     """Return the worst errors of the best head and the best plan, and where only one of the two is right."""
     verdict = evidence.verdict
     best = [run for run in (verdict.best_head, verdict.best_plan) if run is not None]
-    asked = [(verdict.of(run).title, evidence.decided_by(run).of("test")) for run in best]
-    right = [one.decision() == one.truth() for _, one in asked]
+    runs = [(verdict.of(run).title, evidence.decided_by(run).of("test")) for run in best]
+    right = [one.decision() == one.truth() for _, one in runs]
     found = [
-        _gallery(f"The worst errors of {title}", evidence, asked, ~mine, _sure(one))
-        for (title, one), mine in zip(asked, right, strict=True)
+        _gallery(f"The worst errors of {title}", evidence, runs, ~mine, _excess_confidence(one))
+        for (title, one), mine in zip(runs, right, strict=True)
     ]
-    if len(asked) == 2:
-        (head, of_head), (plan, of_plan) = asked
+    if len(runs) == 2:
+        (head, of_head), (plan, of_plan) = runs
         found += [
-            _gallery(f"{head} right, {plan} wrong", evidence, asked, right[0] & ~right[1], _sure(of_plan)),
-            _gallery(f"{plan} right, {head} wrong", evidence, asked, right[1] & ~right[0], _sure(of_head)),
+            _gallery(f"{head} right, {plan} wrong", evidence, runs, right[0] & ~right[1], _excess_confidence(of_plan)),
+            _gallery(f"{plan} right, {head} wrong", evidence, runs, right[1] & ~right[0], _excess_confidence(of_head)),
         ]
     return found
 
 
-def _sure(predictions: Predictions) -> np.ndarray:
-    """Return how much more probable a run takes its decision to be than the truth, (N,)."""
-    return predictions.of_decision() - predictions.said.of_truth
+def _excess_confidence(predictions: Predictions) -> np.ndarray:
+    """Return by how much the probability of the decided class exceeds that of the true class, (N,)."""
+    return predictions.of_decision() - predictions.probabilities.of_truth
 
 
 def _gallery(
     title: str,
     evidence: Evidence,
-    asked: Sequence[tuple[str, Predictions]],
+    runs: Sequence[tuple[str, Predictions]],
     chosen: np.ndarray,
     order: np.ndarray,
 ) -> Gallery:
     rows = np.flatnonzero(chosen)
     rows = rows[np.argsort(-order[rows], kind="stable")]
     place = {image_id: number for number, image_id in enumerate(evidence.thumbnails.image_id)}
-    return Gallery(title, len(rows), [_picture(row, evidence, place, asked) for row in rows[:MOST].tolist()])
+    return Gallery(title, len(rows), [_gallery_image(row, evidence, place, runs) for row in rows[:MOST].tolist()])
 
 
-def _picture(row: int, evidence: Evidence, place: dict[str, int], asked: Sequence[tuple[str, Predictions]]) -> Picture:
-    _, first = asked[0]
+def _gallery_image(
+    row: int, evidence: Evidence, place: dict[str, int], runs: Sequence[tuple[str, Predictions]]
+) -> GalleryImage:
+    _, first = runs[0]
     image_id = first.image_id[row]
     source = data_uri(evidence.thumbnails.pictures[place[image_id]]) if image_id in place else None
-    opinions = []
-    for title, one in asked:
+    decisions = []
+    for title, one in runs:
         decided = int(one.decision()[row])
         percent = round(100 * float(one.of_decision()[row]))
-        opinions.append(Opinion(title, one.classes[decided], percent, one.classes[decided] == one.label[row]))
-    return Picture(image_id, first.label[row], source, opinions)
+        decisions.append(RunDecision(title, one.classes[decided], percent, one.classes[decided] == one.label[row]))
+    return GalleryImage(image_id, first.label[row], source, decisions)
 
 
 def data_uri(webp: bytes) -> str:
-    """Return a picture as a page shows it without another file."""
+    """Return a picture as a data URI, which needs no other file."""
     return f"data:image/webp;base64,{base64.b64encode(webp).decode()}"

@@ -1,4 +1,4 @@
-"""reports/index.html: one file that needs no other, no network, and runs no script but its own."""
+"""reports/index.html: one file that needs no other file and no network, and runs only its own scripts."""
 
 import base64
 import hashlib
@@ -12,7 +12,7 @@ from pipeline.report.evidence import Evidence
 from pipeline.report.rendering import asset, render
 from pipeline.report.sections import SECTIONS
 from pipeline.verdict import schema
-from pipeline.verdict.schema import Verdict
+from pipeline.verdict.wording.answer import headline
 
 
 def write(evidence: Evidence) -> None:
@@ -23,8 +23,8 @@ def write(evidence: Evidence) -> None:
 def page(evidence: Evidence) -> str:
     """Return the page.
 
-    Its policy (https://www.w3.org/TR/CSP3/) lets run only the scripts whose hashes it names, and nothing be fetched: a
-    class or a file whose name is markup stays a name, should a template ever forget to escape it.
+    Its content policy (https://www.w3.org/TR/CSP3/) allows only scripts whose hashes it lists, and no requests. So a
+    class or file name that contains markup stays harmless even if a template forgot to escape it.
     """
     sections = [section for function in SECTIONS if (section := function(evidence))]
     scripts = [embedding_map.library(), asset("page.js")]
@@ -38,18 +38,8 @@ def page(evidence: Evidence) -> str:
         scripts=[Markup(script) for script in scripts],  # noqa: S704  # ours and the library's
         hashes=[_source_hash(script) for script in scripts],
         data=embedding_map.embedded_json(embedding_map.data(evidence)),
-        sprite=base64.b64encode(embedding_map.shown(evidence).sprite).decode(),
+        sprite=base64.b64encode(embedding_map.map_images(evidence).sprite).decode(),
     )
-
-
-def headline(verdict: Verdict) -> str:
-    """Return the answer; where no plan was run, and so nothing was asked, what the best head reaches."""
-    if verdict.best_plan:
-        return verdict.answer
-    head = verdict.of(verdict.best_head)
-    reached = f"{head.test[verdict.metric].value:.1%} {verdict.metric.replace('_', ' ')}"
-    balanced = verdict.balanced(head)
-    return f"{reached}{'' if balanced is None else f', {balanced:.1%} balanced accuracy,'} with frozen features"
 
 
 def _source_hash(script: str) -> str:

@@ -1,4 +1,4 @@
-"""What the page draws, as tables that `dvc plots show` draws, too."""
+"""The data of the page's charts as tables for `dvc plots show`."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Fill the templates that lie beside this file; every value is escaped unless it is markup already."""
+"""Rendering of the templates in this folder; every value is escaped unless it is already markup."""
 
 from importlib import resources
 
@@ -16,5 +16,5 @@ def render(template: str, **values: object) -> Markup:
 
 
 def asset(name: str) -> str:
-    """Return a style sheet or script as it is."""
+    """Return the text of a style sheet or script."""
     return (resources.files("pipeline.report") / "templates" / name).read_text(encoding="utf-8")

@@ -1,6 +1,6 @@
-"""SECTIONS: ordered functions Evidence -> Section, or None where there is nothing to show.
+"""SECTIONS: functions Evidence -> Section, or None if there is nothing to show, in the order of the page.
 
-To add one: a decorated function here; its place is its place on the page.
+To add one: write a decorated function here; its position in this file is its position on the page.
 """
 
 from collections.abc import Callable, Sequence
@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from pipeline.evaluation import efficiency
 from pipeline.quality import files
 from pipeline.report import charts, embedding_map, findings
 from pipeline.report.evidence import Evidence
@@ -16,6 +15,7 @@ from pipeline.report.galleries import galleries
 from pipeline.report.provenance import origins
 from pipeline.report.rendering import render
 from pipeline.verdict.schema import Result
+from pipeline.verdict.wording.factors import crossover_sentence
 
 
 @dataclass(frozen=True)
@@ -28,37 +28,37 @@ class Section:
 
 
 MOST_ROWS = 300
-"""Of a table that may have very many."""
-Function = Callable[[Evidence], Section | None]
-_REGISTRY: list[Function] = []
-SECTIONS: Sequence[Function] = _REGISTRY
+"""The most rows of a table on the page."""
+SectionBuilder = Callable[[Evidence], Section | None]
+_REGISTRY: list[SectionBuilder] = []
+SECTIONS: Sequence[SectionBuilder] = _REGISTRY
 
 
-def _section(function: Function) -> Function:
+def _section(function: SectionBuilder) -> SectionBuilder:
     _REGISTRY.append(function)
     return function
 
 
 @_section
 def accuracy(evidence: Evidence) -> Section:
-    """Show one picture."""
+    """Show every run's score with its interval."""
     body = render("figure.html.j2", picture=charts.accuracy(evidence.verdict), caption="")
     return Section("scores", "How well each run does on the test images", body)
 
 
 @_section
-def standing(evidence: Evidence) -> Section:
-    """Say in numbers where the data set stands."""
-    return Section("standing", "Where your data stands", render("standing.html.j2", verdict=evidence.verdict))
+def factors(evidence: Evidence) -> Section:
+    """Give the numbers on labels, similarity of the tasks and compute."""
+    return Section("factors", "What decides for your data", render("factors.html.j2", verdict=evidence.verdict))
 
 
 @_section
 def cost(evidence: Evidence) -> Section:
     """Show score against compute."""
     caption = (
-        "The dashed line joins the runs that no other one beats in both (the Pareto front). A frozen head's cost "
-        "includes the pass over the images that made the embeddings, once per head, though all heads share it: a head "
-        "alone would have cost that much."
+        "The dashed line joins the runs that no other run beats in both score and compute (the Pareto front). The cost "
+        "of every frozen head includes the pass over the images that made the embeddings, although all heads share it: "
+        "that is what one head alone would cost."
     )
     return Section(
         "cost", "What it cost", render("figure.html.j2", picture=charts.cost(evidence.verdict), caption=caption)
@@ -67,7 +67,7 @@ def cost(evidence: Evidence) -> Section:
 
 @_section
 def results(evidence: Evidence) -> Section:
-    """Show one table of everything."""
+    """Show one table of all runs and all their numbers."""
     verdict = evidence.verdict
     pairs = {
         result.run: verdict.pair(result.run, verdict.best_head)
@@ -80,7 +80,7 @@ def results(evidence: Evidence) -> Section:
 
 @_section
 def differences(evidence: Evidence) -> Section | None:
-    """Show paired differences to the best head, and all others in a table."""
+    """Show paired differences to the best head in a chart, and all pairs in a table."""
     verdict = evidence.verdict
     if not verdict.pairs:
         return None
@@ -93,16 +93,16 @@ def differences(evidence: Evidence) -> Section | None:
 
 @_section
 def confusion(evidence: Evidence) -> Section:
-    """Show which classes are taken for which."""
+    """Show which classes are confused with which."""
     verdict, classes = evidence.verdict, evidence.table.classes
     ordered = sorted(verdict.results, key=lambda result: result.run not in (verdict.best_head, verdict.best_plan))
     picture = charts.confusion(ordered, classes) if len(classes) <= charts.MOST_CLASSES else None
     body = render("confusion.html.j2", picture=picture, results=ordered, classes=_hardest(ordered))
-    return Section("confusion", "Which classes are taken for which", body)
+    return Section("confusion", "Which classes are confused", body)
 
 
 def _hardest(results: Sequence[Result]) -> list[str]:
-    """Return the classes that the table has room for: where not for all, those with the least recall of the first."""
+    """Return the classes that fit in the table; if not all do, those with the lowest recall of the first run."""
     recall = {name: found["recall"].value for name, found in results[0].detail["by_class"].items()}
     room = max(1, MOST_ROWS // len(results))
     return list(recall) if len(recall) <= room else sorted(recall, key=lambda name: recall[name])[:room]
@@ -110,10 +110,10 @@ def _hardest(results: Sequence[Result]) -> list[str]:
 
 @_section
 def calibration(evidence: Evidence) -> Section:
-    """Show whether the probabilities can be believed."""
+    """Show whether probabilities match frequencies."""
     caption = (
-        "Test images by the probability of the class they are taken for, in fifteen bins; a bigger point is more "
-        "images, its whisker the 95% interval. On the diagonal a run is right as often as it says."
+        "Test images by the probability of their predicted class, in fifteen bins. Larger points stand for more "
+        "images; whiskers are 95% intervals. On the diagonal, a run is right as often as its probabilities say."
     )
     picture = charts.calibration(evidence.verdict.results)
     body = render("figure.html.j2", picture=picture, caption=caption)
@@ -130,19 +130,19 @@ def learning(evidence: Evidence) -> Section | None:
     ]
     if not epochs:
         return None
-    caption = "The epoch with the best validation score is the one that is kept; the test images are not looked at."
+    caption = "The epoch with the best validation score is kept; the test images play no part in that choice."
     body = render("figure.html.j2", picture=charts.learning(epochs), caption=caption)
     return Section("learning", "How fine-tuning went", body)
 
 
 @_section
 def label_efficiency(evidence: Evidence) -> Section | None:
-    """Show what fewer labels would have reached, and from how many on a plan is ahead."""
+    """Show the scores with fewer labels, and from how many labels on a plan is ahead."""
     curves = evidence.verdict.curves
     if not curves:
         return None
     body = render("curves.html.j2", pictures=[
-        (backbone, charts.label_efficiency(curve), curve, [efficiency.sentence(one, curve) for one in curve.crossovers])
+        (backbone, charts.label_efficiency(curve), curve, [crossover_sentence(one, curve) for one in curve.crossovers])
         for backbone, curve in curves.items()
     ])  # fmt: skip
     return Section("labels", "What more labels bring", body)
@@ -150,14 +150,14 @@ def label_efficiency(evidence: Evidence) -> Section | None:
 
 @_section
 def embeddings(evidence: Evidence) -> Section | None:
-    """Show every image where its embedding puts it."""
+    """Show the map of all images."""
     if not evidence.surveys:
         return None
     body = render(
         "map.html.j2",
         verdict=evidence.verdict,
         surveys=evidence.surveys,
-        shown=embedding_map.shown(evidence),
+        shown=embedding_map.map_images(evidence),
         images=len(evidence.table),
         pictured=len(evidence.thumbnails.image_id),
     )
@@ -166,14 +166,14 @@ def embeddings(evidence: Evidence) -> Section | None:
 
 @_section
 def worst(evidence: Evidence) -> Section:
-    """Show the images that matter most."""
+    """Show the worst errors, and the images on which the best head and plan differ."""
     return Section("images", "Images worth a look", render("galleries.html.j2", galleries=galleries(evidence)))
 
 
 @_section
 def quality(evidence: Evidence) -> Section | None:
-    """List what is wrong with images and labels, images that no run saw, and what a reader must know of the runs."""
-    verdict, kinds = evidence.verdict, findings.kinds(evidence)
+    """Show the findings of the data checks, the notes, and the images that were skipped."""
+    verdict, kinds = evidence.verdict, findings.check_results(evidence)
     if not kinds and not verdict.notes and not any(verdict.skipped.values()):
         return None
     body = render("quality.html.j2", verdict=verdict, kinds=kinds, list=files.LIST.as_posix(), most=MOST_ROWS)

@@ -1,4 +1,4 @@
-"""Two runs beside each other, for the terminal."""
+"""The comparison of two runs for the terminal."""
 
 from collections.abc import Callable, Mapping, Sequence
 
@@ -12,25 +12,16 @@ from pipeline.embeddings import matrix
 from pipeline.evaluation import clusters, runs
 from pipeline.evaluation.comparison import Estimate
 from pipeline.evaluation.scoring import condensed, metrics
-from pipeline.evaluation.scoring.metrics import OF_PROBABILITIES
 from pipeline.verdict import judge
-from pipeline.verdict.scored import Scored, estimates, score
-
-UNITS = (*OF_PROBABILITIES, "cost")
-"""Metrics that are no share of something, so that percent would mislead."""
+from pipeline.verdict.scored_runs import ScoredRuns, estimates, score
 
 
-def two(params: Params, named: Sequence[str], group_of: Mapping[str, str]) -> str:
-    """Return a table of two runs, by the names that a person calls them.
-
-    Args:
-        params: what they are compared by.
-        named: the names.
-        group_of: image_id -> group.
+def compare_two(params: Params, named: Sequence[str], group_of: Mapping[str, str]) -> str:
+    """Return a table of two named runs; `group_of` maps image ids to groups.
 
     Raises:
-        InputError: if they are not two different runs.
-        StateError: if one of them failed, or is not what its stage wrote.
+        InputError: if these are not two different runs.
+        StateError: if one of them failed, or a file differs from its stamp.
 
     """
     if len(named) != 2:
@@ -40,26 +31,26 @@ def two(params: Params, named: Sequence[str], group_of: Mapping[str, str]) -> st
     if first.id == second.id:
         raise InputError(f"RUN: got {first.id} twice, expected two different runs")
     with (
-        runs.made_again_by_dvc(params, first.backbone, first.name),
-        runs.made_again_by_dvc(params, second.backbone, second.name),
+        runs.advice_on_unlisted(params, first.backbone, first.name),
+        runs.advice_on_unlisted(params, second.backbone, second.name),
     ):
         frozen = matrix.read_cost(first.backbone), matrix.read_cost(second.backbone)
-        return compared(score([first, second], params, group_of), frozen)
+        return comparison_table(score([first, second], params, group_of), frozen)
 
 
-def compared(scored: Scored, frozen: tuple[Cost, Cost]) -> str:
+def comparison_table(scored: ScoredRuns, frozen: tuple[Cost, Cost]) -> str:
     """Return a table of two runs on the same test images: metrics, their paired differences, decisions and cost.
 
     Args:
         scored: the two runs.
-        frozen: what the embeddings of each one's backbone cost.
+        frozen: the cost of the embeddings of each run's backbone.
 
     """
     names, (pair,) = [run.id for run in scored.finished], scored.pairs
     first, second = (estimates(scored, number) for number in (0, 1))
     rows = [["", *names, "second - first"]]
     for metric in (name for name in first if name in second):
-        word = _number if metric in UNITS else _percent
+        word = _percent if scored.metrics[metric].unit == "%" else _number
         rows.append([metric, word(first[metric], ""), word(second[metric], ""), word(_difference(scored, metric), "+")])
     costs = [judge.cost_of(run, part) for run, part in zip(scored.finished, frozen, strict=True)]
     test = "sign-flip" if scored.units.grouped else "McNemar"
@@ -76,17 +67,17 @@ def compared(scored: Scored, frozen: tuple[Cost, Cost]) -> str:
     return f"{images:,} test images{of_groups}, 95% intervals in brackets\n\n{aligned(rows)}\n"
 
 
-def _difference(scored: Scored, metric: str) -> Estimate:
-    """Return second minus first, with the interval that the verdict uses."""
+def _difference(scored: ScoredRuns, metric: str) -> Estimate:
+    """Return the second run minus the first, with the interval that the verdict uses."""
     if metric == scored.metric:
-        return scored.pairs[0].turned().difference
+        return scored.pairs[0].reversed().difference
     first, second = scored.resampled.metrics[metric]
     gain, weight = scored.plain[1][metric] - scored.plain[0][metric], metrics.weight(metric, scored.test[0].truth())
     samples = second[np.isfinite(first)] - first[np.isfinite(first)]
-    return Estimate(gain, *clusters.sampled_interval(gain, samples, scored.units, weight))
+    return Estimate(gain, *clusters.resampled_interval(gain, samples, scored.units, weight))
 
 
-def _formatted(digits: int, factor: float) -> Callable[[Estimate, str], str]:
+def _formatter(digits: int, factor: float) -> Callable[[Estimate, str], str]:
     def word(estimate: Estimate, sign: str) -> str:
         value, low, high = (f"{factor * one:{sign}.{digits}f}" for one in vars(estimate).values())
         return f"{value} [{low}, {high}]"
@@ -94,4 +85,4 @@ def _formatted(digits: int, factor: float) -> Callable[[Estimate, str], str]:
     return word
 
 
-_percent, _number = _formatted(1, 100), _formatted(3, 1)
+_percent, _number = _formatter(1, 100), _formatter(3, 1)

@@ -17,7 +17,7 @@ from pipeline.embeddings import matrix, skipped
 from pipeline.embeddings.matrix import Embeddings
 from pipeline.evaluation import decisions, runs
 from pipeline.evaluation.decisions import Rule
-from pipeline.evaluation.runs import Run
+from pipeline.evaluation.runs import FinishedRun
 from pipeline.heads import inputs
 from pipeline.heads.calibration import Calibrated
 from pipeline.heads.types import Classifier, Ints
@@ -30,7 +30,7 @@ if TYPE_CHECKING:  # a scikit-learn head needs no torch
 class TrainedModel:
     """Either a head or a fine-tuned network, with every byte checked."""
 
-    run: Run
+    run: FinishedRun
     head: Classifier | None
     """Predicts from rows of the backbone's embeddings."""
     network: "Model | None"
@@ -75,11 +75,11 @@ def read(params: Params, what: str) -> TrainedModel:
 
     """
     run = runs.find(what, params, "MODEL")
-    with runs.made_again_by_dvc(params, run.backbone, run.name):
+    with runs.advice_on_unlisted(params, run.backbone, run.name):
         return _read_run(run, params)
 
 
-def _read_run(run: Run, params: Params) -> TrainedModel:
+def _read_run(run: FinishedRun, params: Params) -> TrainedModel:
     _require_current(run)
     table, embedded = manifest.read(), matrix.read(run.backbone)
     matrix.require_recipe(embedded, run.backbone, params)
@@ -96,7 +96,7 @@ def _read_run(run: Run, params: Params) -> TrainedModel:
     return TrainedModel(run, head, network, rule, table, embedded, row)
 
 
-def _require_current(run: Run) -> None:
+def _require_current(run: FinishedRun) -> None:
     """Raise StateError unless the run's inputs are the current ones, by their own stamps."""
     current = stamps.read(manifest.STAMP).outputs
     if run.kind == "head":

@@ -9,7 +9,7 @@ HELP = "stage: the last one; name the runs that failed and exit with 1"
 
 def main(params: Params) -> str:
     """Return the summary line; CheckFailed names every run that failed, and why."""
-    failed = {"/".join(run): reason for run, reason in runs.failed(params.runs()).items()}
+    failed = {"/".join(run): reason for run, reason in runs.failures(params.runs()).items()}
     for backbone in params.run.backbones:
         failed |= {f"{backbone}/{name} in the label curve": why for name, why in curves.read(backbone).failed.items()}
     if failed:

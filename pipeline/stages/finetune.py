@@ -32,19 +32,19 @@ def main(params: Params, backbone: str, plan: str, *, dry_run: bool = False) -> 
         with processes.started() as together:
             return _finetune(params, backbone, plan, together)
 
-    return runs.attempted(backbone, plan, "plan", stamps.read(manifest.STAMP).outputs, make)
+    return runs.make_or_record_failure(backbone, plan, "plan", stamps.read(manifest.STAMP).outputs, make)
 
 
 def _finetune(params: Params, backbone: str, plan: str, together: Processes) -> str:
     given = inputs.read(params, backbone)
     settings, metric, task, loaded = params.plan(plan), params.selection.metric, given.task, given.loaded
-    checkpoint = Checkpoint(inputs.decisive(params, plan, given))
+    checkpoint = Checkpoint(inputs.training_key(params, plan, given))
     source = examples.examples_of(task, loaded, settings, params.embed, together)
     done = fitting.run(task, source, loaded.network, settings, metric, params.seed, checkpoint, together)
     if not together.first:
         return f"process {together.rank} of {together.number}: done"
     judged, probability = [given.row[item] for item in [*task.val, *task.test]], np.concatenate([done.val, done.test])
-    made = runs.Made(
+    made = runs.RunResult(
         runs.predictions_of(given.table, judged, probability),
         saving.save(runs.folder(backbone, plan), done.state, records.description(params, plan, given)),
         done.cost + source.cost,

@@ -11,7 +11,7 @@ from pipeline.evaluation import projection, surveys, transferability
 from pipeline.evaluation.surveys import Survey
 from pipeline.evaluation.transferability import Transferability
 from pipeline.heads import inputs
-from pipeline.heads.inputs import Inputs
+from pipeline.heads.inputs import HeadInputs
 from pipeline.heads.types import chosen_rows
 
 MOST = 20_000
@@ -44,7 +44,7 @@ def main(params: Params, backbone: str) -> str:
     )
 
 
-def _scores(given: Inputs, seed: int) -> Transferability:
+def _scores(given: HeadInputs, seed: int) -> Transferability:
     """Score training images in a drawn order, so that ties between similar ones favour no class."""
     drawn = np.random.default_rng(seed).permutation(given.train)[:MOST]
     features = chosen_rows(given.images.X, drawn)[:]  # read: a slice of stored rows is an array

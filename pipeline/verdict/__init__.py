@@ -1,4 +1,4 @@
-"""From finished runs to one answer: judge, what the data checks add, all wording, and the schema of verdict.json.
+"""From finished runs to one answer: scores on the test split, the rule, all sentences, and the schema of verdict.json.
 
-Contract: the only room that looks at the test split; best head and plan are chosen by validation scores.
+Contract: the only room that scores the test split; the best head and plan are chosen by validation scores.
 """

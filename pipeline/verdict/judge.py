@@ -1,10 +1,10 @@
-"""From finished runs to the verdict: every run scored on the same test images, all pairs, cost, and one answer.
+"""From scored runs to the verdict: all pairs, cost, and one answer.
 
-The answer compares one frozen head with one fine-tuned plan, both chosen by their validation score, so that the test
-images decide nothing but the answer.
+The answer compares one frozen head with one fine-tuned plan. Both are chosen by their validation score, so that the
+test images decide only the answer.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,51 +14,51 @@ from pipeline.core import stamps
 from pipeline.core.cost import Cost
 from pipeline.core.errors import StateError
 from pipeline.core.params import Params
+from pipeline.data.manifest import Manifest
 from pipeline.embeddings import matrix, skipped
 from pipeline.evaluation import comparison, curves, efficiency, pairs, runs, surveys
 from pipeline.evaluation.comparison import Estimate
-from pipeline.evaluation.curves import Curve
-from pipeline.evaluation.runs import Run
+from pipeline.evaluation.curves import CurveDecisions
+from pipeline.evaluation.runs import FinishedRun
 from pipeline.evaluation.scoring import predictions
 from pipeline.evaluation.surveys import Survey
-from pipeline.verdict import summary, wording
-from pipeline.verdict.schema import Answer, Detectable, Result, Verdict
-from pipeline.verdict.scored import Scored, estimates
+from pipeline.quality.files import Findings
+from pipeline.verdict import data_checks
+from pipeline.verdict.schema import Answer, DetectableDifference, Result, Verdict
+from pipeline.verdict.scored_runs import ScoredRuns, estimates
+from pipeline.verdict.wording import answer as wording
+from pipeline.verdict.wording import notes
+from pipeline.verdict.wording.factors import factors
 
 
 @dataclass(frozen=True)
 class Background:
-    """What is known of each backbone, by its name, besides the runs on it."""
+    """Facts about each backbone, by its name, besides the runs on it."""
 
     frozen: Mapping[str, Cost]
-    """What the embeddings cost."""
+    """The cost of the embeddings."""
     skipped: Mapping[str, Mapping[str, str]]
-    """Images that could not be decoded, and why."""
-    drawn: Mapping[str, Curve]
+    """Images that could not be decoded, with the reason."""
+    curves: Mapping[str, CurveDecisions]
     """Decisions by number of labels."""
     surveys: Mapping[str, Survey]
 
 
 def background(backbones: Sequence[str]) -> Background:
-    """Read it; StateError if something of it is missing or altered."""
+    """Read the facts about each backbone; StateError if a file is missing or altered."""
     return Background(
         frozen={backbone: matrix.read_cost(backbone) for backbone in backbones},
         skipped={backbone: skipped.read(backbone) for backbone in backbones},
-        drawn={backbone: curves.read(backbone) for backbone in backbones},
+        curves={backbone: curves.read(backbone) for backbone in backbones},
         surveys={backbone: surveys.read(backbone) for backbone in backbones},
     )
 
 
-def judge(scored: Scored, background: Background, params: Params) -> Verdict:
-    """Answer the question.
-
-    Args:
-        scored: every run listed in params.
-        background: for every backbone listed in params.
-        params: metric, margin, resamples and seed.
+def judge(scored: ScoredRuns, background: Background, params: Params) -> Verdict:
+    """Answer whether fine-tuning pays, from every run and every backbone that params.yaml lists.
 
     Raises:
-        StateError: if no head is among the runs, or one was made by an earlier version.
+        StateError: if there is no head among the runs, or an earlier version made one of them.
 
     """
     metric, margin = params.selection.metric, params.compare.margin
@@ -73,7 +73,7 @@ def judge(scored: Scored, background: Background, params: Params) -> Verdict:
         rule=wording.rule(scored, margin),
         metric=metric,
         margin=margin,
-        resamples=comparison.affordable(len(test.label), params.compare.bootstrap),
+        resamples=comparison.affordable_resamples(len(test.label), params.compare.bootstrap),
         test_images=dict(
             zip(test.classes, np.bincount(test.truth(), minlength=len(test.classes)).tolist(), strict=True)
         ),
@@ -87,48 +87,54 @@ def judge(scored: Scored, background: Background, params: Params) -> Verdict:
         skipped=background.skipped,
         transferability={backbone: survey.scores for backbone, survey in background.surveys.items()},
         curves={
-            backbone: efficiency.judge(curve, metric, params.compare.bootstrap, params.seed, scored.group_of)
-            for backbone, curve in background.drawn.items()
+            backbone: efficiency.label_efficiency(curve, metric, params.compare.bootstrap, params.seed, scored.group_of)
+            for backbone, curve in background.curves.items()
             if curve.points
         },
         inputs=_inputs(scored.finished, background.frozen),
         notes=[
-            *wording.notes(scored, results),
-            *wording.left_out(background.drawn),
-            *comparison.shortcuts(
+            *notes.of_runs(scored, results),
+            *notes.of_curves(background.curves),
+            *notes.of_approximations(
                 len(test.label),
                 len(test.classes),
                 params.compare.bootstrap,
-                ranked=any(one.said.ranks for one in scored.test),
+                ranked=any(one.probabilities.ranks for one in scored.test),
             ),
         ],
     )
     gain = verdict.pair(verdict.best_plan, verdict.best_head) if verdict.best_plan else None
     answer = answer_of(gain.difference if gain else None, margin)
-    if undecidable := wording.undecidable(answer, verdict.test_groups, gain):
+    if few_groups := wording.too_few_groups(answer, verdict.test_groups, gain):
         answer = "cannot tell"
-    verdict = replace(verdict, answer=answer, sentence=wording.sentence(answer, verdict, gain, undecidable))
-    return replace(verdict, standing=summary.standing(verdict))
+    sentence = wording.sentence(answer, verdict, gain, few_groups)
+    return replace(verdict, answer=answer, sentence=sentence, standing=factors(verdict))
 
 
-def naming_failed(failed: Mapping[tuple[str, str], str], verdict: Verdict) -> Verdict:
-    """Name in a verdict the runs, by backbone and name, that failed, and the files that say so."""
-    if not failed:
+def add_data_checks(verdict: Verdict, tested: Collection[str], table: Manifest, found: Findings) -> Verdict:
+    """Add what the data checks found: notes, before all others, and numbers; arguments as in `data_checks.read`."""
+    checks = data_checks.read(tested, table, found)
+    return replace(verdict, notes=[*notes.of_data(checks, verdict), *verdict.notes], data=checks.numbers(verdict))
+
+
+def add_failures(verdict: Verdict, failures: Mapping[tuple[str, str], str]) -> Verdict:
+    """Add the runs that failed, by backbone and name, with the reasons and the stamps that record them."""
+    if not failures:
         return verdict
-    named = {"/".join(run): reason for run, reason in failed.items()}
-    stamped = stamps.hashes(runs.stamp_path(*run) for run in failed)
-    sentence = f"{verdict.sentence} Not judged, for it failed: {', '.join(named)}."
-    return replace(verdict, sentence=sentence, failed=named, inputs={**verdict.inputs, **stamped})
+    failed = {"/".join(run): reason for run, reason in failures.items()}
+    recorded = stamps.hashes(runs.stamp_path(*run) for run in failures)
+    sentence = f"{verdict.sentence} {wording.failures_sentence(list(failed))}"
+    return replace(verdict, sentence=sentence, failed=failed, inputs={**verdict.inputs, **recorded})
 
 
-def best(scored: Scored, kind: str, metric: str) -> int | None:
-    """Return the number of the head, or of the plan, with the best validation score, the first of equals."""
+def best(scored: ScoredRuns, kind: str, metric: str) -> int | None:
+    """Return the number of the run of a kind with the best validation score, the first of equals; None for no run."""
     of_kind = [number for number, run in enumerate(scored.finished) if run.kind == kind]
     return max(of_kind, key=lambda number: scored.validation[number][metric], default=None)
 
 
 def answer_of(gain: Estimate | None, margin: float) -> Answer:
-    """Apply the rule to plan minus head; None where there is no plan."""
+    """Apply the rule to plan minus head; None if there is no plan."""
     if gain is None:
         return "cannot tell"
     if gain.high < margin:
@@ -136,13 +142,13 @@ def answer_of(gain: Estimate | None, margin: float) -> Answer:
     return "fine-tune" if gain.low > 0 else "cannot tell"
 
 
-def cost_of(run: Run, frozen: Cost) -> Cost:
-    """Return a run's cost from images to predictions: a head's with that of the embeddings, which it began with."""
+def cost_of(run: FinishedRun, frozen: Cost) -> Cost:
+    """Return the cost of a run from images to predictions; a head's includes the pass that made the embeddings."""
     return run.cost + frozen if run.kind == "head" else run.cost
 
 
-def seconds_per_1000(run: Run, frozen: Cost) -> float | None:
-    """Return what predicting 1,000 images takes, if it was timed; a head's begins with the frozen pass over them."""
+def seconds_per_1000(run: FinishedRun, frozen: Cost) -> float | None:
+    """Return the seconds to predict 1,000 images, None if not timed; a head's include the frozen pass over them."""
     if "prediction" not in run.stamp.facts:
         return None
     alone = float(run.stamp.facts["prediction"]["seconds_per_1000"])
@@ -151,7 +157,7 @@ def seconds_per_1000(run: Run, frozen: Cost) -> float | None:
     return alone + 1000 * frozen.running_seconds / frozen.running_images if frozen.running_images else None
 
 
-def _result(scored: Scored, number: int, background: Background) -> Result:
+def _result(scored: ScoredRuns, number: int, background: Background) -> Result:
     run, rule = scored.finished[number], scored.rules[number]
     frozen = background.frozen[run.backbone]
     return Result(
@@ -171,28 +177,30 @@ def _result(scored: Scored, number: int, background: Background) -> Result:
     )
 
 
-def _fact(run: Run, name: str) -> Any:  # noqa: ANN401  # whatever JSON can hold
+def _fact(run: FinishedRun, name: str) -> Any:  # noqa: ANN401  # whatever JSON can hold
     with stamps.requiring_facts(runs.stamp_path(run.backbone, run.name)):
         return run.stamp.facts[name]
 
 
-def _bytes_on_disk(run: Run) -> int:
+def _bytes_on_disk(run: FinishedRun) -> int:
     embeddings = matrix.matrix_path(run.backbone).stat().st_size if run.kind == "head" else 0
     return int(_fact(run, "bytes_on_disk")) + int(run.stamp.facts.get("stored_bytes", 0)) + embeddings
 
 
 def _on_front(results: Sequence[Result], metric: str) -> list[Result]:
-    """Mark the results that no other one beats in score or CPU time without being worse in the other."""
-    at = [(result.test[metric].value, -result.cost.cpu_seconds) for result in results]
+    """Mark the Pareto front: results for which no other is at least as good in both score and CPU time."""
+    points = [(result.test[metric].value, -result.cost.cpu_seconds) for result in results]
 
-    def beaten(mine: tuple[float, float]) -> bool:
-        return any(other != mine and other[0] >= mine[0] and other[1] >= mine[1] for other in at)
+    def dominated(point: tuple[float, float]) -> bool:
+        return any(other != point and other[0] >= point[0] and other[1] >= point[1] for other in points)
 
-    return [replace(result, on_front=not beaten(mine)) for result, mine in zip(results, at, strict=True)]
+    return [replace(result, on_front=not dominated(point)) for result, point in zip(results, points, strict=True)]
 
 
-def _detectable(scored: Scored, results: Sequence[Result], head: int, plan: int | None) -> Detectable | None:
-    """Say what the images could have shown between best plan and best head; without a plan, of the pair most apart."""
+def _detectable(
+    scored: ScoredRuns, results: Sequence[Result], head: int, plan: int | None
+) -> DetectableDifference | None:
+    """Return the detectable difference of best plan and best head; without a plan, of the pair that differs most."""
     if not scored.pairs:
         return None
     wanted = {results[head].run, results[plan].run} if plan is not None else None
@@ -202,17 +210,17 @@ def _detectable(scored: Scored, results: Sequence[Result], head: int, plan: int 
     test = {run.id: one for run, one in zip(scored.finished, scored.test, strict=True)}
     difference = pairs.detectable(test[pair.first], test[pair.second], scored.units)
     discordant = pair.only_first_right + pair.only_second_right
-    return Detectable(difference, (pair.first, pair.second), discordant, pairs.POWER, pairs.LEVEL)
+    return DetectableDifference(difference, (pair.first, pair.second), discordant, pairs.POWER, pairs.LEVEL)
 
 
-def _inputs(finished: Sequence[Run], backbones: Mapping[str, Cost]) -> dict[str, str]:
+def _inputs(finished: Sequence[FinishedRun], backbones: Mapping[str, Cost]) -> dict[str, str]:
     of_backbone = (matrix.stamp_path, matrix.cost_path, skipped.path_of, curves.stamp_path, curves.path_of,
                    surveys.stamp_path, surveys.path_of)  # fmt: skip
     of_runs = {path: sha256 for run in finished for path, sha256 in _inputs_of_run(run).items()}
     return of_runs | stamps.hashes(path(name) for name in backbones for path in of_backbone)
 
 
-def _inputs_of_run(run: Run) -> dict[str, str]:
+def _inputs_of_run(run: FinishedRun) -> dict[str, str]:
     stamp = runs.stamp_path(run.backbone, run.name)
     wanted = (predictions.path_of(run.backbone, run.name), runs.metrics_path(run.backbone, run.name))
     return {stamp.as_posix(): stamps.sha256_file(stamp)} | {

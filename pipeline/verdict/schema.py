@@ -1,4 +1,4 @@
-"""The verdict: what the report shows and reports/verdict.json holds; docs/verdict.md describes every field."""
+"""The verdict as reports/verdict.json holds it and the report shows it; docs/verdict.md describes every field."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -16,13 +16,13 @@ from pipeline.evaluation.transferability import Transferability
 
 VERDICT, PAGE, SCORES = artifacts.VERDICT.at(), artifacts.PAGE.at(), artifacts.SCORES.at()
 STAMP = artifacts.VERDICT.stamp_at()
-"""Of all of these, and of the plots."""
+"""The stamp of these files and of the plots."""
 
 # To change the layout of verdict.json: raise this number, describe the change in docs/verdict.md and CHANGELOG.md.
 SCHEMA_VERSION = 5
 
 MOST_UNEQUAL, LEAST_UNEQUAL = 1.5, 0.5
-"""Of an equal share of the test images."""
+"""Classes are unequal if one has more than the first, or less than the second, of an equal share of the test images."""
 BALANCED = "balanced_accuracy"
 
 Answer = Literal["keep the frozen head", "fine-tune", "cannot tell"]
@@ -30,45 +30,45 @@ Answer = Literal["keep the frozen head", "fine-tune", "cannot tell"]
 
 @dataclass(frozen=True)
 class Result:
-    """One line of the table."""
+    """The result of one run: a line of the table."""
 
     backbone: str
     name: str
     kind: str
     """"head" or "plan"."""
     title: str
-    """How tables, charts and sentences call it: without the backbone where there is only one."""
+    """Its name in tables, charts and sentences: without the backbone if there is only one."""
     validation: Mapping[str, float]
     test: Mapping[str, Estimate]
-    """By metric; those that these test images do not define are left out, and `notes` says so."""
+    """By metric; metrics that the test images do not define are left out, and `notes` says so."""
     cost: Cost
     """From images to predictions; a head's includes the pass that made the embeddings, which all heads share."""
     device: str
     bytes_on_disk: int
-    """The model, and what it was trained on besides the images: embeddings, or the stored frozen part."""
+    """The model and its training inputs besides the images: embeddings, or the stored output of the frozen part."""
     seconds_per_1000: float | None
-    """To predict 1,000 new images, from files to probabilities; None where it could not be timed."""
+    """To predict 1,000 new images, from files to probabilities; None if it could not be timed."""
     on_front: bool
     """Whether no other run scores as well for less CPU time, or better for as much (Pareto)."""
     detail: Mapping[str, Any] = field(default_factory=dict)
     """On the test images: precision and recall by class, confusion matrix, accuracy by bin of confidence."""
     threshold: float | None = None
-    """Of the second class's probability, where one was chosen on validation."""
+    """On the probability of the second of two classes, if one was chosen on validation."""
 
     @property
     def run(self) -> str:
-        """What `best_head`, `best_plan` and `pairs` call it."""
+        """Its name in `best_head`, `best_plan` and `pairs`."""
         return f"{self.backbone}/{self.name}"
 
 
 @dataclass(frozen=True)
-class Detectable:
-    """What the test images could have shown."""
+class DetectableDifference:
+    """The smallest difference that the test images would show."""
 
     difference: float | None
-    """The smallest true difference in accuracy that they mostly would have; None if they are too few for any."""
+    """In accuracy, at this power and level; None if there are too few images for any."""
     between: tuple[str, str]
-    """The runs whose disagreement it was computed from."""
+    """The two runs that it was computed from."""
     discordant: int
     """Images that only one of the two gets right."""
     power: float
@@ -76,8 +76,8 @@ class Detectable:
 
 
 @dataclass(frozen=True)
-class Standing:
-    """Where this data set stands on one of the things that the choice depends on."""
+class Factor:
+    """One of the three factors that decide between frozen features and fine-tuning."""
 
     subject: str
     sentence: str
@@ -85,7 +85,7 @@ class Standing:
 
 @dataclass(frozen=True)
 class Verdict:
-    """All that the report says in numbers."""
+    """The content of verdict.json."""
 
     answer: Answer
     sentence: str
@@ -100,25 +100,25 @@ class Verdict:
     best_plan: str | None
     results: Sequence[Result]
     pairs: Sequence[Pair]
-    detectable: Detectable | None
-    """None where there is a single run."""
-    standing: Sequence[Standing]
+    detectable: DetectableDifference | None
+    """None if there is a single run."""
+    standing: Sequence[Factor]
     skipped: Mapping[str, Mapping[str, str]]
     """backbone -> image_id -> reason"""
     inputs: Mapping[str, str]
-    """path -> sha256 of every file this was computed from"""
+    """path -> sha256 of every file that it was computed from"""
     transferability: Mapping[str, Transferability]
     """backbone -> scores of its embeddings, before any head is trained"""
     curves: Mapping[str, LabelEfficiency] = field(default_factory=dict)
-    """backbone -> scores by number of labels, and where a plan gets ahead; empty where nothing was trained for it"""
+    """backbone -> scores by number of labels and crossovers; empty if nothing was trained for the curve"""
     test_groups: int | None = None
-    """Patients, modules or sessions of the test images, the unit of intervals and tests; None: each image is one."""
+    """Patients, modules or sessions of the test images, the units of intervals and tests; None: the images are."""
     notes: Sequence[str] = ()
-    """What a reader must know of the data or the runs, what could change the answer first."""
+    """What a reader must know about the data and the runs; notes that could change the answer come first."""
     data: Mapping[str, float] = field(default_factory=dict)
-    """What the checks know of the data, in numbers: leaks across splits, label conflicts, sizes of classes."""
+    """The findings of the data checks in numbers: leaks across splits, label conflicts, sizes of classes."""
     failed: Mapping[str, str] = field(default_factory=dict)
-    """run -> why it could not be made; it is in no other field."""
+    """run -> why it could not be made; such a run is in no other field."""
     schema_version: int = SCHEMA_VERSION
 
     @property
@@ -129,29 +129,22 @@ class Verdict:
         return most > MOST_UNEQUAL * equal or least < LEAST_UNEQUAL * equal
 
     def balanced(self, result: Result) -> float | None:
-        """Return the balanced accuracy that is to stand beside a result's score, if the classes are unequal."""
+        """Return a result's balanced accuracy, to show beside its score, if the classes are unequal."""
         if not self.unequal or self.metric == BALANCED or BALANCED not in result.test:
             return None
         return result.test[BALANCED].value
 
     def of(self, run: str) -> Result:
-        """Return a run's result."""
+        """Return the result of a run."""
         return next(result for result in self.results if result.run == run)
 
     def pair(self, first: str, second: str) -> Pair:
-        """Return first minus second."""
+        """Return the pair "first minus second"."""
         return next(
-            pair if pair.first == first else pair.turned()
+            pair if pair.first == first else pair.reversed()
             for pair in self.pairs
             if {pair.first, pair.second} == {first, second}
         )
-
-
-def effort(plan: Result, head: Result) -> str:
-    """Word how much more a plan took than a head: in CPU time, or in wall time where a CPU did not do all the work."""
-    if {plan.device, head.device} == {"cpu"}:
-        return f"{plan.cost.cpu_seconds / max(head.cost.cpu_seconds, 1e-9):.1f}x the CPU time"
-    return f"{plan.cost.seconds / max(head.cost.seconds, 1e-9):.1f}x the time"
 
 
 def write(verdict: Verdict) -> None:
@@ -162,7 +155,7 @@ def write(verdict: Verdict) -> None:
 
 
 def scores(content: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Return what equal runs repeat of verdict.json, and few enough for a terminal: no intervals and no seconds."""
+    """Return the numbers of verdict.json that equal runs repeat, few enough for a terminal: no intervals or seconds."""
     best, to_best = content["best_head"], dict[str, float]()
     for pair in content["pairs"]:
         if best in (pair["first"], pair["second"]):
@@ -182,7 +175,7 @@ def scores(content: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def read() -> dict[str, Any]:
-    """Return the content of reports/verdict.json; StateError if there is none, or one of another version."""
+    """Return the content of reports/verdict.json; StateError if it is missing or of another version."""
     try:
         content: dict[str, Any] = json.loads(stamps.read_bytes(VERDICT))
         got = content["schema_version"]

@@ -163,7 +163,7 @@ def test_the_map_can_be_walked_with_the_keyboard_and_coloured_by_anything(show: 
     for _ in range(2):
         page.keyboard.press("ArrowRight")
     assert given.table.image_id[1] in page.inner_text("#map-words")
-    assert "no run was asked" in page.inner_text("#map-words")
+    assert "no run predicts it" in page.inner_text("#map-words")
     assert not page.locator("#map-thumb").is_visible()
     page.keyboard.press("ArrowLeft")
     assert given.table.image_id[0] in page.inner_text("#map-words")
@@ -173,7 +173,7 @@ def test_the_map_can_be_walked_with_the_keyboard_and_coloured_by_anything(show: 
     for choice in ("class", "split", "0"):
         page.select_option("#map-colour", choice)
         seen[choice] = page.inner_text("#map-legend").split()
-    assert seen == {"class": ["a", "b"], "split": ["train", "val", "test"], "0": ["right", "wrong", "not", "asked"]}
+    assert seen == {"class": ["a", "b"], "split": ["train", "val", "test"], "0": ["right", "wrong", "not", "predicted"]}
 
 
 def test_classes_whose_names_are_numbers_keep_their_order(show: Open) -> None:

@@ -7,6 +7,7 @@ from scipy.stats import binom
 from pipeline.evaluation import comparison
 from pipeline.evaluation.groups import Units
 from pipeline.evaluation.scoring.predictions import Predictions
+from pipeline.verdict.wording import notes
 from tests.evaluation.examples import predictions
 
 
@@ -32,7 +33,7 @@ def test_a_resample_without_some_class_still_counts_towards_the_roc_auc() -> Non
 
 @pytest.mark.parametrize(("n", "both", "gain"), [(30, 0.8, 0.05), (30, 0.9, 0.0), (120, 0.8, 0.03), (12, 0.95, 0.0)])
 def test_the_paired_interval_covers_the_true_difference_also_on_few_images(n: int, both: float, gain: float) -> None:
-    """Nominal 95%: the bootstrap, which shrinks to nothing where no image is decided differently, falls far below."""
+    """Nominal 95%; the bootstrap covers far less, as it shrinks to nothing if no image is decided differently."""
     generator = np.random.default_rng(0)
     chances = [both, 0.03 + gain, 0.03, 1 - both - 0.06 - gain] if both < 0.9 else [both, 0.02, 0.02, 0.96 - both]
     covered = 0
@@ -44,7 +45,7 @@ def test_the_paired_interval_covers_the_true_difference_also_on_few_images(n: in
     assert covered / 600 >= 0.94
 
 
-def test_the_paired_interval_does_not_collapse_and_turns_round_with_its_arguments() -> None:
+def test_the_paired_interval_does_not_collapse_and_is_mirrored_for_swapped_runs() -> None:
     perfect = np.ones(10, dtype=bool)
     low, high = comparison.paired_accuracy_interval(perfect, perfect)
     assert (low, high) == (pytest.approx(-0.2775, abs=1e-4), pytest.approx(0.2775, abs=1e-4))  # Wilson of 10 out of 10
@@ -60,7 +61,7 @@ def test_all_runs_see_the_same_resamples() -> None:
     np.testing.assert_array_equal(samples.by_class["recall"][0], samples.by_class["recall"][1])
 
 
-def test_what_one_number_cannot_say_comes_with_intervals() -> None:
+def test_the_breakdown_of_a_run_has_intervals() -> None:
     one = predictions(n=90)
     detail = comparison.describe(one, comparison.bootstrap([one], 100, 0), 0)
     assert set(detail["by_class"]) == {"c0", "c1", "c2"}
@@ -89,27 +90,29 @@ def test_mcnemar_of_equal_decisions_is_one() -> None:
     assert comparison.mcnemar(predictions().right(), predictions().right()) == (0, 0, 1.0)
 
 
-def test_resamples_of_few_images_are_the_stream_that_they_always_were() -> None:
+def test_resamples_of_few_images_are_one_multinomial_stream() -> None:
     drawn = Units.alone(60).counts(np.random.default_rng(3), 256)
     np.testing.assert_array_equal(drawn, np.random.default_rng(3).multinomial(60, np.full(60, 1 / 60), size=256))
     assert comparison.chunks(60, 600) == [slice(0, 256), slice(256, 512), slice(512, 600)]
-    assert (comparison.affordable(60, 5000), comparison.is_linear(60, 2, 5000)) == (5000, False)
+    assert (comparison.affordable_resamples(60, 5000), comparison.ranks_are_linear(60, 2, 5000)) == (5000, False)
 
 
-def test_resamples_of_many_images_are_fewer_take_little_room_and_are_told_of() -> None:
+def test_resamples_of_many_images_are_fewer_fit_in_memory_and_are_noted() -> None:
     n = 250_000
     counts = Units.alone(n).counts(np.random.default_rng(0), 2)
     assert (counts.sum(axis=1) == n).all()
     assert counts.var() == pytest.approx(1, abs=0.02)
     assert max(part.stop - part.start for part in comparison.chunks(n, 1000)) * n * 8 <= 2**26
-    fewer, linear = comparison.shortcuts(n, 1000, 5000)
-    assert fewer.startswith("Intervals come from 1,000 resamples, not from the 5,000 of compare.bootstrap")
-    assert linear.startswith("Intervals of ROC-AUC and average precision take both as linear")
-    assert comparison.shortcuts(656, 2, 5000) == []
-    assert comparison.shortcuts(656, 2, 5000, ranked=True) == [linear.replace("250,000", "656").replace("1,000", "2")]
+    fewer, linear = notes.of_approximations(n, 1000, 5000)
+    assert fewer.startswith("Intervals come from 1,000 resamples instead of the 5,000 of compare.bootstrap")
+    assert linear.startswith("Intervals of ROC-AUC and average precision use a linear approximation")
+    assert notes.of_approximations(656, 2, 5000) == []
+    assert notes.of_approximations(656, 2, 5000, ranked=True) == [
+        linear.replace("250,000", "656").replace("1,000", "2")
+    ]
 
 
-def test_of_very_many_pairs_of_classes_the_commonest_get_an_interval(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_of_very_many_pairs_of_classes_the_most_frequent_get_an_interval(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(comparison, "PAIRS", 4)
     one = predictions(n=90)
     detail = comparison.describe(one, comparison.bootstrap([one], 100, 0), 0)

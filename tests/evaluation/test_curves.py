@@ -6,9 +6,9 @@ import pytest
 from pipeline.core.cost import Cost
 from pipeline.core.errors import StateError
 from pipeline.evaluation import curves
-from pipeline.evaluation.curves import Curve, Point
+from pipeline.evaluation.curves import CurveDecisions, Point
 
-CURVE = Curve(
+CURVE = CurveDecisions(
     image_id=["a", "b", "c"],
     split=["val", "test", "test"],
     label=["x", "y", "x"],
@@ -49,5 +49,5 @@ def test_altered_bytes_are_refused() -> None:
 
 
 def test_a_curve_without_trainings_is_a_curve() -> None:
-    curves.write("tiny", Curve(["a"], ["val"], ["x"], ["x", "y"], {}, [], {}), {})
+    curves.write("tiny", CurveDecisions(["a"], ["val"], ["x"], ["x", "y"], {}, [], {}), {})
     assert curves.read("tiny").points == []

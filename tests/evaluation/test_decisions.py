@@ -67,7 +67,7 @@ def test_a_threshold_among_half_a_million_scores_takes_seconds_at_most() -> None
     assert time.perf_counter() - started < 20
 
 
-def test_a_half_stays_a_half_where_no_threshold_is_better() -> None:
+def test_the_threshold_stays_a_half_if_no_other_is_better() -> None:
     rule = decisions.choose(two_classes([0.1, 0.9], [False, True]), "threshold", {}, "accuracy")
     assert rule is not None
     assert rule.threshold == 0.5

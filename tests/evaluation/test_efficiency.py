@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from pipeline.evaluation import efficiency
-from pipeline.evaluation.curves import Curve, Point
+from pipeline.evaluation.curves import CurveDecisions, Point
 from pipeline.evaluation.efficiency import LabelEfficiency, crossing
+from pipeline.verdict.wording.factors import crossover_sentence
 
 LABELS = np.array([10, 100, 1000])
 
@@ -28,7 +29,7 @@ def test_the_crossover_is_where_the_difference_last_becomes_positive(difference:
     assert crossing(LABELS, np.array(difference)) == pytest.approx(expected)
 
 
-def drawn_curve(accuracy: dict[str, list[float]], drawings: int, images: int, seed: int = 0) -> Curve:
+def drawn_curve(accuracy: dict[str, list[float]], drawings: int, images: int, seed: int = 0) -> CurveDecisions:
     """Make decisions that are right with these probabilities, by number of labels; half the images are validation."""
     generator = np.random.default_rng(seed)
     truth = generator.integers(2, size=images)
@@ -41,11 +42,11 @@ def drawn_curve(accuracy: dict[str, list[float]], drawings: int, images: int, se
     split = ["val", "test"] * (images // 2)
     label = ["ab"[one] for one in truth]
     kinds = {run: "plan" if run.startswith("plan") else "head" for run in accuracy}
-    return Curve([str(row) for row in range(images)], split, label, ["a", "b"], kinds, points, {})
+    return CurveDecisions([str(row) for row in range(images)], split, label, ["a", "b"], kinds, points, {})
 
 
 def judged(accuracy: dict[str, list[float]], drawings: int = 3, images: int = 4000, seed: int = 0) -> LabelEfficiency:
-    return efficiency.judge(drawn_curve(accuracy, drawings, images, seed), "accuracy", 300, 0)
+    return efficiency.label_efficiency(drawn_curve(accuracy, drawings, images, seed), "accuracy", 300, 0)
 
 
 def test_every_run_is_scored_by_number_of_labels_on_the_test_images() -> None:
@@ -72,22 +73,25 @@ def test_a_plan_that_never_gets_ahead_has_none_within_the_data() -> None:
     found = judged({"logreg": [0.7, 0.8, 0.9], "plan": [0.5, 0.6, 0.7]})
     (one,) = found.crossovers
     assert (one.labels, one.low, one.high, one.ahead_with_all) == (None, None, None, 0.0)
-    assert "at no number of labels within your data (up to 1,000)" in efficiency.sentence(one, found)
+    assert (
+        "is not ahead of the best frozen head (logreg) at any number of labels within your data (up to 1,000)"
+        in crossover_sentence(one, found)
+    )
 
 
 def test_a_plan_that_is_ahead_everywhere_is_ahead_from_the_least_on() -> None:
     found = judged({"logreg": [0.5, 0.5, 0.5], "plan": [0.9, 0.9, 0.9]})
     (one,) = found.crossovers
     assert (one.labels, one.low, one.high) == (10, 10, 10)
-    assert "ahead of the best frozen head (logreg) from 10 or fewer labels on" in efficiency.sentence(one, found)
+    assert "ahead of the best frozen head (logreg) from 10 or fewer labels on" in crossover_sentence(one, found)
 
 
-def test_a_doubtful_crossover_says_so() -> None:
+def test_an_uncertain_crossover_has_an_open_interval() -> None:
     found = judged({"logreg": [0.7, 0.7, 0.7], "plan": [0.6, 0.65, 0.705]}, images=400)
     (one,) = found.crossovers
     assert one.high is None
     assert 0 < one.ahead_with_all < 1
-    assert "beyond your data]" in efficiency.sentence(one, found)
+    assert "beyond your data]" in crossover_sentence(one, found)
 
 
 def test_the_head_to_compare_with_is_the_best_on_validation_for_each_number_of_labels() -> None:
@@ -101,7 +105,7 @@ def test_test_images_do_not_choose_the_head() -> None:
     for point in curve.points:
         if point.run == "one":
             point.decided[test] = 1 - point.decided[test]
-    (crossover,) = efficiency.judge(curve, "accuracy", 100, 0).crossovers
+    (crossover,) = efficiency.label_efficiency(curve, "accuracy", 100, 0).crossovers
     assert crossover.heads == ["one"] * 3
 
 
@@ -120,14 +124,14 @@ def test_the_interval_covers_the_true_crossover() -> None:
     for seed in range(rounds):
         accuracy = {"logreg": [0.75, 0.75, 0.75], "plan": [0.65, 0.7, 0.8]}
         curve = drawn_curve(accuracy, 5, 1200, seed)
-        (one,) = efficiency.judge(curve, "accuracy", 200, seed).crossovers
+        (one,) = efficiency.label_efficiency(curve, "accuracy", 200, seed).crossovers
         covered += (one.low or math.inf) <= 10**2.5 <= (one.high or math.inf)
     assert covered >= 0.9 * rounds
 
 
-@pytest.mark.parametrize(("groups", "worded"), [(5, "5 groups, and fewer than 6 cannot show"), (6, "is ahead of")])
+@pytest.mark.parametrize(("groups", "worded"), [(5, "5 groups; fewer than 6 cannot show"), (6, "is ahead of")])
 def test_too_few_groups_show_no_crossover(groups: int, worded: str) -> None:
     curve = drawn_curve({"logreg": [0.6, 0.7, 0.8], "plan": [0.5, 0.75, 0.9]}, 1, 600)
     group_of = {image_id: str(row // 2 % groups) for row, image_id in enumerate(curve.image_id)}
-    found = efficiency.judge(curve, "accuracy", 100, 0, group_of)
-    assert worded in efficiency.sentence(found.crossovers[0], found)
+    found = efficiency.label_efficiency(curve, "accuracy", 100, 0, group_of)
+    assert worded in crossover_sentence(found.crossovers[0], found)

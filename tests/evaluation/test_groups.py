@@ -1,4 +1,4 @@
-"""Intervals, tests and what could be shown where test images come in groups, checked by simulation and by scipy."""
+"""Intervals, tests and detectable differences for test images in groups, checked by simulation and by SciPy."""
 
 import itertools
 import math
@@ -11,7 +11,7 @@ from scipy.stats import binomtest, t
 
 from benchmarks import groups as simulation
 from pipeline.evaluation import clusters, comparison, pairs
-from pipeline.evaluation.groups import FEWEST, PLAIN, Units
+from pipeline.evaluation.groups import FEWEST_GROUPS, PLAIN, Units
 from pipeline.evaluation.scoring.predictions import Predictions
 from tests.evaluation.examples import predictions
 
@@ -37,7 +37,7 @@ def test_without_groups_the_resamples_and_their_percentiles_are_those_of_images(
     assert Units.alone(7).percentiles() == PLAIN
 
 
-def test_equal_groups_are_as_many_as_there_are_and_one_large_one_is_nearly_alone() -> None:
+def test_the_effective_number_of_groups_is_their_number_if_equal_and_near_one_if_one_dominates() -> None:
     assert Units(np.repeat(np.arange(8), 5)).effective() == pytest.approx(8)
     assert Units(np.array([0] * 99 + [1])).effective() == pytest.approx(1, abs=0.03)
     rare = Units(np.repeat(np.arange(20), 5))
@@ -72,8 +72,8 @@ def test_the_normal_form_of_the_sign_flip_test_agrees_with_the_exact_one(monkeyp
 
 
 def test_fewer_than_six_groups_can_never_be_significant() -> None:
-    assert clusters.sign_flip_p(np.full(FEWEST - 1, 30)) > pairs.LEVEL
-    assert clusters.sign_flip_p(np.full(FEWEST, 30)) < pairs.LEVEL
+    assert clusters.sign_flip_p(np.full(FEWEST_GROUPS - 1, 30)) > pairs.LEVEL
+    assert clusters.sign_flip_p(np.full(FEWEST_GROUPS, 30)) < pairs.LEVEL
 
 
 def test_leaving_one_group_out_at_a_time_gives_the_variance_of_a_mean_of_equal_groups() -> None:
@@ -81,7 +81,7 @@ def test_leaving_one_group_out_at_a_time_gives_the_variance_of_a_mean_of_equal_g
     assert clusters.jackknife_variance(4 * means, units) == pytest.approx(means.var(ddof=1) / 12)
 
 
-def test_one_accuracys_interval_is_wilsons_with_students_quantile_where_groups_do_not_matter() -> None:
+def test_the_interval_of_one_accuracy_is_wilsons_with_students_quantile_if_groups_do_not_matter() -> None:
     right = np.tile([True, True, False, True], 12)
     low, high = clusters.accuracy_interval(right, Units(np.repeat(np.arange(12), 4)))
     assert (low, high) == pytest.approx(comparison.score_interval(0.75, 48, t.ppf(0.975, 11)))
@@ -97,7 +97,7 @@ def test_two_patients_of_twenty_do_not_decide() -> None:
     assert high > 0.25
 
 
-def test_a_single_group_tells_as_much_as_one_image() -> None:
+def test_a_single_group_counts_as_one_image() -> None:
     right, worse = np.arange(50) < 40, np.arange(50) < 30
     units = Units(np.zeros(50, np.int64))
     low, high = clusters.accuracy_interval(right, units)
@@ -108,7 +108,7 @@ def test_a_single_group_tells_as_much_as_one_image() -> None:
     assert high > 0.5
 
 
-def test_turned_round_the_paired_interval_says_the_same() -> None:
+def test_the_paired_interval_of_swapped_runs_is_mirrored() -> None:
     units, generator = Units(np.repeat(np.arange(9), 5)), np.random.default_rng(2)
     first, second = generator.random((2, 45)) < 0.8
     low, high = clusters.paired_interval(first, second, units)
@@ -125,7 +125,7 @@ def test_runs_that_never_differ_have_an_interval_as_wide_as_the_groups_are_few()
 
 
 def test_all_metrics_are_resampled_by_groups() -> None:
-    """Copies of each image tell nothing new: with groups the spread is that of the originals, without it is not."""
+    """Copies of images add no information: with groups the spread is that of the originals, without it is not."""
     one = predictions(n=60)
     ten = np.repeat(np.arange(60), 10)
     copied = Predictions(

@@ -6,8 +6,8 @@ from sklearn import metrics as reference
 from sklearn.calibration import calibration_curve
 
 from pipeline.core.errors import StateError
-from pipeline.evaluation.scoring import metrics
-from pipeline.evaluation.scoring.metrics import Judged
+from pipeline.evaluation.scoring import breakdown, metrics
+from pipeline.evaluation.scoring.outcomes import BINS, Outcomes
 from pipeline.evaluation.scoring.predictions import Predictions
 from tests.evaluation.examples import predictions
 
@@ -41,7 +41,7 @@ def test_every_metric_is_scikit_learns_also_when_rows_are_resampled(name: str, c
     weight[0] = 1
     if any(len(np.unique(one.truth()[row > 0])) < classes for row in weight):
         return
-    found = metrics.METRICS[name](weight, Judged.of(one))
+    found = metrics.METRICS[name](weight, Outcomes.of(one))
     np.testing.assert_allclose(found, [expected(name, one, row) for row in weight], rtol=1e-12)
 
 
@@ -49,29 +49,29 @@ def test_every_metric_is_scikit_learns_also_when_rows_are_resampled(name: str, c
 @settings(max_examples=15)
 def test_precision_recall_and_confusion_are_scikit_learns(seed: int) -> None:
     one = predictions(seed)
-    judged, once = Judged.of(one), np.ones((1, 60))
+    judged, once = Outcomes.of(one), np.ones((1, 60))
     truth, decision = one.truth(), one.decision()
     each = {"average": None, "zero_division": 0}
     np.testing.assert_allclose(
-        metrics.precision_by_class(once, judged)[0], reference.precision_score(truth, decision, **each)
+        breakdown.precision_by_class(once, judged)[0], reference.precision_score(truth, decision, **each)
     )
     np.testing.assert_allclose(
-        metrics.recall_by_class(once, judged)[0], reference.recall_score(truth, decision, **each)
+        breakdown.recall_by_class(once, judged)[0], reference.recall_score(truth, decision, **each)
     )
     pairs = np.unique(np.column_stack([truth, decision]), axis=0)
     matrix = reference.confusion_matrix(truth, decision, normalize="true")
-    np.testing.assert_allclose(metrics.confusion_shares(once, judged, pairs)[0], matrix[pairs[:, 0], pairs[:, 1]])
+    np.testing.assert_allclose(breakdown.confusion_shares(once, judged, pairs)[0], matrix[pairs[:, 0], pairs[:, 1]])
 
 
 def test_calibration_bins_are_those_of_scikit_learns_reliability_curve() -> None:
     one = predictions(n=300, classes=2)
-    images, confidence, right = metrics.plain_calibration(one)
+    images, confidence, right = breakdown.calibration_bins(one)
     used = images > 0
     is_right = one.decision() == one.truth()
-    share, mean = calibration_curve(is_right, one.probability.max(axis=1), n_bins=metrics.BINS)
+    share, mean = calibration_curve(is_right, one.probability.max(axis=1), n_bins=BINS)
     np.testing.assert_allclose(right[used] / images[used], share)
     np.testing.assert_allclose(confidence[used] / images[used], mean)
-    error = metrics.METRICS["calibration_error"](np.ones((1, 300)), Judged.of(one))[0]
+    error = metrics.METRICS["calibration_error"](np.ones((1, 300)), Outcomes.of(one))[0]
     assert error == pytest.approx(float((images[used] / 300 * abs(share - mean)).sum()))
 
 

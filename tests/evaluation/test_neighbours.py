@@ -1,4 +1,4 @@
-"""Nearest rows, against a comparison of all pairs written down plainly."""
+"""Nearest rows, against a plain comparison of all pairs."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ from pipeline.evaluation import neighbours
 @given(st.integers(0, 999), st.integers(3, 40), st.integers(1, 4), st.integers(1, 3), st.booleans(), st.integers(2, 9))
 @settings(max_examples=60)
 @pytest.mark.processors
-def test_it_finds_what_a_comparison_of_all_pairs_finds(
+def test_the_neighbours_are_those_of_a_comparison_of_all_pairs(
     seed: int, n: int, width: int, k: int, itself: bool, block: int
 ) -> None:
     k = min(k, n - 1)

@@ -53,22 +53,22 @@ def test_of_another_metric_the_interval_is_the_bootstraps() -> None:
     assert (found.difference.low, found.difference.high) == (found.bootstrap_low, found.bootstrap_high)
 
 
-def test_turned_round_a_pair_says_the_same() -> None:
+def test_a_reversed_pair_has_the_reversed_difference() -> None:
     runs = {name: predictions(seed) for seed, name in enumerate("ab")}
     turned = dict(reversed(runs.items()))
     samples = comparison.bootstrap(list(runs.values()), 200, 0).metrics["accuracy"]
     (forth,) = pairs.compare(runs, samples, [0.6, 0.5], "accuracy")
     (back,) = pairs.compare(turned, samples[::-1], [0.5, 0.6], "accuracy")
-    assert dataclasses.astuple(forth.turned().difference) == pytest.approx(dataclasses.astuple(back.difference))
-    assert (forth.turned().first, forth.turned().only_first_right) == (back.first, back.only_first_right)
-    assert (forth.turned().bootstrap_low, forth.p) == pytest.approx((back.bootstrap_low, back.p))
-    assert forth.turned().turned() == forth
+    assert dataclasses.astuple(forth.reversed().difference) == pytest.approx(dataclasses.astuple(back.difference))
+    assert (forth.reversed().first, forth.reversed().only_first_right) == (back.first, back.only_first_right)
+    assert (forth.reversed().bootstrap_low, forth.p) == pytest.approx((back.bootstrap_low, back.p))
+    assert forth.reversed().reversed() == forth
 
 
 @pytest.mark.parametrize(("images", "discordant"), [(655, 64), (655, 5), (200, 60), (100, 3)])
 def test_a_detectable_difference_is_shown_four_times_out_of_five(images: int, discordant: int) -> None:
     """By simulation with McNemar's exact test, which the formula approximates."""
-    d = pairs.smallest_shown(images, discordant / images)
+    d = pairs.smallest_detectable(images, discordant / images)
     assert d is not None
     psi = max(discordant / images, d)
     generator = np.random.default_rng(0)
@@ -79,6 +79,6 @@ def test_a_detectable_difference_is_shown_four_times_out_of_five(images: int, di
 
 
 def test_more_images_show_smaller_differences_and_too_few_show_none() -> None:
-    found = [pairs.smallest_shown(images, 0.1) for images in (50, 500, 5000)]
+    found = [pairs.smallest_detectable(images, 0.1) for images in (50, 500, 5000)]
     assert found == sorted(found, reverse=True)  # type: ignore[type-var]
-    assert pairs.smallest_shown(3, 0) is None
+    assert pairs.smallest_detectable(3, 0) is None

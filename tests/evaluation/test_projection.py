@@ -27,7 +27,7 @@ def test_clusters_stay_apart() -> None:
     assert purity(project(X, 0), of) > 0.95
 
 
-def test_rows_beyond_the_landmarks_lie_with_their_like(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rows_beyond_the_landmarks_lie_in_their_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(projection, "LANDMARKS", 60)
     monkeypatch.setattr(projection, "_BLOCK", 16)
     X, of = clusters(40)

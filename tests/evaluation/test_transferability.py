@@ -1,4 +1,4 @@
-"""Scores of features before training, against their definitions computed the slow way."""
+"""Transferability scores, against slow computations of their definitions."""
 
 import subprocess
 import sys
@@ -16,7 +16,7 @@ from pipeline.evaluation.transferability import h_score, knn_accuracy, logme, sc
 
 
 def labelled(n: int, width: int, classes: int = 3, shift: float = 1.5, seed: int = 0) -> tuple[Any, Any]:
-    """Features (n, width), the first `classes` of which say something of the class."""
+    """Make features (n, width) of which the first `classes` depend on the class."""
     generator = np.random.default_rng(seed)
     targets = np.arange(n) % classes
     X = generator.normal(size=(n, width)) + 0.3
@@ -126,7 +126,7 @@ def test_one_class_and_two_rows_are_enough() -> None:
     assert (found.knn_accuracy, found.largest_class, found.h_score) == (1, 1, 0)
 
 
-def test_what_the_scores_are_can_be_imported_without_scikit_learn() -> None:
+def test_surveys_and_projections_are_imported_without_scikit_learn() -> None:
     modules = "pipeline.evaluation.surveys, pipeline.evaluation.projection"
     code = f"import sys, {modules}; assert not {{'sklearn', 'scipy', 'torch'}} & {{*sys.modules}}"
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -5,11 +5,17 @@ import torch
 from torch import nn
 
 from pipeline.core.errors import StateError
-from pipeline.finetuning.checkpoints import Checkpoint, Saved, into_optimiser, of_optimiser, part
+from pipeline.finetuning.checkpoints import Checkpoint, TrainingState, optimiser_tensors, part, restore_optimiser
 
 
-def saved(epochs: int) -> Saved:
-    return Saved({"network.weight": torch.arange(6.0).reshape(2, 3) + epochs}, {"epochs": [0.5] * epochs})
+def saved(epochs: int) -> TrainingState:
+    return TrainingState({"network.weight": torch.arange(6.0).reshape(2, 3) + epochs}, {"epochs": [0.5] * epochs})
+
+
+def latest(place: Checkpoint) -> TrainingState:
+    found = place.read()
+    assert found is not None
+    return found
 
 
 def test_what_was_written_last_is_read_back(tmp_path: Path) -> None:
@@ -17,14 +23,13 @@ def test_what_was_written_last_is_read_back(tmp_path: Path) -> None:
     assert place.read() is None
     for epochs in (1, 2):
         place.write(saved(epochs))
-    found = Checkpoint({"plan": 1}, tmp_path).read()
-    assert found is not None
+    found = latest(Checkpoint({"plan": 1}, tmp_path))
     assert found.facts == {"epochs": [0.5, 0.5]}
     torch.testing.assert_close(part(found.tensors, "network")["weight"], saved(2).tensors["network.weight"])
     assert len(list(tmp_path.rglob("*.safetensors"))) == 1
 
 
-def test_a_kill_between_writing_and_removing_leaves_the_later_one_to_be_read(
+def test_after_a_kill_between_writing_and_removing_the_later_state_is_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     place = Checkpoint({"plan": 1}, tmp_path)
@@ -33,12 +38,10 @@ def test_a_kill_between_writing_and_removing_leaves_the_later_one_to_be_read(
         patch.setattr(Checkpoint, "_files", lambda _: [])
         place.write(saved(2))
     assert len(list(tmp_path.rglob("*.safetensors"))) == 2
-    found = place.read()
-    assert found is not None
-    assert len(found.facts["epochs"]) == 2
+    assert len(latest(place).facts["epochs"]) == 2
 
 
-def test_a_failed_write_leaves_the_state_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_write_keeps_the_previous_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     place = Checkpoint({"plan": 1}, tmp_path)
     place.write(saved(1))
 
@@ -49,9 +52,7 @@ def test_a_failed_write_leaves_the_state_before(tmp_path: Path, monkeypatch: pyt
         patch.setattr(Path, "write_bytes", full)
         with pytest.raises(OSError, match="No space"):
             place.write(saved(2))
-    found = place.read()
-    assert found is not None
-    assert len(found.facts["epochs"]) == 1
+    assert len(latest(place).facts["epochs"]) == 1
 
 
 def test_another_key_finds_nothing_and_a_moved_file_is_refused(tmp_path: Path) -> None:
@@ -84,7 +85,7 @@ def test_removing_leaves_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["adamw", "sgd"])
-def test_an_optimiser_goes_on_as_if_it_had_never_stopped(tmp_path: Path, kind: str) -> None:
+def test_a_restored_optimiser_continues_exactly(tmp_path: Path, kind: str) -> None:
     def made() -> tuple[nn.Linear, torch.optim.Optimizer]:
         torch.manual_seed(0)
         network = nn.Linear(3, 2)
@@ -103,15 +104,14 @@ def test_an_optimiser_goes_on_as_if_it_had_never_stopped(tmp_path: Path, kind: s
     network, optimiser = made()
     step(network, optimiser)
     place = Checkpoint({}, tmp_path)
-    remembered = {f"optimiser.{name}": value for name, value in of_optimiser(optimiser).items()}
+    remembered = {f"optimiser.{name}": value for name, value in optimiser_tensors(optimiser).items()}
     network_state = {f"network.{name}": value for name, value in network.state_dict().items()}
-    place.write(Saved({**remembered, **network_state}, {"epochs": [1]}))
+    place.write(TrainingState({**remembered, **network_state}, {"epochs": [1]}))
     step(network, optimiser)
 
     again, resumed = made()
-    found = place.read()
-    assert found is not None
+    found = latest(place)
     again.load_state_dict(part(found.tensors, "network"))
-    into_optimiser(resumed, part(found.tensors, "optimiser"))
+    restore_optimiser(resumed, part(found.tensors, "optimiser"))
     step(again, resumed)
     torch.testing.assert_close(again.weight, network.weight, rtol=0, atol=0)

@@ -70,7 +70,7 @@ def test_rows_are_stored_under_a_recipe_that_names_the_layer(project: Project, t
     ("augment", "number"),
     [({"flips": "none"}, 1), ({"flips": "both"}, 4), ({"quarter_turns": True}, 8), ({"rotate": 5}, 8)],
 )
-def test_as_many_views_are_stored_as_flips_and_turns_make(augment: dict[str, object], number: int) -> None:
+def test_the_number_of_stored_views_follows_from_flips_and_turns(augment: dict[str, object], number: int) -> None:
     assert examples.stored_views(plan(augment=augment)) == number
     assert examples.stored_views(plan(augment=augment, cached_views=3)) == 3
 
@@ -88,7 +88,7 @@ def test_images_that_share_their_bytes_share_their_rows(project: Project) -> Non
 def test_a_disk_too_small_is_refused_before_anything_is_computed(
     project: Project, task: Task, forwards: Callable[[], int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    free = examples.SPARE + 1000
+    free = examples.DISK_RESERVE + 1000
     monkeypatch.setattr(examples.shutil, "disk_usage", lambda _: type("", (), {"free": free}))  # type: ignore[attr-defined]
     with pytest.raises(InputError, match=r"cache_frozen: 90 rows .* take 0.3 MB .* got 100.0 MB free, expected at"):
         inputs(project, task, plan(cache_frozen=True))
@@ -101,7 +101,7 @@ def test_disk_use_is_stated_before_it_starts(project: Project, task: Task, capsy
     assert "frozen part: 90 rows to store, 0.3 MB in .headswap/embeddings" in capsys.readouterr().err
 
 
-def test_where_nothing_is_frozen_there_is_nothing_to_store(project: Project, task: Task) -> None:
+def test_caching_without_a_frozen_block_is_refused(project: Project, task: Task) -> None:
     with pytest.raises(InputError, match="no block comes before 'first'; expected unfreeze_from: second or a later"):
         inputs(project, task, plan(unfreeze_from="first", cache_frozen=True))
 
@@ -115,7 +115,7 @@ def test_live_batches_of_any_length_go_through_the_frozen_part(project: Project,
     torch.testing.assert_close(found.batch(rows, np.zeros(7, np.int64)), expected)
 
 
-def test_nothing_but_the_classifier_trains_behind_the_last_block(project: Project, task: Task) -> None:
+def test_behind_the_last_block_only_the_classifier_is_trained(project: Project, task: Task) -> None:
     found = inputs(project, task, plan(unfreeze_from="classifier", cache_frozen=True))
     network = Trainable(loaded(project).network.split_before("classifier")[1], 16, 3, plan())
     assert network(found.batch(task.train[:2], np.zeros(2, np.int64))).shape == (2, 3)

@@ -14,7 +14,7 @@ from pipeline.finetuning.checkpoints import Checkpoint
 from pipeline.finetuning.examples import examples_of
 from pipeline.finetuning.network import Trainable
 from pipeline.finetuning.processes import Processes
-from pipeline.finetuning.task import Finetuned, Task
+from pipeline.finetuning.task import FinetuningResult, Task
 from pipeline.finetuning.training import Trainer
 from tests.conftest import Project
 from tests.finetuning.examples import loaded, network, plan
@@ -23,7 +23,7 @@ RUNS = itertools.count()
 LEARNS = {"epochs": 12, "patience": 12, "learning_rate": 0.01, "classifier_learning_rate": 0.05}
 
 
-def run(project: Project, task: Task, chosen: Plan, seed: int = 0, place: Checkpoint | None = None) -> Finetuned:
+def run(project: Project, task: Task, chosen: Plan, seed: int = 0, place: Checkpoint | None = None) -> FinetuningResult:
     backbone = loaded(project)
     inputs = examples_of(task, backbone, chosen, project.write().embed, Processes())
     place = place or Checkpoint({"run": next(RUNS)}, Path("checkpoints"))
@@ -85,7 +85,7 @@ def test_the_classifier_plan_leaves_every_block_as_it_was(project: Project, task
 
 @pytest.fixture(scope="module")
 def plain() -> dict[str, np.ndarray]:
-    """Hold what the plan without any change says of the test images, by the block that it begins with."""
+    """Hold the test predictions of the plan without any change, by its first trainable block."""
     return {}
 
 
@@ -155,7 +155,7 @@ def test_a_batch_larger_than_the_training_set_is_refused(project: Project, task:
         run(project, task, plan(batch_size=99))
 
 
-def test_a_loss_that_is_no_number_stops_with_epoch_step_and_rate(project: Project, task: Task) -> None:
+def test_a_loss_that_is_not_a_number_stops_with_epoch_step_and_rate(project: Project, task: Task) -> None:
     with pytest.raises(RefusedError, match=r"loss: got (nan|inf) in epoch \d+, step \d+, at learning rate"):
         run(project, task, plan(learning_rate=1e30, classifier_learning_rate=1e30))
 
@@ -170,7 +170,7 @@ def test_weights_that_diverge_in_the_last_step_are_noticed_and_not_kept(project:
 
 @pytest.mark.parametrize("settings", [{}, {"average": 0.5}, {"optimiser": "sgd"}, {"thaw_epochs": 1, "mixup": 0.2}])
 @pytest.mark.processors
-def test_killed_after_any_epoch_and_run_again_it_ends_as_if_nothing_had_happened(
+def test_a_training_that_is_killed_after_any_epoch_resumes_to_the_same_result(
     project: Project, task: Task, settings: dict[str, object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     chosen = plan(epochs=4, learning_rate=0.01, **settings)
@@ -187,7 +187,7 @@ def test_killed_after_any_epoch_and_run_again_it_ends_as_if_nothing_had_happened
 
 
 def _killed_in_the_second_epoch(real: Callable[..., None]) -> Callable[..., None]:
-    """Let a process see one epoch through, and not the next."""
+    """Interrupt a training in its second epoch."""
     first: list[int] = []
 
     def step(trainer: object, epoch: int, batch: int) -> None:

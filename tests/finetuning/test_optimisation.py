@@ -67,10 +67,10 @@ def test_earlier_blocks_learn_more_slowly_and_vectors_are_not_decayed(name: str)
 def test_the_average_follows_the_weights() -> None:
     network = nn.Linear(1, 1, bias=False)
     nn.init.zeros_(network.weight)
-    average = optimisation.averaged(network, plan(average=0.9))
+    average = optimisation.moving_average(network, plan(average=0.9))
     assert average is not None
     average.update_parameters(network)  # the first time copies
     nn.init.ones_(network.weight)
     average.update_parameters(network)
     assert average.module.weight.item() == pytest.approx(0.1)
-    assert optimisation.averaged(network, plan()) is None
+    assert optimisation.moving_average(network, plan()) is None

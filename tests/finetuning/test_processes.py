@@ -45,7 +45,7 @@ PLANS: dict[str, dict[str, Any]] = {
 
 
 def in_two_processes() -> str:
-    """Run the stage for every plan in two processes that share every batch; return what they say."""
+    """Run the stage for every plan in two processes that share every batch; return their output."""
     Path("main.py").write_text(MAIN.format(repository=str(REPOSITORY)))
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "main.py"]
     settings = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -54,7 +54,7 @@ def in_two_processes() -> str:
     return done.stdout
 
 
-def test_two_processes_end_as_one_does_at_the_same_global_batch(project: Project) -> None:
+def test_two_processes_give_the_result_of_one_with_the_same_global_batch(project: Project) -> None:
     common = {"unfreeze_from": "second", "epochs": 3, "batch_size": 5, "learning_rate": 0.01}
     params = project.write(plans={name: {**common, **settings} for name, settings in PLANS.items()})
     prepare.main(params)
@@ -72,7 +72,7 @@ def test_two_processes_end_as_one_does_at_the_same_global_batch(project: Project
         np.testing.assert_allclose(both.predictions.probability, before.predictions.probability, atol=1e-3)
 
 
-def test_alone_nothing_is_shared_or_waited_for() -> None:
+def test_a_single_process_shares_nothing_and_waits_for_nobody() -> None:
     alone = Processes()
     rows, values = np.arange(5), torch.ones(3)
     np.testing.assert_array_equal(alone.share(rows), rows)
@@ -80,7 +80,7 @@ def test_alone_nothing_is_shared_or_waited_for() -> None:
     assert alone.first
 
 
-def test_every_row_is_some_processes_share() -> None:
+def test_every_row_belongs_to_one_process() -> None:
     shares = [Processes(rank, 3).share(np.arange(7)) for rank in range(3)]
     assert sorted(np.concatenate(shares)) == list(range(7))
 
@@ -105,7 +105,7 @@ def test_what_processes_cannot_share_is_refused(
 def test_in_every_thread_network_and_batches_go_to_the_process_s_own_device(
     project: Project, monkeypatch: pytest.MonkeyPatch, unfreeze_from: str
 ) -> None:
-    """No GPU is needed: what would be moved stays where it is, and where to is noted."""
+    """No GPU is needed: moves to a device are recorded and not made."""
     moved: set[tuple[str, torch.device]] = set()
 
     def note(thing: Any, *arguments: Any, **settings: Any) -> Any:
@@ -123,12 +123,12 @@ def test_in_every_thread_network_and_batches_go_to_the_process_s_own_device(
     monkeypatch.setenv("LOCAL_RANK", "3")
     source = examples_of(task, backbone, chosen, project.write().embed, Processes(3, 4))
     trainer = fitting.trainer_of(task, source, backbone.network, chosen, "accuracy", 0, Processes(3, 4))
-    assert len(list(training._ahead(lambda batch: trainer.batch(task.train, 0, batch), 2))) == 2
+    assert len(list(training._prefetch(lambda batch: trainer.batch(task.train, 0, batch), 2))) == 2
     assert {device for _, device in moved} == {torch.device("cuda", 3)}
     assert len({thread for thread, _ in moved}) == 2
 
 
-def test_a_process_without_a_number_on_its_machine_is_the_first_there(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_process_without_a_local_rank_has_local_rank_zero(monkeypatch: pytest.MonkeyPatch) -> None:
     """Job schedulers set WORLD_SIZE, too."""
     monkeypatch.setenv("WORLD_SIZE", "4")
     monkeypatch.delenv("LOCAL_RANK", raising=False)

@@ -27,7 +27,7 @@ def stamp(project: Project) -> stamps.Stamp:
     return stamps.read(runs.stamp_path("tiny", "last"))
 
 
-def test_a_network_read_back_predicts_what_was_predicted_without_the_original_weights(stamp: stamps.Stamp) -> None:
+def test_a_loaded_network_predicts_the_same_without_the_pre_trained_weights(stamp: stamps.Stamp) -> None:
     Path("tiny.pth").unlink()
     model = saving.load(FOLDER, stamp)
     expected, table = runs.read("tiny", "last").predictions, manifest.read()

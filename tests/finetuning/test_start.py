@@ -22,7 +22,7 @@ from tests.finetuning.examples import loaded, plan
 
 
 def begun_from(project: Project, chosen: Plan) -> tuple[Task, Examples]:
-    """Prepare and embed; return a task, and what a plan that starts from a head trains on."""
+    """Prepare and embed; return a task, and the inputs of a plan with a logistic start."""
     params = project.write(plans={"last": chosen.model_dump()})
     prepare.main(params)
     embed.main(params, "tiny")
@@ -84,7 +84,7 @@ def test_rows_that_embed_stored_are_used_and_others_computed_once(
     assert forwards() == 72  # of the matrix alone
 
 
-def test_what_the_pass_for_the_start_takes_is_forecast_and_counted(project: Project) -> None:
+def test_the_pass_for_a_logistic_start_is_forecast_and_counted(project: Project) -> None:
     project.write(embed={"dtype": "float32"})
     chosen = plan(start="logistic", unfreeze_from="first")
     params = project.write(plans={"last": chosen.model_dump()})

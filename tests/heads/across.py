@@ -1,4 +1,4 @@
-"""What saved heads say of the same rows, whatever processor they were saved on."""
+"""Predictions of saved heads for the same rows, on any processor."""
 
 from pathlib import Path
 

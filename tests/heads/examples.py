@@ -7,7 +7,7 @@ import numpy as np
 from pipeline import heads
 from pipeline.core.sections import Selection
 from pipeline.heads import HEADS, Rows
-from pipeline.heads.fitting import Chosen
+from pipeline.heads.fitting import FittedHead
 
 QUICK: dict[str, dict[str, Any]] = {
     "random_forest": {"n_estimators": 10},
@@ -37,10 +37,10 @@ def data(classes: int = 3, n: int = 60, width: int = 6, seed: int = 0) -> tuple[
 
 def fit(
     name: str, entry: dict[str, Any], X: np.ndarray, y: np.ndarray, folds: int = 2, seed: int = 0, repeats: int = 0
-) -> Chosen:
-    """Fit on rows that are validated on, too, where a test does not care."""
+) -> FittedHead:
+    """Fit a head; the training rows are the validation rows, too."""
     return heads.fit(name, entry, Rows.of(X, y), Rows.of(X, y), selection(folds, repeats), seed)
 
 
-def fitted(name: str, X: np.ndarray, y: np.ndarray) -> Chosen:
+def fitted(name: str, X: np.ndarray, y: np.ndarray) -> FittedHead:
     return fit(name, QUICK.get(name, {}), X, y)

@@ -12,16 +12,16 @@ from pipeline.cluster import LocalProcess
 from pipeline.core.stamps import sha256_file
 from pipeline.embeddings import matrix
 from pipeline.heads import Rows
-from pipeline.heads.rows import Matrix
+from pipeline.heads.rows import FeatureFile
 from tests.heads.examples import data
 
 
-def matrix_file(path: Path, X: np.ndarray, *, streams: bool) -> Matrix:
+def matrix_file(path: Path, X: np.ndarray, *, streams: bool) -> FeatureFile:
     """Write features to a file that no process has open."""
     features = matrix.RowBlocks(X.shape, X.dtype, {}, [(np.arange(len(X)), X)])
     names = [str(row) for row in range(len(X))]
     matrix.write(path, np.zeros((len(X), 32), np.uint8), names, "", features)
-    return Matrix(path, sha256_file(path), ("features",), streams)
+    return FeatureFile(path, sha256_file(path), ("features",), streams)
 
 
 def rows_of_file(folder: Path, n: int = 60, width: int = 6, *, streams: bool = False) -> Rows:
@@ -32,7 +32,7 @@ def rows_of_file(folder: Path, n: int = 60, width: int = 6, *, streams: bool = F
 
 
 class Processes:
-    """Two real ones."""
+    """A cluster of two real processes."""
 
     def map(self, function: Callable[[Any], Any], tasks: Sequence[Any]) -> Iterator[Any]:
         with joblib.parallel_config("loky", n_jobs=2):
@@ -40,7 +40,7 @@ class Processes:
 
 
 class Wire:
-    """Every task is pickled and unpickled, but done here; the bytes are counted."""
+    """Pickles and unpickles every task, runs it in this process, and records its size in bytes."""
 
     def __init__(self) -> None:
         self.sizes: list[int] = []

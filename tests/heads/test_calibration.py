@@ -12,7 +12,7 @@ METHODS = ["temperature", "sigmoid", "isotonic"]
 
 
 def overconfident(n: int = 2000, classes: int = 2, sharpness: float = 4.0) -> tuple[np.ndarray, np.ndarray]:
-    """Draw labels from probabilities, and return these made sharper by a temperature."""
+    """Draw labels from probabilities; return the probabilities, sharpened by a temperature, and the labels."""
     generator = np.random.default_rng(0)
     logits = generator.normal(size=(n, classes))
     y = (logits + generator.gumbel(size=(n, classes))).argmax(axis=1)
@@ -22,25 +22,25 @@ def overconfident(n: int = 2000, classes: int = 2, sharpness: float = 4.0) -> tu
 
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("classes", [2, 3])
-def test_every_method_makes_overconfident_probabilities_honest(method: str, classes: int) -> None:
+def test_every_method_calibrates_overconfident_probabilities(method: str, classes: int) -> None:
     probability, y = overconfident(classes=classes)
     names = np.array(["a", "b", "c"][:classes])
     before = calibration.scores(probability, y, names)
-    after = calibration.scores(calibration.cross_fitted(method, probability, y, seed=0), y, names)
+    after = calibration.scores(calibration.cross_calibrate(method, probability, y, seed=0), y, names)
     assert before["calibration_error"] > 0.1
     assert after["calibration_error"] < before["calibration_error"] / 2
     assert after["log_loss"] < before["log_loss"]
     assert after["brier"] < before["brier"]
 
 
-def test_temperature_finds_the_one_that_was_put_in() -> None:
+def test_temperature_scaling_finds_the_true_temperature() -> None:
     probability, y = overconfident(classes=3, sharpness=4.0)
-    calibrated = calibration.calibrator_of("temperature", probability, y).predict_proba(probability)
+    calibrated = calibration.fit_calibrator("temperature", probability, y).predict_proba(probability)
     ratio = np.log(calibrated[:, 0] / calibrated[:, 1]) / np.log(probability[:, 0] / probability[:, 1])
     assert np.median(ratio) == pytest.approx(1 / 4, rel=0.15)
 
 
-def test_a_calibrated_head_keeps_its_decisions_under_temperature_and_reports_both_scores() -> None:
+def test_temperature_keeps_the_decisions_and_reports_scores_before_and_after() -> None:
     generator = np.random.default_rng(0)
     X = generator.normal(size=(300, 4)).astype(np.float32)
     y = np.where(X[:, 0] + generator.normal(size=300) > 0, "a", "b")
@@ -54,8 +54,8 @@ def test_a_calibrated_head_keeps_its_decisions_under_temperature_and_reports_bot
 
 def test_each_validation_row_is_calibrated_without_itself() -> None:
     probability, y = overconfident(n=60)
-    out_of_fold = calibration.cross_fitted("isotonic", probability, y, seed=0)
-    in_sample = calibration.calibrator_of("isotonic", probability, y).predict_proba(probability)
+    out_of_fold = calibration.cross_calibrate("isotonic", probability, y, seed=0)
+    in_sample = calibration.fit_calibrator("isotonic", probability, y).predict_proba(probability)
     names = np.array(["a", "b"])
     assert calibration.scores(out_of_fold, y, names)["brier"] > calibration.scores(in_sample, y, names)["brier"]
 
@@ -64,12 +64,12 @@ def test_too_few_validation_images_of_a_class_are_named() -> None:
     probability, y = overconfident(n=50)
     y[:] = "a"
     y[0] = "b"
-    with pytest.raises(InputError, match="temperature needs at least 2 validation images .*, got 1 of b"):
-        calibration.cross_fitted("temperature", probability, y, seed=0)
+    with pytest.raises(InputError, match="temperature needs at least 2 validation images .*; got 1 of b"):
+        calibration.cross_calibrate("temperature", probability, y, seed=0)
 
 
-def test_a_class_whose_validation_images_are_one_groups_is_named() -> None:
+def test_a_class_whose_validation_images_are_all_from_one_group_is_named() -> None:
     probability, _ = overconfident(n=50)
     y, group = np.repeat(["a", "b"], [45, 5]), np.array([*range(45), *[45] * 5])
-    with pytest.raises(InputError, match="of two groups where there are groups, got 5 of b"):
-        calibration.cross_fitted("sigmoid", probability, y, seed=0, origin=np.column_stack([np.arange(50), group]))
+    with pytest.raises(InputError, match="from two groups where there are groups; got 5 of b"):
+        calibration.cross_calibrate("sigmoid", probability, y, seed=0, origin=np.column_stack([np.arange(50), group]))

@@ -28,7 +28,7 @@ every_head = pytest.mark.parametrize("name", list(HEADS))
 
 @pytest.fixture(autouse=True, scope="module")
 def _quick() -> Iterator[None]:
-    """Let heads that stream pass over these few rows less often."""
+    """Train heads that stream for fewer steps."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(streaming, "STEPS", 60)
         yield
@@ -74,13 +74,13 @@ def test_another_processor_predicts_the_same(tmp_path: Path) -> None:
     environment = {**os.environ, **PROCESSORS[0].environment(), "PYTHONPATH": str(REPOSITORY)}
     said = subprocess.check_output([sys.executable, "-c", code], cwd=tmp_path, env=environment)
     for one, other in zip(predicted_by_saved_heads(tmp_path), json.loads(said), strict=True):
-        np.testing.assert_allclose(one, other, rtol=0, atol=heads.SAME)
+        np.testing.assert_allclose(one, other, rtol=0, atol=heads.PREDICTION_TOLERANCE)
 
 
 @every_head
 @given(n=st.integers(12, 30), width=st.integers(1, 12), classes=st.integers(2, 3))
 @settings(max_examples=3)
-def test_any_shape_is_taken(name: str, n: int, width: int, classes: int) -> None:
+def test_any_shape_is_accepted(name: str, n: int, width: int, classes: int) -> None:
     X, y = data(classes, n, width)
     assert heads.predict(fitted(name, X, y).model, X).shape == (n, classes)
 
@@ -94,14 +94,14 @@ def test_a_single_feature_is_enough(name: str) -> None:
 
 
 @every_head
-def test_constant_features_are_no_obstacle(name: str) -> None:
+def test_constant_features_are_accepted(name: str) -> None:
     X, y = data()
     X[:, 1] = 7
     assert np.isfinite(heads.predict(fitted(name, X, y).model, X)).all()
 
 
 @every_head
-def test_features_that_are_all_the_same_give_finite_probabilities_or_one_line(name: str) -> None:
+def test_identical_features_give_finite_probabilities_or_a_one_line_error(name: str) -> None:
     _, y = data()
     X = np.full((60, 4), 0.5, np.float32)
     try:
@@ -117,7 +117,7 @@ def test_features_that_are_all_the_same_give_finite_probabilities_or_one_line(na
 
 
 @every_head
-def test_half_precision_is_taken(name: str) -> None:
+def test_half_precision_is_accepted(name: str) -> None:
     X, y = data()
     model = fitted(name, X.astype(np.float16), y).model
     assert (model.classes_[heads.predict(model, X.astype(np.float16)).argmax(axis=1)] == y).mean() > 0.6
@@ -161,7 +161,7 @@ def test_every_head_can_be_calibrated(name: str) -> None:
 
 
 def two_of(name: str) -> dict[str, object]:
-    """Return an entry with a choice."""
+    """Return an entry with two candidates."""
     return {**QUICK.get(name, {}), **({"epochs": [1, 2]} if "streaming" in name else {"scale": ["none", "standard"]})}
 
 
@@ -171,7 +171,7 @@ def two_of(name: str) -> dict[str, object]:
     [("grid", "none", 2), ("validation", "none", 3), ("grid", "sigmoid", 3),
      *soak([("grid", "none", 3), ("validation", "none", 2), ("grid", "sigmoid", 2)])],
 )  # fmt: skip
-def test_what_is_scored_is_what_would_be_shipped(name: str, how: str, method: str, classes: int) -> None:
+def test_the_search_scores_the_head_that_is_saved(name: str, how: str, method: str, classes: int) -> None:
     X, y = data(classes, n=80, seed=2)
     X[::2] = np.random.default_rng(3).normal(size=(40, 6))  # so that heads differ
     train, validation, choice = Rows.of(X[:60], y[:60]), Rows.of(X[60:], y[60:]), selection(folds=2)
@@ -190,11 +190,11 @@ def test_what_is_scored_is_what_would_be_shipped(name: str, how: str, method: st
 
 
 @every_head
-def test_of_two_settings_one_is_simpler_by_the_factorys_word_or_by_the_order_of_the_file(name: str) -> None:
-    told, every = registry.simpler(name), registry.settings_of(name, {})
-    assert set(told) <= every
+def test_settings_are_ordered_by_simplicity_as_the_factory_says_or_else_as_in_params_yaml(name: str) -> None:
+    simpler, every = registry.SIMPLER[name], registry.settings_of(name, {})
+    assert set(simpler) <= every
     for key in every:
         models = [({key: value}, None) for value in ("auto", 1, 2)]
         order = simplicity.order_of(name, models)
         ranked = [settings[key] for settings, _ in sorted(models, key=lambda model: order(model[0]))]
-        assert ranked == {None: ["auto", 1, 2], True: [2, 1, "auto"], False: [1, 2, "auto"]}[told.get(key)]
+        assert ranked == {None: ["auto", 1, 2], True: [2, 1, "auto"], False: [1, 2, "auto"]}[simpler.get(key)]

@@ -1,4 +1,4 @@
-"""Inner choices on features in which a group, or an image's other views, give the label away."""
+"""Folds within heads, on features by which a group, or other views of an image, reveal the label."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ import pytest
 
 from pipeline.data.splits import folds
 from pipeline.heads import HEADS
-from pipeline.heads.training import trained
+from pipeline.heads.training import fit_classifier
 
 WITHOUT_A_CLUE = {
     "stacking": {"members": {"knn": {"n_neighbors": 1, "metric": "euclidean"}}},
@@ -18,7 +18,7 @@ WITHOUT_A_CLUE = {
 
 
 def giving_away(seed: int, groups: int = 30, each: int = 8) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return features that tell the group and nothing of the label, labels, and the groups."""
+    """Return features that identify the group but not the label, the labels, and the groups."""
     generator = np.random.default_rng(seed)
     group = np.repeat(np.arange(groups), each)
     X = generator.normal(size=(groups, 40))[group] + 0.05 * generator.normal(size=(len(group), 40))
@@ -28,7 +28,7 @@ def giving_away(seed: int, groups: int = 30, each: int = 8) -> tuple[np.ndarray,
 def surprise(name: str, entry: dict[str, Any], origin: np.ndarray) -> float:
     """Return the mean log-loss on groups that the head has not seen."""
     X, y, _ = giving_away(0)
-    model = trained(HEADS[name](seed=0, **entry), X, y, origin)
+    model = fit_classifier(HEADS[name](seed=0, **entry), X, y, origin)
     new, truth, _ = giving_away(1)
     probability = model.predict_proba(new)[np.arange(len(truth)), (truth == "b").astype(int)]
     return float(-np.log(np.maximum(probability, 1e-12)).mean())
@@ -36,7 +36,7 @@ def surprise(name: str, entry: dict[str, Any], origin: np.ndarray) -> float:
 
 @pytest.mark.parametrize(("name", "entry"), WITHOUT_A_CLUE.items())
 @pytest.mark.parametrize("of", ["groups", "views"])
-def test_a_head_is_sure_of_what_it_cannot_know_only_if_its_rows_are_taken_to_be_apart(
+def test_a_head_is_overconfident_on_new_groups_only_if_its_inner_folds_split_groups_or_views(
     name: str, entry: dict[str, Any], of: str
 ) -> None:
     group = giving_away(0)[2]
@@ -56,7 +56,7 @@ def test_a_head_is_sure_of_what_it_cannot_know_only_if_its_rows_are_taken_to_be_
     ],
 )
 def test_a_class_of_scikit_learn_that_would_split_rows_by_itself_is_refused(settings: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match="for it splits rows by itself, not images and groups"):
+    with pytest.raises(ValueError, match="because it splits rows by itself, not images and groups"):
         HEADS["sklearn_class"](**settings)
 
 
@@ -79,7 +79,7 @@ def test_a_class_that_cross_validates_gets_folds_of_groups() -> None:
     }
     scores = []
     for origin in (np.column_stack([np.arange(240), group]), folds.apart(240)):
-        model = trained(HEADS["sklearn_class"](**settings), X, y, origin)
+        model = fit_classifier(HEADS["sklearn_class"](**settings), X, y, origin)
         assert model[-1].cv == 3
         scores.append(np.mean(model[-1].scores_))
     right, leaky = scores

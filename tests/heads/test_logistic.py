@@ -24,7 +24,7 @@ def data(n: int, width: int, classes: int, seed: int = 0) -> tuple[np.ndarray, n
 
 
 def objective(model: Logistic | LogisticRegression, X: np.ndarray, y: np.ndarray, weight: np.ndarray) -> float:
-    """Return what scikit-learn documents that it minimises."""
+    """Return the objective that scikit-learn documents."""
     p = model.predict_proba(X)[np.arange(len(y)), np.searchsorted(model.classes_, y)]
     return float(model.C * (weight * -np.log(p)).sum() + (model.coef_**2).sum() / 2)
 
@@ -48,11 +48,11 @@ def test_every_value_of_the_path_is_scikit_learns_solution(
 EVERY = set(product([2, 10, 100], [1.0, 1e3], [1e-6, 1e-2, 1.0, 1e5]))
 PAIRS = {(2, 1.0, 1e-6), (2, 1e3, 1e-2), (2, 1.0, 1.0), (2, 1e3, 1e5), (10, 1e3, 1e-6), (10, 1.0, 1e-2), (10, 1e3, 1.0),
          (10, 1.0, 1e5), (100, 1.0, 1e-6), (100, 1e3, 1e-2)}  # fmt: skip
-"""Among them every two settings stand together but for 100 classes with a large C, which take seconds."""
+"""Every combination of two settings, except for 100 classes with a large C, which take seconds."""
 
 
 @pytest.mark.parametrize(("classes", "condition", "C"), [*sorted(PAIRS), *soak(sorted(EVERY - PAIRS))])
-def test_half_precision_features_of_any_condition_have_scikit_learns_solution_at_1e_8(
+def test_half_precision_features_of_any_condition_number_have_scikit_learns_solution(
     classes: int, condition: float, C: float
 ) -> None:
     generator = np.random.default_rng(classes)
@@ -68,7 +68,7 @@ def test_half_precision_features_of_any_condition_have_scikit_learns_solution_at
 
 
 @pytest.mark.parametrize(("n", "width", "classes"), [(300, 40, 3), (300, 10, 20), (60, 90, 5)])
-def test_by_default_the_objective_is_within_a_millionth_of_the_smallest_over_the_whole_sweep(
+def test_by_default_the_objective_is_within_a_millionth_of_its_minimum_over_the_whole_sweep(
     n: int, width: int, classes: int
 ) -> None:
     X, y = data(n, width, classes, 14)
@@ -78,7 +78,7 @@ def test_by_default_the_objective_is_within_a_millionth_of_the_smallest_over_the
         assert objective(ours, X, y, np.ones(n)) <= least * (1 + 1e-6)
 
 
-def test_a_solution_is_the_same_bits_alone_and_in_any_sweep() -> None:
+def test_a_solution_has_the_same_bits_alone_and_in_any_sweep() -> None:
     X, y = data(60, 80, 3)
     X = X.astype(np.float32)
     swept = {model.C: model.coef_ for model in Logistic().path(X, y, [*SWEEP, 0.5, 77.0])}
@@ -102,7 +102,7 @@ def test_the_sweep_is_the_published_one() -> None:
     np.testing.assert_allclose(np.diff(np.log10(SWEEP)), 0.25, atol=1e-3)
 
 
-def test_stopping_at_the_limit_is_warned_of() -> None:
+def test_stopping_at_the_iteration_limit_gives_a_warning() -> None:
     with pytest.warns(UserWarning, match="C=1: stopped at max_iter=2"):
         Logistic(max_iter=2).fit(*data(100, 5, 3))
 
@@ -118,8 +118,8 @@ def test_a_separable_problem_stays_finite_over_the_whole_sweep() -> None:
 
 
 @pytest.mark.parametrize("rows", [12, 20, 40])
-def test_classes_that_are_told_apart_with_certainty_are_fitted_at_every_c(rows: int) -> None:
-    """Where probabilities are 0 and 1 to the last digit, nearly nothing is left of the Hessian."""
+def test_perfectly_separated_classes_are_fitted_at_every_c(rows: int) -> None:
+    """If probabilities are 0 and 1 to the last digit, the Hessian nearly vanishes."""
     y = np.arange(rows) % 3
     for seed in range(5):
         X = np.random.default_rng(seed).normal(size=(rows, 6))

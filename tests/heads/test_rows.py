@@ -1,4 +1,4 @@
-"""Rows on their way to other processes."""
+"""Rows that are sent to other processes."""
 
 import pickle
 from pathlib import Path
@@ -34,7 +34,7 @@ def sent(rows: Rows) -> Rows:
 
 
 @given(st.lists(st.integers(-(2**60), 2**60)))
-def test_packed_numbers_are_the_same_in_the_same_order(numbers: list[int]) -> None:
+def test_packed_numbers_are_unpacked_unchanged(numbers: list[int]) -> None:
     assert unpacked(packed(np.array(numbers, dtype=np.int64))).tolist() == numbers
 
 
@@ -54,7 +54,7 @@ def test_rows_of_plain_arrays_arrive_as_they_were() -> None:
     np.testing.assert_array_equal(sent(Rows.of(X, y)[np.array([5, 1])]).X, X[[5, 1]])
 
 
-def test_half_precision_in_a_file_is_single_precision_for_heads_and_stays_as_it_is_for_those_that_stream(
+def test_half_precision_in_a_file_becomes_single_precision_except_for_heads_that_stream(
     tmp_path: Path,
 ) -> None:
     X = data()[0].astype(np.float16)
@@ -72,7 +72,7 @@ def sizes(folder: Path, width: int, name: str, entry: dict[str, Any], streams: b
     return wire.sizes
 
 
-def test_a_task_is_no_larger_for_a_wider_matrix_and_far_smaller_than_any(tmp_path: Path) -> None:
+def test_the_size_of_a_task_does_not_grow_with_the_width_of_the_matrix(tmp_path: Path) -> None:
     entry = {"shrink_threshold": [None, 0.1]}
     narrow, wide = (sizes(tmp_path / str(width), width, "nearest_mean", entry, False) for width in (256, 512))
     assert max(narrow) < 5_000 < 2000 * 256 * 4 / 100
@@ -80,7 +80,7 @@ def test_a_task_is_no_larger_for_a_wider_matrix_and_far_smaller_than_any(tmp_pat
     np.testing.assert_allclose(narrow, wide, atol=100)
 
 
-def test_a_streaming_heads_task_holds_no_features_either(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_streaming_heads_task_holds_no_features(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(streaming, "STEPS", 20)
     found = sizes(tmp_path / "streams", 256, "streaming_linear", {"epochs": 1}, True)
     assert max(found) < 5_000
@@ -110,7 +110,7 @@ def test_fits_that_do_not_converge_are_counted_wherever_they_run(tmp_path: Path)
 
 
 @pytest.mark.parametrize("damage", ["altered", *soak(["missing"])])
-def test_a_worker_that_finds_another_file_says_which(tmp_path: Path, damage: str) -> None:
+def test_a_worker_names_a_file_that_is_missing_or_has_other_bytes(tmp_path: Path, damage: str) -> None:
     rows = rows_of_file(tmp_path)
     path = tmp_path / "made.h5"
     assert rows.X.shape == (60, 6)  # this process has read it before

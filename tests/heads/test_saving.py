@@ -16,6 +16,7 @@ from pipeline import heads
 from pipeline.core import stamps
 from pipeline.core.errors import StateError
 from pipeline.heads import HEADS
+from pipeline.heads.types import Classifier
 from pipeline.networks import streaming
 from tests.conftest import REPOSITORY
 from tests.heads.examples import data, fit, fitted
@@ -25,10 +26,16 @@ NETWORKS = ["mlp", "streaming_linear", "streaming_mlp"]
 
 @pytest.fixture(autouse=True, scope="module")
 def _quick() -> Iterator[None]:
-    """Let heads that stream pass over these few rows less often."""
+    """Train heads that stream for fewer steps."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(streaming, "STEPS", 20)
         yield
+
+
+def assert_same_after_loading(model: Classifier, X: np.ndarray, folder: Path) -> None:
+    files = heads.save(folder, model)
+    loaded = heads.load(folder, stamps.Stamp("train", stamps.hashes(files), {}))
+    np.testing.assert_array_equal(heads.predict(loaded, X), heads.predict(model, X))
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -48,13 +55,11 @@ def test_altered_weights_are_refused(tmp_path: Path) -> None:
         heads.load(tmp_path, stamp)
 
 
-def test_networks_within_an_ensemble_are_kept_apart_from_one_another(tmp_path: Path) -> None:
+def test_networks_within_an_ensemble_are_saved_separately(tmp_path: Path) -> None:
     X, y = data()
     members = {"one": {"kind": "mlp", "hidden": 4, "epochs": 3}, "two": {"kind": "mlp", "hidden": 8, "epochs": 3}}
     model = fit("voting", {"members": members, "calibrate": "sigmoid"}, X, y).model
-    files = heads.save(tmp_path, model)
-    loaded = heads.load(tmp_path, stamps.Stamp("train", stamps.hashes(files), {}))
-    np.testing.assert_array_equal(heads.predict(loaded, X), heads.predict(model, X))
+    assert_same_after_loading(model, X, tmp_path)
 
 
 @pytest.mark.parametrize("class_name", ["ensemble.GradientBoostingClassifier", "neural_network.MLPClassifier"])
@@ -62,12 +67,10 @@ def test_other_classifiers_of_scikit_learn_survive_save_and_load(class_name: str
     X, y = data()
     entry = {"class_name": f"sklearn.{class_name}", "scale": "standard"}
     model = fit("sklearn_class", entry, X, y).model
-    files = heads.save(tmp_path, model)
-    loaded = heads.load(tmp_path, stamps.Stamp("train", stamps.hashes(files), {}))
-    np.testing.assert_array_equal(heads.predict(loaded, X), heads.predict(model, X))
+    assert_same_after_loading(model, X, tmp_path)
 
 
-def test_what_would_not_load_is_not_saved(tmp_path: Path) -> None:
+def test_a_head_that_would_not_load_is_not_saved(tmp_path: Path) -> None:
     X, y = data()
     model = fit("sklearn_class", {"class_name": "sklearn.neighbors.RadiusNeighborsClassifier", "radius": 99.0}, X, y)
     with pytest.raises(StateError, match=r"no head of ours has: .*KDTree; not saved"):
@@ -87,7 +90,7 @@ def test_a_file_with_other_bytes_than_recorded_is_not_opened(tmp_path: Path) -> 
         heads.load(tmp_path, stamps.Stamp("train", {path.as_posix(): "0" * 64}, {}))
 
 
-def test_a_stamped_file_with_foreign_types_is_refused_unexecuted(
+def test_a_stamped_file_with_foreign_types_is_refused_without_executing_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)

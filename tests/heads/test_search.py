@@ -15,7 +15,7 @@ from tests.heads.examples import data, fit, selection
 
 
 def test_a_scalar_is_fixed_and_a_list_is_searched() -> None:
-    assert entries.settings_of_candidates({"kind": "knn", "n_neighbors": [1, 3], "weights": "uniform"}) == [
+    assert entries.combinations({"kind": "knn", "n_neighbors": [1, 3], "weights": "uniform"}) == [
         {"n_neighbors": 1, "weights": "uniform"},
         {"n_neighbors": 3, "weights": "uniform"},
     ]
@@ -118,7 +118,7 @@ def test_the_standard_error_of_one_split_is_that_over_images_or_groups(metric: s
     assert search.standard_error(metric, truth, decided, 2, group) == pytest.approx(alone * 10**0.5, rel=0.15)
 
 
-def test_a_winner_on_the_edge_of_three_or_more_values_is_noted() -> None:
+def test_a_chosen_value_at_the_edge_of_three_or_more_is_noted() -> None:
     X, y = data()
     for C, end, further in ((1e-6, "smallest", "smaller"), (1.0, "largest", "larger")):
         entry = {"C": [1e-6, 1e-3, 1.0], "scale": "l2"}
@@ -133,7 +133,7 @@ def test_a_winner_on_the_edge_of_three_or_more_values_is_noted() -> None:
 
 
 class OtherProcessor(LocalProcess):
-    """A cluster whose processor comes to other decisions."""
+    """A cluster whose decisions differ from those of this process."""
 
     def map(self, function: Any, tasks: Any) -> Any:
         for decided, warned in super().map(function, tasks):
@@ -141,7 +141,7 @@ class OtherProcessor(LocalProcess):
 
 
 @pytest.mark.parametrize("how", ["grid", "validation", "halving"])
-def test_a_shipped_head_that_scores_otherwise_than_the_search_noted_is_an_error_with_both(how: str) -> None:
+def test_a_head_that_scores_differently_here_than_in_the_search_is_an_error_with_both_scores(how: str) -> None:
     X, y = data()
     entry = {"C": [1e-3, 1.0], "search": how}
     with pytest.raises(
@@ -150,7 +150,7 @@ def test_a_shipped_head_that_scores_otherwise_than_the_search_noted_is_an_error_
         heads.fit("logreg", entry, Rows.of(X, y), Rows.of(X, y), selection(2), 0, cluster=OtherProcessor())
 
 
-def test_class_weights_stay_in_force_where_scores_become_probabilities() -> None:
+def test_class_weights_keep_their_effect_when_scores_become_probabilities() -> None:
     generator = np.random.default_rng(0)
     y = np.where(np.arange(400) % 10 == 0, "rare", "usual")
     X = (generator.normal(size=(400, 3)) + (y == "rare")[:, None]).astype(np.float32)
@@ -228,7 +228,7 @@ def test_repeated_folds_give_mean_and_spread_over_folds_and_seeds() -> None:
         ("voting", {"members": {}}, "members: got {}, expected a mapping"),
         ("voting", {"members": {"logrg": {}}}, "members.logrg: got 'logrg'.*did you mean 'logreg'"),
         ("voting", {"members": {"knn": {"n_neighbours": 1}}}, "members.knn: unknown key: got 'n_neighbours'"),
-        ("voting", {"members": {"knn": {"calibrate": "sigmoid"}}}, "members.knn.calibrate: a member's settings are"),
+        ("voting", {"members": {"knn": {"calibrate": "sigmoid"}}}, "members.knn.calibrate: not a setting of a member"),
     ],
 )
 def test_a_wrong_entry_is_an_input_error(name: str, entry: dict[str, Any], problem: str) -> None:
@@ -284,11 +284,11 @@ def test_an_ensemble_holds_any_other_heads() -> None:
     np.testing.assert_allclose(chosen.model[-1].estimators_[1].predict_proba(X), each[1].predict_proba(X))
 
 
-def test_the_few_rows_of_halving_have_two_groups_of_each_class_so_that_heads_can_split_them() -> None:
-    """Of class a there are two groups, one of them with nearly all its images."""
+def test_halving_keeps_two_groups_of_each_class_so_that_heads_can_cross_validate() -> None:
+    """Class a has two groups, one of them with nearly all its images."""
     y, group = np.repeat(["a", "b"], 40), np.array([*["ann"] * 38, *["bob"] * 2, *(f"g{row % 9}" for row in range(40))])
     rows = Rows.of(np.zeros((80, 2)), y, group=group)
     fold = search.Fold(np.arange(80), np.arange(80), np.arange(80))
-    part = search._part(fold, rows, np.arange(80), 0.05)
+    part = search._smaller_fold(fold, rows, np.arange(80), 0.05)
     assert set(group[part.train][y[part.train] == "a"]) == {"ann", "bob"}
     assert len(part.train) < 10

@@ -13,13 +13,13 @@ from pipeline.data.images.thumbnails import Thumbnails
 from pipeline.data.manifest import Manifest
 from pipeline.evaluation import comparison, pairs
 from pipeline.evaluation.comparison import Estimate
-from pipeline.evaluation.efficiency import Crossover, LabelEfficiency, Reached
-from pipeline.evaluation.runs import Run
+from pipeline.evaluation.efficiency import Crossover, CurveScore, LabelEfficiency
+from pipeline.evaluation.runs import FinishedRun
 from pipeline.evaluation.scoring.predictions import Predictions
 from pipeline.evaluation.surveys import Survey
 from pipeline.evaluation.transferability import Transferability
 from pipeline.report.evidence import Evidence
-from pipeline.verdict.schema import Detectable, Result, Standing, Verdict
+from pipeline.verdict.schema import DetectableDifference, Factor, Result, Verdict
 
 SHA256 = "0" * 64
 SCORES = Transferability(20, 20, -0.4, 0.7, 0.8, 5, 0.5)
@@ -40,7 +40,7 @@ def evidence(
     ids: Sequence[str] = (),
     pictured: int = 24,
 ) -> Evidence:
-    """Make evidence: the last quarter of the images are tested on, the quarter before validates."""
+    """Make evidence: the last quarter of the images is for test, the quarter before for validation."""
     ids = [*ids, *(f"{number:05}.png" for number in range(len(ids), images))]
     label = [classes[number % len(classes)] for number in range(images)]
     split = ["train"] * (images // 2) + ["val"] * (images // 4) + ["test"] * (images - images // 2 - images // 4)
@@ -62,7 +62,7 @@ def survey(table: Manifest) -> Survey:
     return Survey(table.image_id, np.column_stack([number % side, number // side]) / side + 0.02, SCORES)
 
 
-def _run(name: str, kind: str, table: Manifest) -> Run:
+def _run(name: str, kind: str, table: Manifest) -> FinishedRun:
     rows = [row for row, split in enumerate(table.split) if split != "train"]
     classes = table.classes
     generator = np.random.default_rng(len(name) + ord(name[-1]))
@@ -76,10 +76,12 @@ def _run(name: str, kind: str, table: Manifest) -> Run:
     stamp = Stamp(
         f"stage@{name}", {f"predictions/tiny/{name}.parquet": SHA256}, {"data/manifest.parquet": SHA256}, facts
     )
-    return Run("tiny", name, kind, Predictions(image_id, split, label, classes, probability), Cost(1, 2, 3), stamp)
+    return FinishedRun(
+        "tiny", name, kind, Predictions(image_id, split, label, classes, probability), Cost(1, 2, 3), stamp
+    )
 
 
-def _verdict(runs: Sequence[Run], titles: Sequence[str], table: Manifest) -> Verdict:
+def _verdict(runs: Sequence[FinishedRun], titles: Sequence[str], table: Manifest) -> Verdict:
     test = [run.predictions.of("test") for run in runs]
     resampled = comparison.bootstrap(test, 50, 0)
     accuracy = [float((one.decision() == one.truth()).mean()) for one in test]
@@ -107,8 +109,8 @@ def _verdict(runs: Sequence[Run], titles: Sequence[str], table: Manifest) -> Ver
         best_plan=runs[1].id if len(runs) > 1 else None,
         results=results,
         pairs=found,
-        detectable=Detectable(0.034, (runs[0].id, runs[-1].id), 64, 0.8, 0.05),
-        standing=[Standing("Compute", "Three seconds.")],
+        detectable=DetectableDifference(0.034, (runs[0].id, runs[-1].id), 64, 0.8, 0.05),
+        standing=[Factor("Compute", "Three seconds.")],
         skipped={},
         inputs={"predictions/tiny/run0.parquet": SHA256},
         transferability={"tiny": SCORES},
@@ -117,7 +119,7 @@ def _verdict(runs: Sequence[Run], titles: Sequence[str], table: Manifest) -> Ver
 
 
 def _curve(titles: Sequence[str]) -> LabelEfficiency:
-    reached = {title: [Reached(labels, ESTIMATE, 0.01) for labels in (10, 100)] for title in titles}
+    reached = {title: [CurveScore(labels, ESTIMATE, 0.01) for labels in (10, 100)] for title in titles}
     kinds = {title: "plan" if number else "head" for number, title in enumerate(titles)}
     crossed = [Crossover(title, [titles[0]] * 2, 31.6, 10.0, None, 0.9) for title in titles[1:]]
     return LabelEfficiency("accuracy", 3, reached, kinds, crossed)

@@ -1,4 +1,4 @@
-"""Every chart on the page shows what it was given, and the page is the same bytes whenever it is drawn."""
+"""Every chart shows its data, and the page has the same bytes every time it is drawn."""
 
 import hashlib
 import re
@@ -31,15 +31,15 @@ for _ in range(int(sys.argv[1])):
 
 @pytest.fixture
 def often() -> Iterator[None]:
-    """Let threads, if there are any, take turns as often as they can."""
+    """Make threads, if there are any, switch as often as possible."""
     before = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
     yield
     sys.setswitchinterval(before)
 
 
-class Picture:
-    """What stands in one SVG: its description, its axes, and how many marks of each kind."""
+class Drawing:
+    """The content of an SVG: its description, its axes, and the number of marks of each kind."""
 
     def __init__(self, text: str) -> None:
         self.text = text
@@ -58,12 +58,12 @@ class Picture:
         })  # fmt: skip
 
 
-def pictures(text: str) -> list[Picture]:
-    return [Picture(svg) for svg in re.findall(r'<svg role="img".*?</svg>', text, re.DOTALL)]
+def pictures(text: str) -> list[Drawing]:
+    return [Drawing(svg) for svg in re.findall(r'<svg role="img".*?</svg>', text, re.DOTALL)]
 
 
 def expected(given: Evidence) -> dict[str, tuple[set[str | None], dict[str, int], set[str]]]:
-    """Return of every chart, by its description: the titles of its axes, its marks, and the runs that they name."""
+    """Return for every chart, by its description: the titles of its axes, its marks, and the runs that they name."""
     results, n = given.verdict.results, len(given.verdict.results)
     runs, plans = {one.title for one in results}, {one.title for one in results if one.kind == "plan"}
     epochs = sum(len(run.stamp.facts.get("epochs", [])) for run in given.finished)
@@ -105,7 +105,7 @@ def test_every_chart_has_its_axes_a_mark_for_every_row_and_no_scale_without_valu
     given = evidence(images=20 * len(titles), classes=("a", "b", "c"), titles=titles)
     wanted = expected(given)
     found = pictures(page.page(given))
-    assert Counter(one.description for one in found) == dict.fromkeys(wanted, len(charts.SHAPES))
+    assert Counter(one.description for one in found) == dict.fromkeys(wanted, len(charts.LAYOUTS))
     for one in found:
         assert (one.titles, one.marks, one.runs) == wanted[str(one.description)], one.description
         assert not re.search("Infinity|NaN|undefined", one.text), one.description

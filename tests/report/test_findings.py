@@ -1,4 +1,4 @@
-"""What was found in the data, on the page."""
+"""The findings of the data checks on the page."""
 
 from dataclasses import replace
 
@@ -51,5 +51,5 @@ def test_names_of_images_stay_text() -> None:
 @pytest.mark.parametrize("row", [0, 39])
 def test_an_image_without_a_picture_is_counted_and_not_shown(row: int) -> None:
     given = evidence(pictured=0)
-    (kind,) = [one for one in findings.kinds(with_findings(given, Finding(row))) if one.images]
-    assert kind.pictures == []
+    (check,) = [one for one in findings.check_results(with_findings(given, Finding(row))) if one["images"]]
+    assert check["pictures"] == []

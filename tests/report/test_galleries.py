@@ -7,23 +7,23 @@ from tests.report.examples import evidence
 def test_errors_come_worst_first_and_each_gallery_holds_what_its_title_says() -> None:
     of_head, of_plan, only_head, only_plan = galleries(evidence(images=200, pictured=50))
     assert len(of_head.pictures) == MOST < of_head.found
-    shown = [picture.opinions[0] for picture in of_head.pictures]
+    shown = [picture.decisions[0] for picture in of_head.pictures]
     assert not any(one.right for one in shown)
     assert [one.percent for one in shown] == sorted((one.percent for one in shown), reverse=True)
-    assert all(not picture.opinions[1].right for picture in of_plan.pictures)
-    assert all(tuple(one.right for one in picture.opinions) == (True, False) for picture in only_head.pictures)
-    assert all(tuple(one.right for one in picture.opinions) == (False, True) for picture in only_plan.pictures)
+    assert all(not picture.decisions[1].right for picture in of_plan.pictures)
+    assert all(tuple(one.right for one in picture.decisions) == (True, False) for picture in only_head.pictures)
+    assert all(tuple(one.right for one in picture.decisions) == (False, True) for picture in only_plan.pictures)
     assert of_head.found - of_plan.found == only_plan.found - only_head.found
 
 
-def test_opinions_are_those_of_the_predictions() -> None:
+def test_decisions_are_those_of_the_predictions() -> None:
     given = evidence(images=200)
     picture = galleries(given)[0].pictures[0]
-    for opinion, one in zip(picture.opinions, given.decided, strict=True):
+    for decision, one in zip(picture.decisions, given.decided, strict=True):
         row = list(one.image_id).index(picture.image_id)
-        assert opinion.decided == one.classes[one.decision()[row]]
-        assert opinion.percent == round(100 * one.probability[row].max())
-        assert opinion.right == (opinion.decided == one.label[row] == picture.label)
+        assert decision.decided == one.classes[one.decision()[row]]
+        assert decision.percent == round(100 * one.probability[row].max())
+        assert decision.right == (decision.decided == one.label[row] == picture.label)
 
 
 def test_an_image_without_a_thumbnail_is_listed_without_a_picture() -> None:

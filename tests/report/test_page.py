@@ -58,7 +58,7 @@ def test_it_needs_no_network_and_no_other_file(text: str) -> None:
     assert not [one for one in parsed.all("script") if "src" in one]
 
 
-def test_its_policy_lets_run_its_own_scripts_alone(text: str) -> None:
+def test_its_content_policy_allows_only_its_own_scripts(text: str) -> None:
     parsed = Parsed(text)
     (policy,) = [one["content"] for one in parsed.all("meta") if "http-equiv" in one]
     assert policy is not None
@@ -86,7 +86,7 @@ def test_pictures_have_text_alternatives(text: str) -> None:
     parsed = Parsed(text)
     assert all(one["role"] == "img" and one["aria-label"] for one in parsed.all("svg"))
     assert all(one["alt"] for one in parsed.all("img"))
-    assert len(parsed.all("svg")) == 7 * len(charts.SHAPES)
+    assert len(parsed.all("svg")) == 7 * len(charts.LAYOUTS)
 
 
 @pytest.mark.parametrize("name", NASTY)
@@ -99,7 +99,7 @@ def test_names_are_inert(name: str) -> None:
     assert not [attribute for _, one in parsed.tags for attribute in one if attribute.startswith("on")]
 
 
-def test_its_data_say_of_every_image_where_it_lies_and_what_each_run_takes_it_for(text: str) -> None:
+def test_its_data_hold_the_position_of_every_image_and_the_decisions_of_every_run(text: str) -> None:
     given = evidence()
     data = json.loads(next(script for script in Parsed(text).scripts if script.startswith("{")))
     assert data["images"] == list(given.table.image_id)
@@ -112,7 +112,7 @@ def test_its_data_say_of_every_image_where_it_lies_and_what_each_run_takes_it_fo
     assert data["cell"].count(-1) == len(given.table) - len(cells)
 
 
-def test_runs_that_were_asked_about_different_validation_images_keep_their_own_decisions() -> None:
+def test_runs_with_different_validation_images_keep_their_own_decisions() -> None:
     given = evidence()
     head, plan = given.decided
     fewer = Predictions(
@@ -136,7 +136,7 @@ def test_a_metric_that_the_test_images_do_not_define_is_a_dash() -> None:
     assert '<td data-value="">\N{EN DASH}</td>' in page.page(changed)
 
 
-def test_a_crossover_stands_in_words_above_its_picture(text: str) -> None:
+def test_a_crossover_is_in_words_above_its_chart(text: str) -> None:
     words = "last is ahead of the best frozen head (logreg) from 32 labels on; 95% interval [10 or fewer, beyond "
     assert text.index(words) < text.index("Test accuracy by number of labels")
 
@@ -159,7 +159,7 @@ def test_more_classes_than_a_matrix_can_show_become_a_list_of_confusions() -> No
 def test_however_many_images_and_classes_the_page_stays_small_and_says_what_it_leaves_out(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(comparison, "_SORTED", 0)  # which takes a tenth of the time here
+    monkeypatch.setattr(comparison, "_MOST_SORTED", 0)  # which takes a tenth of the time here
     few, more = 12_000, 250_000
     given = evidence(images=few, classes=[f"class {number:04}" for number in range(1000)], pictured=0)
     ids = [f"{number:05}.png" for number in range(few)] + [f"a folder/{number:08}.jpeg" for number in range(more)]
@@ -180,13 +180,13 @@ def test_however_many_images_and_classes_the_page_stays_small_and_says_what_it_l
         given, verdict=changed, table=table, surveys={"tiny": survey(table)}, thumbnails=pictures
     ))  # fmt: skip
     assert len(text.encode()) < 8_000_000
-    assert re.search(r"Here are [\d,]{5,7} of 262,000 images, those with a picture", text)
-    assert re.search(r"Of them [\d,]+ have a picture, not 3,000", text)
+    assert re.search(r"The map shows [\d,]{5,7} of 262,000 images: those with a thumbnail", text)
+    assert re.search(r"For the same reason, [\d,]+ thumbnails are shown instead of 3,000", text)
     assert re.search(
-        r"The 150 classes of [\d,]+ that .* finds least of; the others stand in reports/verdict.json", text
+        r"The 150 of [\d,]+ classes in which .* has the lowest recall; the others are in reports/verdict.json", text
     )
-    assert "The first 300 of 50,000; the others stand in reports/verdict.json" in text
-    assert "9,699 more notes stand in reports/verdict.json" in text
+    assert "The first 300 of 50,000; the others are in reports/verdict.json" in text
+    assert "9,699 more notes are in reports/verdict.json" in text
     data = json.loads(next(script for script in Parsed(text).scripts if script.startswith("{")))
     pictured = [image for image, cell in zip(data["images"], data["cell"], strict=True) if cell >= 0]
     assert pictured == ids[-3000 : len(ids) - 3000 + len(pictured)]
@@ -200,7 +200,7 @@ def test_the_file_is_written_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert [path.name for path in schema.PAGE.parent.iterdir()] == [schema.PAGE.name]
 
 
-def test_a_damaged_copy_of_the_library_is_made_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_damaged_copy_of_the_library_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     library = embedding_map.library.__wrapped__
     good = library()

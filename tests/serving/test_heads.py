@@ -11,7 +11,7 @@ from onnx import ModelProto, TensorProto, helper
 
 from pipeline import heads
 from pipeline.heads import HEADS
-from pipeline.heads.calibration import Calibrated, calibrator_of
+from pipeline.heads.calibration import Calibrated, fit_calibrator
 from pipeline.heads.types import Classifier
 from pipeline.networks import streaming
 from pipeline.serving.export import heads as exported
@@ -47,7 +47,7 @@ def default(name: str, classes: int) -> Classifier:
 def calibrated(method: str, name: str, classes: int) -> Classifier:
     X, y = data(classes, n=120, width=WIDTH, seed=1)
     model = default(name, classes)
-    return Calibrated(model, calibrator_of(method, heads.predict(model, X), y))
+    return Calibrated(model, fit_calibrator(method, heads.predict(model, X), y))
 
 
 def rows(number: int = 300) -> np.ndarray:

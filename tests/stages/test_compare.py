@@ -31,7 +31,7 @@ def test_the_best_head_is_the_one_with_the_best_validation_score_whatever_the_te
         probability = np.where(good, truth, np.roll(truth, 1, axis=1))
         predictions = dataclasses.replace(one.predictions, probability=probability)
         files = [runs.folder("tiny", name) / "model.skops"]
-        runs.record("tiny", name, "head", runs.Made(predictions, files, Cost()), {}, one.stamp.facts)
+        runs.record("tiny", name, "head", runs.RunResult(predictions, files, Cost()), {}, one.stamp.facts)
     compare.main(project.write())
     judged = json.loads(schema.VERDICT.read_text())
     assert judged["best_head"] == "tiny/logreg"
@@ -187,8 +187,11 @@ def test_leaks_stand_beside_the_answer_with_their_size_and_the_commands_named_re
     judged = run(project, data={"source": "csv_file"}, split={"method": "predefined"}, run={"plans": []})
     both, alike, groups = judged["notes"]
     assert both.startswith("In all, 57% of the test images (4 of 7) share bytes, pixels or a group ")
-    assert alike.startswith("1 pair with nearly the same pixels across splits touches 14% of the test images (1 of 7)")
-    assert groups.startswith("3 groups across splits touch 43% of the test images (3 of 7): ")
+    assert alike.startswith(
+        "1 pair of images with nearly the same pixels is in different splits and affects 14% of the test images "
+        "(1 of 7)"
+    )
+    assert groups.startswith("3 groups span several splits and affect 43% of the test images (3 of 7): ")
     said = compare.main(project.write())
     assert [line.removeprefix("note: ") for line in said.splitlines()[1:]] == judged["notes"]
     assert report.main(project.write(), open=False).splitlines()[1:] == said.splitlines()[1:]

@@ -51,10 +51,10 @@ def test_the_verdict_is_over_the_runs_that_are_there_and_names_the_other_with_it
     assert list(content["failed"]) == ["tiny/knn"]
     assert content["failed"]["tiny/knn"].startswith("params.yaml: heads.knn: ")
     assert "5000" in content["failed"]["tiny/knn"]
-    assert content["sentence"].endswith("Not judged, for it failed: tiny/knn.")
+    assert content["sentence"].endswith("Not judged because it failed: tiny/knn.")
     assert "models/tiny/knn/run.json" in content["inputs"]
     page = schema.PAGE.read_text()
-    assert "<strong><bdi>tiny/knn</bdi> failed</strong> and is not judged: params.yaml: heads.knn: " in page
+    assert "<strong><bdi>tiny/knn</bdi> failed</strong> and has no scores: params.yaml: heads.knn: " in page
     with pytest.raises(CheckFailed, match=r"tiny/knn failed: params\.yaml: heads\.knn: .*5000"):
         complete.main(params)
 
@@ -67,7 +67,9 @@ def test_who_asks_for_a_failed_run_gets_one_line_that_says_so(params: Params, ve
         "export": lambda: export.main(params, "knn", "knn.onnx"),
         "trace": lambda: trace.main(params, "knn"),
     }
-    with pytest.raises(StateError, match=r"tiny/knn: failed: params\.yaml: heads\.knn: .*; mend params\.yaml") as error:
+    with pytest.raises(
+        StateError, match=r"tiny/knn: failed: params\.yaml: heads\.knn: .*; correct params\.yaml"
+    ) as error:
         ask[verb]()
     assert len(error.value.problems) == 1
 
@@ -106,7 +108,7 @@ def test_a_plan_whose_settings_are_refused_leaves_the_heads_their_verdict(projec
 def test_what_the_label_curve_lacks_is_named_beside_the_verdict_and_fails_the_last_stage(project: Project) -> None:
     content = run(project, run={"plans": []}, curve={"heads": {"knn": {"n_neighbors": 12}, "logreg": {"C": 1.0}}})
     reason = r"params\.yaml: curve\.heads\.knn: .*12.* \(with 9 training images\)"
-    note = f"knn on tiny is left out of the label curve, for it failed: {reason}"
+    note = f"knn on tiny is left out of the label curve because it failed: {reason}"
     assert any(re.fullmatch(note, one) for one in content["notes"])
     with pytest.raises(CheckFailed, match=f"^tiny/knn in the label curve failed: {reason}$"):
         complete.main(project.write())
@@ -126,7 +128,7 @@ def test_what_may_go_well_another_time_is_no_result(
     def fail(*_: object, **__: object) -> None:
         raise error
 
-    monkeypatch.setattr(fitting, "_searched", fail)
+    monkeypatch.setattr(fitting, "_search", fail)
     with pytest.raises((InputError, OSError, KeyboardInterrupt)) as raised:
         train.main(finished.write(), "tiny", "logreg")
     assert not isinstance(raised.value, RefusedError)

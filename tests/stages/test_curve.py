@@ -15,7 +15,7 @@ from pipeline.core.params import Params
 from pipeline.data import manifest
 from pipeline.data.splits.subsets import Subset
 from pipeline.evaluation import curves, runs
-from pipeline.evaluation.curves import Curve
+from pipeline.evaluation.curves import CurveDecisions
 from pipeline.finetuning import curve as of_plans
 from pipeline.finetuning import fitting
 from pipeline.finetuning.training import Trainer
@@ -30,7 +30,7 @@ def prepared(project: Project, **settings: Any) -> Params:
     return params
 
 
-def drawn(project: Project, **settings: Any) -> Curve:
+def drawn(project: Project, **settings: Any) -> CurveDecisions:
     curve.main(prepared(project, **settings), "tiny")
     return curves.read("tiny")
 

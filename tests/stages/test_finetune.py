@@ -7,13 +7,13 @@ from pipeline.core.params import Params
 from pipeline.data import manifest
 from pipeline.evaluation import runs
 from pipeline.finetuning import prediction
-from pipeline.finetuning.saving import Classifier
+from pipeline.finetuning.saving import FinetunedNetwork
 from pipeline.networks import frozen_pass, runtime
 from pipeline.stages import embed, finetune, prepare
 from tests.conftest import Project
 
 
-def finetuned(project: Project, **changes: object) -> tuple[Params, runs.Run]:
+def finetuned(project: Project, **changes: object) -> tuple[Params, runs.FinishedRun]:
     plan = {**project.content["plans"]["last"], **changes}
     params = project.write(plans={"last": plan})
     prepare.main(params)
@@ -52,7 +52,7 @@ def test_of_auto_the_runtime_that_it_chose_is_named(project: Project, monkeypatc
 def test_at_most_so_many_images_are_timed_and_none_twice(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[frozen_pass.Item] = []
     real = frozen_pass.seconds
-    monkeypatch.setattr(prediction, "IMAGES", 3)
+    monkeypatch.setattr(prediction, "MOST_TIMED", 3)
     monkeypatch.setattr(frozen_pass, "seconds", lambda items, *rest: asked.extend(items) or real(items, *rest))
     _, run = finetuned(project)
     assert run.stamp.facts["prediction"]["images"] == len({item.sha256 for item in asked}) == 3
@@ -80,7 +80,7 @@ def test_a_plan_whose_runtime_computes_something_else_is_kept_and_not_timed(
     real = runtime.prepare
 
     def refusing(network: nn.Module, name: str, example: runtime.Batch) -> runtime.Forward:
-        if isinstance(network, Classifier):
+        if isinstance(network, FinetunedNetwork):
             raise StateError("runtime torch: differs")
         return real(network, name, example)
 

@@ -16,14 +16,14 @@ from pipeline.core.stamps import Stamp
 from pipeline.embeddings import matrix, skipped
 from pipeline.evaluation import curves, runs, surveys
 from pipeline.evaluation.comparison import Estimate
-from pipeline.evaluation.runs import Made, Run
+from pipeline.evaluation.runs import FinishedRun, RunResult
 from pipeline.evaluation.scoring.predictions import Predictions
 from pipeline.evaluation.surveys import Survey
 from pipeline.evaluation.transferability import Transferability
 from pipeline.verdict import judge
 from pipeline.verdict.judge import Background
 from pipeline.verdict.schema import Verdict
-from pipeline.verdict.scored import score
+from pipeline.verdict.scored_runs import score
 from tests.conftest import Project
 
 SCORES = Transferability(20, 20, -0.4, 0.7, 0.8, 5, 0.5)
@@ -50,7 +50,7 @@ def survey() -> Survey:
 
 
 def predicted(right: Sequence[bool], truth: Sequence[int] | None = None, classes: int = 2) -> Predictions:
-    """Make validation and test predictions of so many images each, right where told."""
+    """Make predictions of as many validation and as many test images; `right` says which test images are right."""
     names = [f"c{k}" for k in range(classes)]
     true = np.resize(np.arange(classes), len(right)) if truth is None else np.array(truth)
     decided = np.where(right, true, (true + 1) % classes)
@@ -64,25 +64,25 @@ def predicted(right: Sequence[bool], truth: Sequence[int] | None = None, classes
     return Predictions(ids, splits, labels, names, np.concatenate([validation, probability]))
 
 
-def finished(name: str, kind: str, given: Predictions, **facts: Any) -> Run:
+def finished(name: str, kind: str, given: Predictions, **facts: Any) -> FinishedRun:
     """Record a run as its stage would."""
     folder = runs.folder("tiny", name)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "model").write_bytes(b"12345")
     timed = {"prediction": {"seconds_per_1000": 2.0, "images": 10, "runtime": "x"}}
-    made = Made(given, [folder / "model"], Cost(1.0, 3.0 if kind == "plan" else 0.5, 10))
+    made = RunResult(given, [folder / "model"], Cost(1.0, 3.0 if kind == "plan" else 0.5, 10))
     runs.record("tiny", name, kind, made, {}, {"params": {}, "device": "cpu", **timed, **facts})
     return runs.read("tiny", name)
 
 
-def judged(some: Sequence[Run], params: Params, group_of: Mapping[str, str] | None = None) -> Verdict:
+def judged(some: Sequence[FinishedRun], params: Params, group_of: Mapping[str, str] | None = None) -> Verdict:
     background = Background(
         {"tiny": Cost(2.0, 1.0, 100, running_seconds=1.6, running_images=80)}, {"tiny": {}}, {}, {"tiny": survey()}
     )
     return judge.judge(score(some, params, group_of or {}), background, params)
 
 
-def head_and_plan(wrong_of_head: int, wrong_of_plan: int, n: int = 200) -> list[Run]:
+def head_and_plan(wrong_of_head: int, wrong_of_plan: int, n: int = 200) -> list[FinishedRun]:
     head = finished("logreg", "head", predicted([False] * wrong_of_head + [True] * (n - wrong_of_head)))
     plan = finished("last", "plan", predicted([True] * (n - wrong_of_plan) + [False] * wrong_of_plan))
     return [head, plan]
@@ -110,8 +110,8 @@ def test_the_interval_and_the_margin_give_the_answer(low: float, high: float, an
         (
             (8, 8),
             "cannot tell",
-            "is right on 16 of the 200 test images, which cannot show a difference this small: "
-            "fine-tuning has not been shown to pay.",
+            "is right on 16 of the 200 test images, too few to show a difference this small. "
+            "Fine-tuning has not been shown to pay.",
         ),
     ],
 )
@@ -132,12 +132,12 @@ def test_a_head_costs_its_pass_and_its_fit_and_a_plan_its_training(params: Param
     assert (head.bytes_on_disk, plan.bytes_on_disk) == (10, 5)
 
 
-def test_the_front_holds_what_no_run_beats_in_both(params: Params) -> None:
+def test_the_pareto_front_holds_the_runs_that_no_other_dominates(params: Params) -> None:
     found = judged([*head_and_plan(8, 4), finished("knn", "head", predicted([False] * 30 + [True] * 170))], params)
     assert [result.on_front for result in found.results] == [True, True, False]
 
 
-def test_what_the_images_could_have_shown_is_that_of_the_pair_compared(params: Params) -> None:
+def test_the_detectable_difference_is_that_of_the_compared_pair(params: Params) -> None:
     found = judged([*head_and_plan(8, 4), finished("knn", "head", predicted([False] * 30 + [True] * 170))], params)
     assert found.detectable is not None
     assert set(found.detectable.between) == {found.best_head, found.best_plan}
@@ -152,9 +152,9 @@ def test_a_single_run_is_reported_with_nothing_to_compare(params: Params) -> Non
     assert (found.pairs, found.detectable, found.best_plan) == ([], None, None)
 
 
-def test_heads_alone_are_no_answer(params: Params) -> None:
+def test_heads_alone_give_no_answer(params: Params) -> None:
     found = judged([head_and_plan(8, 8)[0], finished("knn", "head", predicted([True] * 200))], params)
-    assert found.sentence.endswith("No fine-tuned plan was run, so whether fine-tuning would pay cannot be told.")
+    assert found.sentence.endswith("No fine-tuned plan was run, so whether fine-tuning would pay is unknown.")
     assert found.detectable is not None
 
 
@@ -173,17 +173,17 @@ def test_runs_on_different_test_images_are_refused_naming_both(params: Params) -
 def test_a_class_absent_from_the_test_split_is_named_and_the_rest_reported(params: Params) -> None:
     given = predicted([True] * 45 + [False] * 5, truth=[0] * 50)
     found = judged([finished("logreg", "head", given)], params)
-    assert "No test image is of class 'c1': of that class these numbers say nothing." in found.notes
+    assert "No test image is of class 'c1', so these numbers say nothing about that class." in found.notes
     assert found.results[0].test["accuracy"].value == pytest.approx(0.9)
     assert "roc_auc" not in found.results[0].test
-    assert "logreg: too few test images of some class for roc auc, average precision." in found.notes
+    assert "logreg: some class has too few test images for roc auc, average precision." in found.notes
     assert list(found.results[0].detail["by_class"]) == ["c0"]
 
 
 def test_constant_predictions_are_named(params: Params) -> None:
     given = predicted([k % 2 == 0 for k in range(60)])
     found = judged([finished("logreg", "head", given)], params)
-    assert found.notes == ["logreg decides 'c0' for every test image."]
+    assert found.notes == ["logreg predicts 'c0' for every test image."]
     assert found.results[0].test["roc_auc"].value == pytest.approx(0.5)
 
 
@@ -204,15 +204,14 @@ def test_a_run_of_an_earlier_version_is_refused(params: Params) -> None:
         judged([old], params)
 
 
-def test_the_standing_has_a_number_on_each_of_the_three_things(params: Params) -> None:
+def test_each_of_the_three_factors_has_a_sentence_with_its_numbers(params: Params) -> None:
     labels, similarity, compute = judged(head_and_plan(8, 8), params).standing
     assert labels.sentence.startswith("Not measured")
-    assert "find the class of 80.0% of 20 training images, where naming the largest class finds 50.0%: 60%" in (
-        similarity.sentence
-    )
+    assert "finds the class of 80.0% of 20 training images; always naming the largest" in similarity.sentence
+    assert "class finds 50.0%. The vote closes 60% of the gap to 100%." in similarity.sentence
     assert "range from 0.4 to 0.9" in similarity.sentence
-    assert "logreg took 2 s of CPU time, last 3 s on cpu: 2.0x the CPU time." in compute.sentence
-    assert "A thousand new images take 22.0 s with the one and 2.0 s with the other." in compute.sentence
+    assert "logreg took 2 s of CPU time and last 3 s on cpu: 2.0x the CPU time." in compute.sentence
+    assert "Predicting 1,000 new images takes 22.0 s with logreg and 2.0 s with last." in compute.sentence
 
 
 def test_every_file_behind_the_numbers_is_listed(params: Params) -> None:
@@ -225,11 +224,11 @@ def test_every_file_behind_the_numbers_is_listed(params: Params) -> None:
 
 
 def dealt(groups: int, n: int) -> dict[str, str]:
-    """Deal the test images to groups, one after the other, as `predicted` names them."""
+    """Assign the test images that `predicted` makes to groups, in order."""
     return {f"test{number}": f"patient {number * groups // n}" for number in range(n)}
 
 
-def test_where_there_are_groups_they_are_the_unit(params: Params) -> None:
+def test_groups_are_the_unit_where_there_are_any(params: Params) -> None:
     """A plan that is better on all images of two patients of twenty and equal elsewhere has not been shown to be."""
     n = 600
     apart, together = judged(head_and_plan(60, 0, n), params), judged(head_and_plan(60, 0, n), params, dealt(20, n))
@@ -242,7 +241,7 @@ def test_where_there_are_groups_they_are_the_unit(params: Params) -> None:
     assert after.p == pytest.approx(0.5)
     assert together.detectable.difference > 3 * apart.detectable.difference  # type: ignore[union-attr,operator]
     assert "The two differ on 2 of the 20 groups that the 600 test images come from" in together.sentence
-    assert "Interval and test take whole groups" in together.rule
+    assert "Interval and test treat each group of test images as one unit" in together.rule
     for metric, estimate in together.results[0].test.items():
         alone = apart.results[0].test[metric]
         assert estimate.high - estimate.low > alone.high - alone.low
@@ -256,8 +255,8 @@ def test_groups_of_one_image_each_change_nothing(params: Params) -> None:
 @pytest.mark.parametrize(
     ("wrong", "groups", "reason"),
     [
-        (100, 5, "The test images come from 5 groups, and fewer than 6 cannot show anything"),
-        (2, 5, "The test images come from 5 groups, and fewer than 6 cannot show anything"),
+        (100, 5, "The test images come from 5 groups; fewer than 6 cannot show anything"),
+        (2, 5, "The test images come from 5 groups; fewer than 6 cannot show anything"),
     ],
 )
 def test_too_few_groups_give_no_answer_and_it_says_why(params: Params, wrong: int, groups: int, reason: str) -> None:
@@ -269,9 +268,9 @@ def test_too_few_groups_give_no_answer_and_it_says_why(params: Params, wrong: in
 
 
 def test_a_gain_in_five_groups_of_many_alike_is_no_answer(params: Params) -> None:
-    """The interval alone would lie above zero; of five groups even the most lopsided outcome is not rare enough."""
+    """The interval alone would lie above zero, but even the most extreme outcome of five groups is not rare enough."""
     found = judged(head_and_plan(125, 0, 500), params, dealt(20, 500))
     gain = found.pair("tiny/last", "tiny/logreg")
     assert (gain.differing_groups, gain.difference.low > 0, gain.p > 0.05) == (5, True, True)
     assert found.answer == "cannot tell"
-    assert "The two differ on 5 of 20 groups, and fewer than 6 cannot show which is better" in found.sentence
+    assert "The two differ on 5 of 20 groups; fewer than 6 cannot show which is better" in found.sentence

@@ -1,4 +1,4 @@
-"""Predictions of so many images and classes that their probabilities are not held: read column by column, once."""
+"""Reading predictions with too many probabilities for memory: column by column, once."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 from pipeline.core import stamps
 from pipeline.core.errors import StateError
 from pipeline.evaluation.scoring import predictions
-from pipeline.evaluation.scoring.predictions import HELD, Floats, Ints, Kept, Predictions
+from pipeline.evaluation.scoring.predictions import MOST_IN_MEMORY, CondensedProbabilities, Floats, Ints, Predictions
 from pipeline.evaluation.scoring.ranks import Ranking
 
 COLUMNS = 32
@@ -18,11 +18,11 @@ COLUMNS = 32
 
 
 def read(path: Path, stamp: stamps.Stamp) -> Predictions:
-    """Read predictions whose bytes are the stamped ones, many of them condensed; StateError otherwise."""
+    """Read predictions, condensed if they are many; StateError if their bytes differ from the stamp."""
     with stamps.checked(path, stamp) as stream:
         file = pq.ParquetFile(stream)
         names = [name for name in file.schema_arrow.names if name.startswith("p_")]
-        if len(names) <= 2 or file.metadata.num_rows * len(names) <= HELD:
+        if len(names) <= 2 or file.metadata.num_rows * len(names) <= MOST_IN_MEMORY:
             return predictions.parsed(path, file.read())
         return _condensed(path, stamp, file, names)
 
@@ -44,7 +44,7 @@ def _condensed(path: Path, stamp: stamps.Stamp, file: pq.ParquetFile, names: Seq
             for group in range(again.num_row_groups):
                 yield _matrix(again.read_row_group(group, columns=names))
 
-    kept = Kept(
+    condensed = CondensedProbabilities(
         highest=sums.highest,
         likeliest=sums.likeliest,
         of_truth=sums.of_truth,
@@ -53,11 +53,11 @@ def _condensed(path: Path, stamp: stamps.Stamp, file: pq.ParquetFile, names: Seq
         by_split={name: ranking.result() for name, (_, ranking) in sums.rankings.items()},
         blocks=blocks,
     )
-    return Predictions(image_id, split, label, classes, one.probability, kept=kept)
+    return Predictions(image_id, split, label, classes, one.probability, condensed=condensed)
 
 
 class _Sums:
-    """What `Kept` has of N rows, class by class."""
+    """Computes the fields of `CondensedProbabilities` for N rows, class by class."""
 
     def __init__(self, truth: Ints, split: Sequence[str], classes: int) -> None:
         self._truth = truth
@@ -68,7 +68,7 @@ class _Sums:
         self.rankings = {name: (some, Ranking(truth[some], classes)) for name, some in rows.items()}
 
     def add(self, number: int, column: Floats) -> None:
-        """Take in the probabilities of a class, (N,)."""
+        """Add the probabilities of a class, (N,)."""
         mine = self._truth == number
         higher = column > self.highest  # the first of equals stays
         np.copyto(self.highest, column, where=higher)

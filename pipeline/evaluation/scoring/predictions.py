@@ -1,4 +1,4 @@
-"""Predictions: what a head or a fine-tuned network says of the validation and test images, and its file."""
+"""Predictions of a head or a fine-tuned network for the validation and test images, and their file."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -14,24 +14,24 @@ import pyarrow.parquet as pq
 from pipeline.core import artifacts, stamps
 from pipeline.core.atomic import replacing
 from pipeline.core.errors import StateError
-from pipeline.evaluation.scoring.ranks import Ranked
+from pipeline.evaluation.scoring.ranks import LinearMetric
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
 
-HELD = 2**25
-"""Probabilities, N x K, that are held in memory as they are; of more only what `Kept` has."""
+MOST_IN_MEMORY = 2**25
+"""The most probabilities, N x K, in memory; of more, only `CondensedProbabilities`."""
 
 
 @dataclass(frozen=True)
-class Held:
-    """What metrics ask of N x K probabilities."""
+class FullProbabilities:
+    """N x K probabilities in memory, and what metrics need of them."""
 
     truth: Ints
     probability: Floats
-    ranks: Mapping[str, Ranked] = field(default_factory=dict)
-    """Rank metrics, where they are taken as linear on resamples."""
+    ranks: Mapping[str, LinearMetric] = field(default_factory=dict)
+    """Rank metrics in linear form, if resamples use that."""
 
     @cached_property
     def highest(self) -> Floats:
@@ -57,23 +57,23 @@ class Held:
 
 
 @dataclass(frozen=True)
-class Kept:
-    """What is kept of N x K probabilities that are too many to hold; the names mean what they mean in `Held`."""
+class CondensedProbabilities:
+    """What metrics need of N x K probabilities that are too many for memory; fields as in `FullProbabilities`."""
 
     highest: Floats
     likeliest: Ints
     of_truth: Floats
     squared_error: Floats
     of_decision: Floats
-    by_split: Mapping[str, Mapping[str, Ranked]]
+    by_split: Mapping[str, Mapping[str, LinearMetric]]
     """split -> rank metrics of its images"""
-    ranks: Mapping[str, Ranked] = field(default_factory=dict)
-    """Of these images, where they are one split."""
+    ranks: Mapping[str, LinearMetric] = field(default_factory=dict)
+    """Rank metrics of these images, if they are one split."""
     blocks: Callable[[], Iterator[Floats]] | None = None
-    """Reads all probabilities again, some rows at a time."""
+    """Reads all probabilities again, some rows at a time; None for the rows of one split."""
 
-    def of(self, rows: Sequence[int], split: str) -> "Kept":
-        """Return what is kept of the rows of one split."""
+    def of(self, rows: Sequence[int], split: str) -> "CondensedProbabilities":
+        """Return the rows of one split."""
         names = ("highest", "likeliest", "of_truth", "squared_error", "of_decision")
         parts = {name: getattr(self, name)[rows] for name in names}
         return replace(self, **parts, ranks=self.by_split.get(split, {}), blocks=None)
@@ -81,7 +81,7 @@ class Kept:
 
 @dataclass(frozen=True)
 class Predictions:
-    """What a head or a fine-tuned network says of the validation and test images; N rows, K classes."""
+    """Predictions for N images of K classes, those of validation and test."""
 
     image_id: Sequence[str]
     split: Sequence[str]
@@ -89,15 +89,15 @@ class Predictions:
     classes: Sequence[str]
     """Sorted; the order of the columns of `probability`."""
     probability: Floats
-    """(N, K); rows sum to one. (N, 0) where `kept` has what is left of them."""
+    """(N, K); rows sum to one. (N, 0) if they are condensed."""
     decided: Ints | None = None
-    """(N,) classes by their number, where a rule decides that is not "the most probable one"; not in the file."""
-    kept: Kept | None = None
+    """(N,) numbers of the decided classes, if a rule decides and not the highest probability; not in the file."""
+    condensed: CondensedProbabilities | None = None
 
     @cached_property
-    def said(self) -> Held | Kept:
-        """What metrics ask of the probabilities."""
-        return self.kept or Held(self.truth(), self.probability)
+    def probabilities(self) -> FullProbabilities | CondensedProbabilities:
+        """The probabilities, full or condensed."""
+        return self.condensed or FullProbabilities(self.truth(), self.probability)
 
     def of(self, split: str) -> "Predictions":
         """Return the rows of one split."""
@@ -109,7 +109,7 @@ class Predictions:
             self.classes,
             self.probability[rows],
             None if self.decided is None else self.decided[rows],
-            self.kept and self.kept.of(rows, split),
+            self.condensed and self.condensed.of(rows, split),
         )
 
     def truth(self) -> Ints:
@@ -118,14 +118,20 @@ class Predictions:
         return np.array([index[label] for label in self.label], dtype=np.int64)
 
     def decision(self) -> Ints:
-        """Return the class decided for every row, (N,): by the rule, else the most probable, the first of equals."""
+        """Return the number of the class decided for every row, (N,): the most probable one, unless a rule decides."""
         if self.decided is not None:
             return self.decided
-        return self.kept.likeliest if self.kept else np.asarray(self.probability.argmax(axis=1), dtype=np.int64)
+        return (
+            self.condensed.likeliest if self.condensed else np.asarray(self.probability.argmax(axis=1), dtype=np.int64)
+        )
 
     def of_decision(self) -> Floats:
         """Return the probability of the class decided for, (N,)."""
-        return self.kept.of_decision if self.kept else self.probability[np.arange(len(self.label)), self.decision()]
+        return (
+            self.condensed.of_decision
+            if self.condensed
+            else self.probability[np.arange(len(self.label)), self.decision()]
+        )
 
     def right(self) -> npt.NDArray[np.bool_]:
         """Return whether the decision is the true class, for every row (N,)."""
@@ -141,19 +147,19 @@ def write(path: Path, predictions: Predictions) -> None:
     columns: dict[str, Any] = {name: list(getattr(predictions, name)) for name in ("image_id", "split", "label")}
     for number, name in enumerate(predictions.classes):
         columns[f"p_{name}"] = predictions.probability[:, number]
-    rows = max(1, min(HELD // max(1, len(predictions.classes)), 2**20))  # of a group, which is read at once
+    rows = max(1, min(MOST_IN_MEMORY // max(1, len(predictions.classes)), 2**20))  # of a group, which is read at once
     with replacing(path) as temporary:
         pq.write_table(pa.table(columns), temporary, compression="zstd", row_group_size=rows)
 
 
 def read(path: Path, stamp: stamps.Stamp) -> Predictions:
-    """Read predictions whose bytes are the stamped ones; StateError otherwise."""
+    """Read predictions; StateError if their bytes differ from the stamp."""
     with stamps.checked(path, stamp) as stream:
         return parsed(path, pq.ParquetFile(stream).read())
 
 
 def parsed(path: Path, table: pa.Table) -> Predictions:
-    """Return the content of a file of predictions; StateError if it holds what is no number."""
+    """Return the predictions in a table; StateError if a probability is not a number."""
     names = [name for name in table.column_names if name.startswith("p_")]
     probability = np.column_stack([table[name].to_numpy() for name in names]).astype(np.float64)
     if not np.isfinite(probability).all():
@@ -168,17 +174,17 @@ def parsed(path: Path, table: pa.Table) -> Predictions:
 
 
 def require_same_images(runs: Mapping[str, Predictions]) -> None:
-    """Raise StateError, naming two, unless all runs predict the same images, at least one, with equal labels."""
+    """Raise StateError unless all runs predict the same images, at least one, with equal labels."""
     (name, first), *others = runs.items()
     if not first.label:
         raise StateError(f"{name}: predictions on no test image at all; see `split` in params.yaml")
     for other_name, other in others:
-        if _judged(other) != _judged(first):
+        if _images_and_labels(other) != _images_and_labels(first):
             raise StateError(
                 f"{name} and {other_name}: predictions on different test images ({len(first.image_id)} and "
                 f"{len(other.image_id)}) or labels; a paired comparison needs the same ones; run `dvc repro`"
             )
 
 
-def _judged(predictions: Predictions) -> tuple[list[str], list[str], list[str]]:
+def _images_and_labels(predictions: Predictions) -> tuple[list[str], list[str], list[str]]:
     return list(predictions.image_id), list(predictions.label), list(predictions.classes)

@@ -1,8 +1,8 @@
-"""Rank metrics of many images and classes: their values, and how much each image adds to them.
+"""Rank metrics of many images and classes in linear form: their values, and the influence of each image.
 
-A resample of a rank metric sorts every class's column anew. Where that is too much work, a resample takes the metric
-as linear in how often each image counts: value + counts @ influence, the infinitesimal jackknife (Jaeckel 1972; Efron
-1982, ch. 6). For the ROC-AUC the influences are DeLong's structural components (DeLong et al. 1988).
+To resample a rank metric exactly, every class must be sorted again. Where that takes too long, a resample approximates
+the metric as linear in how often each image counts: value + counts @ influence, the infinitesimal jackknife (Jaeckel
+1972; Efron 1982, ch. 6). For the ROC-AUC the influences are DeLong's structural components (DeLong et al. 1988).
 """
 
 from collections.abc import Sequence
@@ -22,13 +22,13 @@ _KEYS = (0x4000000000000000 >> _SHIFT) + 1
 
 
 @dataclass(frozen=True)
-class Ranked:
+class LinearMetric:
     """A metric of n images, linear in how often each of them counts."""
 
     value: float
-    """NaN where the images do not define it."""
+    """NaN if the images do not define it."""
     influence: Floats
-    """(n,) the derivative by how often an image counts, where each counts once; their sum is zero."""
+    """(n,) the derivative of the metric by the count of each image, where all count once; they sum to zero."""
 
     def resampled(self, counts: Floats) -> Floats:
         """Return the metric on resamples: counts (B, n) -> (B,)."""
@@ -36,24 +36,24 @@ class Ranked:
 
 
 class Ranking:
-    """Adds up the rank metrics of one class against the rest, class by class."""
+    """Averages the rank metrics of one class against the rest over the classes, which are added one by one."""
 
     def __init__(self, truth: Ints, classes: int) -> None:
         self._images = len(truth)
         order = np.argsort(truth, kind="stable")
         self._rows = np.split(order, np.searchsorted(truth[order], np.arange(1, classes)))
         self.classes: Sequence[int] = [1] if classes == 2 else range(classes)
-        """Those that count: of two classes the second."""
+        """The classes to add: of two classes only the second."""
         self._sums = {name: (list[float](), np.zeros(len(truth))) for name in ("roc_auc", "average_precision")}
 
     def add(self, number: int, score: Floats) -> None:
-        """Take in the probabilities of a class, (n,), each from 0 to 1."""
+        """Add the probabilities of a class, (n,), each from 0 to 1."""
         rows = self._rows[number]
         if not len(rows):
-            return  # as in a resample without this class, it does not count
-        score = np.clip(score, 0.0, 1.0) + 0.0  # a negative zero has other bits
+            return  # a class without images does not count
+        score = np.clip(score, 0.0, 1.0) + 0.0  # turns negative zeros, which have other bits, into zeros
         own, many = np.unique(score[rows], return_counts=True)  # the m distinct scores of its images, ascending
-        place = _places(own, score)
+        place = _count_at_most(own, score)
         tied = np.concatenate([[-1.0], own])[place] == score
         at = np.bincount(2 * place + tied, minlength=2 * len(own) + 2).reshape(-1, 2)  # images by place, and if tied
         below = np.cumsum(at.sum(axis=1))[:-1]  # images below each own score, (m,)
@@ -86,21 +86,21 @@ class Ranking:
         influence[rows] += (precision[at] - value + gained[at]) / own
         values.append(value)
 
-    def result(self) -> dict[str, Ranked]:
+    def result(self) -> dict[str, LinearMetric]:
         """Return every metric: the mean over the classes that have images."""
         return {
-            name: Ranked(float(np.mean(values)), influence / len(values))
+            name: LinearMetric(float(np.mean(values)), influence / len(values))
             if values
-            else Ranked(float("nan"), np.full(self._images, np.nan))
+            else LinearMetric(float("nan"), np.full(self._images, np.nan))
             for name, (values, influence) in self._sums.items()
         }
 
 
-def _places(own: Floats, score: Floats) -> Ints:
-    """Return how many of `own`, (m,) distinct and ascending, are at most each score, (n,): as np.searchsorted.
+def _count_at_most(own: Floats, score: Floats) -> Ints:
+    """Return how many of `own`, (m,) distinct and ascending, are at most each score, (n,), as np.searchsorted does.
 
-    Floats from zero on sort as their bits do, so that a table by the leading bits answers for most scores at once; the
-    rest are searched for. Of many scores that is ten times as fast.
+    Floats that are not negative sort by their bits, so a table by leading bits answers for most scores at once, and
+    only the others are searched for. For many scores that is ten times as fast.
     """
     if len(score) < _KEYS // 4:
         return np.searchsorted(own, score, side="right")

@@ -226,7 +226,7 @@ def _consistency(params: Params, table: Manifest | None, done: Audit) -> list[Mi
     for backbone in params.run.backbones:
         files = [matrix.matrix_path(backbone), matrix.stamp_path(backbone), skipped.path_of(backbone)]
         checks.append((files, partial(consistency.embeddings, params, table, backbone)))
-    failed = runs.failed(params.runs(), missing_ok=True)
+    failed = runs.failures(params.runs(), missing_ok=True)
     for backbone, name in (run for run in params.runs() if run not in failed):
         files = [
             runs.stamp_path(backbone, name),

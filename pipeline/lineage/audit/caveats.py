@@ -22,7 +22,7 @@ def notes(params: Params) -> Iterator[str]:
     if params.data.remote:
         yield f"{params.data.remote}: not read; only its images in {STORE} were checked"
     yield from _weights(params)
-    for run, reason in runs.failed(params.runs(), missing_ok=True).items():
+    for run, reason in runs.failures(params.runs(), missing_ok=True).items():
         yield f"{'/'.join(run)} failed, and made nothing: {reason}"
     yield from _uncommitted_runs(params)
     yield from _libraries(params)

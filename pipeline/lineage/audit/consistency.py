@@ -18,7 +18,7 @@ from pipeline.data.sources import Place
 from pipeline.data.splits import methods
 from pipeline.embeddings import matrix, skipped
 from pipeline.evaluation import decisions, runs
-from pipeline.evaluation.runs import Run
+from pipeline.evaluation.runs import FinishedRun
 from pipeline.evaluation.scoring import metrics
 from pipeline.lineage.audit import embedding_rows
 from pipeline.verdict import schema
@@ -151,7 +151,7 @@ def scores(params: Params) -> Iterator[Mismatch]:
     metric, judged = content["metric"], schema.scores(content)
     yield from checked(partial(_scores_file, judged), schema.SCORES.as_posix())
     reported = judged["test"]
-    failed = runs.failed(params.runs(), missing_ok=True)
+    failed = runs.failures(params.runs(), missing_ok=True)
     for backbone, name in (run for run in params.runs() if run not in failed):
         found = runs.read(backbone, name)
         value = _test_score(found, params, metric)
@@ -170,7 +170,7 @@ def _scores_file(judged: Mapping[str, Mapping[str, Any]]) -> Iterator[Mismatch]:
                 yield Mismatch(where, f"{expected}, as in {schema.VERDICT}", str(said), f"{section}.{name}")
 
 
-def _test_score(of: Run, params: Params, metric: str) -> float:
+def _test_score(of: FinishedRun, params: Params, metric: str) -> float:
     test, rule = of.predictions.of("test"), decisions.rule_for(of.predictions, params)
     return metrics.plain(rule.apply(test) if rule else test)[metric]
 

@@ -13,7 +13,7 @@ from pipeline.data import manifest
 from pipeline.data.manifest import Manifest
 from pipeline.embeddings import skipped
 from pipeline.evaluation import runs
-from pipeline.evaluation.runs import Run
+from pipeline.evaluation.runs import FinishedRun
 from pipeline.lineage import chain
 from pipeline.lineage.chain import Node
 from pipeline.verdict import schema
@@ -51,7 +51,7 @@ class CheckedFiles:
         table.require_folder(self.params.data.folder)
         return table
 
-    def run(self, backbone: str, name: str) -> Run:
+    def run(self, backbone: str, name: str) -> FinishedRun:
         """Read a run."""
         self.unaltered(runs.stamp_path(backbone, name))
         return runs.read(backbone, name)

@@ -14,7 +14,7 @@ from pipeline.data import manifest
 from pipeline.data.manifest import Manifest
 from pipeline.embeddings import matrix, skipped
 from pipeline.evaluation import runs
-from pipeline.evaluation.runs import Run
+from pipeline.evaluation.runs import FinishedRun
 from pipeline.lineage import chain
 from pipeline.lineage.trace.branch import Branch, Once
 from pipeline.lineage.trace.checked_files import CheckedFiles, backbone_of_skipped, stamp_of, unaltered
@@ -29,11 +29,11 @@ class Origins:
     table: Manifest
     once: Once = field(default_factory=Once)
 
-    def of_run(self, run: Run) -> Branch:
+    def of_run(self, run: FinishedRun) -> Branch:
         """Return where a run's model comes from."""
         return self.once(f"{run.kind} {run.id}", lambda: list(self._of_run(run)))
 
-    def _of_run(self, run: Run) -> Iterator[Branch]:
+    def _of_run(self, run: FinishedRun) -> Iterator[Branch]:
         facts, stamp = run.stamp.facts, self.files.stamp(runs.stamp_path(run.backbone, run.name))
         for name in sorted(stamp.outputs):
             if name.startswith(f"{runs.folder(run.backbone, run.name).as_posix()}/"):

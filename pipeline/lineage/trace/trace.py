@@ -14,7 +14,7 @@ from pipeline.core.params import Params
 from pipeline.data import exclusions, manifest
 from pipeline.data.manifest import Manifest
 from pipeline.evaluation import runs
-from pipeline.evaluation.runs import Run
+from pipeline.evaluation.runs import FinishedRun
 from pipeline.evaluation.scoring.metrics import METRICS
 from pipeline.lineage import chain
 from pipeline.lineage.trace import uses
@@ -67,8 +67,8 @@ class _Trace:
             return self._of_part(self.files.run(*run), right)
         if problem := _excluded(what):
             raise InputError(problem)
-        if one := runs.called(left, runs.finished(), "WHAT"):
-            raise InputError(f"WHAT: {runs.unlisted(self.files.params, *one.split('/'))}")
+        if one := runs.match_name(left, runs.finished(), "WHAT"):
+            raise InputError(f"WHAT: {runs.how_to_list(self.files.params, *one.split('/'))}")
         things = ["/".join(run) for run in self.files.params.runs()]
         raise InputError(unknown("WHAT", what, [*things, *self.files.nodes, *self.table.image_id]))
 
@@ -88,7 +88,7 @@ class _Trace:
     def _run(self, name: str) -> tuple[str, str] | None:
         """Return the run that a name or path means; InputError if several do."""
         listed = {"/".join(run): run for run in self.files.params.runs()}
-        meant = runs.called(name, listed, "WHAT")
+        meant = runs.match_name(name, listed, "WHAT")
         return listed[meant] if meant else self.files.run_of_file(name)
 
     def _of_images(self, rows: Sequence[int]) -> Branch:
@@ -97,7 +97,7 @@ class _Trace:
             return branches[0]
         return Branch(f"{len(rows)} images with the same bytes", branches)
 
-    def _of_run(self, run: Run) -> Branch:
+    def _of_run(self, run: FinishedRun) -> Branch:
         values = [Branch(f"{name}: {value:.4f}") for name, value in runs.read_metrics(run).items()]
         scores = Branch("validation", values)
         origin = self.origins.of_run(run)
@@ -108,7 +108,7 @@ class _Trace:
         into = uses.of_files(self.files, [name])
         return Branch(origin.text, [*origin.branches, *([Branch("used for", into)] if into else [])])
 
-    def _used_for(self, run: Run) -> Branch:
+    def _used_for(self, run: FinishedRun) -> Branch:
         nodes = self.files.nodes
         if not nodes:
             return Branch(f"used for: not known without {chain.LINEAGE}; run `dvc repro`")
@@ -117,7 +117,7 @@ class _Trace:
                 raise StateError(f"{chain.LINEAGE}: {name}: was recorded before {run.id} ran again; run `dvc repro`")
         return Branch("used for", uses.of_files(self.files, list(run.stamp.outputs)))
 
-    def _of_part(self, run: Run, part: str) -> Branch:
+    def _of_part(self, run: FinishedRun, part: str) -> Branch:
         if part in METRICS:
             return self._of_metric(run, part)
         rows = self._images(_inside(part))
@@ -128,7 +128,7 @@ class _Trace:
             raise InputError(f"WHAT: {run.id}: got {part!r}, the bytes of several images; expected one of: {same}")
         return self._of_prediction(run, rows[0])
 
-    def _of_metric(self, run: Run, metric: str) -> Branch:
+    def _of_metric(self, run: FinishedRun, metric: str) -> Branch:
         path = runs.metrics_path(run.backbone, run.name)
         count = len(run.predictions.of("val").label)
         value = f"validation: {runs.read_metrics(run)[metric]:.4f} on {count} images"
@@ -137,7 +137,7 @@ class _Trace:
             found.append(self._test_score(run, metric))
         return Branch(f"{metric} of {run.id}", [*found, self.origins.of_run(run), self._used_for(run)])
 
-    def _test_score(self, run: Run, metric: str) -> Branch:
+    def _test_score(self, run: FinishedRun, metric: str) -> Branch:
         content = self.files.verdict()
         path = runs.metrics_path(run.backbone, run.name).as_posix()
         name = (run.backbone, run.name)
@@ -154,7 +154,7 @@ class _Trace:
         node = self.files.nodes.get(schema.VERDICT.as_posix())
         return Branch(text, [Branch(hashed(schema.VERDICT, node.sha256 if node else "not recorded"))])
 
-    def _of_prediction(self, run: Run, row: int) -> Branch:
+    def _of_prediction(self, run: FinishedRun, row: int) -> Branch:
         image_id = self.table.image_id[row]
         if image_id not in run.predictions.image_id:
             skipped = "; it was skipped" if self.table.split[row] != "train" else ""
@@ -175,7 +175,7 @@ class _Trace:
             ],
         )
 
-    def _of_image(self, run: Run, row: int) -> list[Branch]:
+    def _of_image(self, run: FinishedRun, row: int) -> list[Branch]:
         sha256 = unaltered(self.table.path[row], self.table.sha256[row], f"as in {manifest.MANIFEST}")
         place = self.uses.row_in(run.backbone, self.table.image_id[row])
         return [Branch(hashed(self.table.path[row], sha256)), place]

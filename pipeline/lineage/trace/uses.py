@@ -17,8 +17,8 @@ from pipeline.data.manifest import Manifest
 from pipeline.embeddings import matrix
 from pipeline.embeddings.matrix import Embeddings
 from pipeline.evaluation import curves, decisions, runs
-from pipeline.evaluation.curves import Curve
-from pipeline.evaluation.runs import Run
+from pipeline.evaluation.curves import CurveDecisions
+from pipeline.evaluation.runs import FinishedRun
 from pipeline.evaluation.scoring.predictions import Predictions
 from pipeline.lineage.chain import Node
 from pipeline.lineage.trace.branch import Branch, Once
@@ -64,9 +64,9 @@ class Uses:
         return self.files.params
 
     @cached_property
-    def _runs(self) -> list[Run]:
+    def _runs(self) -> list[FinishedRun]:
         made = [run for run in self.params.runs() if runs.stamp_path(*run).exists()]
-        failed = runs.failed(made)
+        failed = runs.failures(made)
         found = [self.files.run(*run) for run in made if run not in failed]
         for run in found:
             self.files.require_current(runs.stamp_path(run.backbone, run.name), run.stamp)
@@ -77,7 +77,7 @@ class Uses:
         return {backbone: matrix.read(backbone) for backbone in self._made(matrix.stamp_path)}
 
     @cached_property
-    def _curves(self) -> dict[str, Curve]:
+    def _curves(self) -> dict[str, CurveDecisions]:
         return {backbone: curves.read(backbone) for backbone in self._made(curves.stamp_path)}
 
     @cached_property
@@ -146,7 +146,7 @@ class Uses:
         for run in self._runs_with(row):
             yield Branch(f"{run.id}: {', '.join(_choices(run, self.params))}")
 
-    def _runs_with(self, row: int) -> Iterator[Run]:
+    def _runs_with(self, row: int) -> Iterator[FinishedRun]:
         for run in self._runs:
             if self.table.image_id[row] not in self.files.skipped(run.backbone):
                 yield run
@@ -174,7 +174,7 @@ class Uses:
             if any(one["image_id"] == self.table.image_id[row] for one in check["findings"]):
                 yield Branch(f"{findings.LIST}: {check['title']}")
 
-    def decided(self, run: Run) -> Predictions:
+    def decided(self, run: FinishedRun) -> Predictions:
         """Return a run's predictions, decided by the rule that params ask for."""
         rule = decisions.rule_for(run.predictions, self.params)
         return rule.apply(run.predictions) if rule else run.predictions
@@ -187,7 +187,7 @@ def outcome(decided: Predictions, row: int) -> str:
     return f"{decided.classes[number]} ({right}), probability {decided.probability[row, number]:.4f}"
 
 
-def refitted(run: Run, params: Params) -> bool:
+def refitted(run: FinishedRun, params: Params) -> bool:
     """Return whether a head was fitted again on training and validation images (`search: validation`).
 
     Each candidate in its stamp then has one score instead of one for each fold; without candidates, params decide.
@@ -200,7 +200,7 @@ def refitted(run: Run, params: Params) -> bool:
     return params.heads.get(run.name, {}).get("search") == "validation"
 
 
-def _choices(run: Run, params: Params) -> Iterator[str]:
+def _choices(run: FinishedRun, params: Params) -> Iterator[str]:
     """Yield what was chosen for a run by validation images."""
     if run.kind == "plan":
         yield "the epoch to keep"

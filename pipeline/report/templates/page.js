@@ -1,5 +1,5 @@
 "use strict";
-// Sorting, and the map: which image is pointed at, and what is known of it. All text goes in as text, never as markup.
+// Sorts tables, and draws the map with the image under the pointer. All text is inserted as text, never as markup.
 
 for (const table of document.querySelectorAll("table.sortable")) {
   const headings = [...table.tHead.rows[0].cells];
@@ -39,7 +39,7 @@ async function drawMap(data) {
   const names = (pairs) => pairs.map(([name]) => name);
   const classes = names(data.classes), splits = names(data.splits);
   const judged = new Map(data.judged.map((image, place) => [image, place]));
-  let shown = data.maps[0], at = -1; // the image in the card: none yet
+  let shown = data.maps[0], at = -1; // the number of the image in the card, -1 for none
 
   const colourings = {
     class: { key: data.classes, of: (image) => data.label[image] },
@@ -143,7 +143,7 @@ async function drawMap(data) {
       line.append(right ? "✓ " : "✗ ", bdi(run.title), ": ", bdi(classes[run.decided[place]]), `, ${run.percent[place]}%`);
       runs.append(line);
     }
-    if (!runs.childElementCount) runs.append("no run was asked about it");
+    if (!runs.childElementCount) runs.append("no run predicts it");
     title.className = facts.className = "name";
     return [title, facts, runs];
   }

@@ -48,4 +48,4 @@ def probabilities(found: dict[str, list]) -> np.ndarray:
 
 
 def same(found: np.ndarray, expected: np.ndarray) -> None:
-    np.testing.assert_allclose(found, expected, rtol=0, atol=heads.SAME)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=heads.PREDICTION_TOLERANCE)

@@ -1,4 +1,4 @@
-"""Finished runs, decided by their rules and scored on the same test images."""
+"""Finished runs scored on the same test images: their decisions, metrics, resamples and paired differences."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,54 +12,47 @@ from pipeline.evaluation.comparison import Estimate, Resampled
 from pipeline.evaluation.decisions import Rule
 from pipeline.evaluation.groups import Units
 from pipeline.evaluation.pairs import Pair
-from pipeline.evaluation.runs import Run
+from pipeline.evaluation.runs import FinishedRun
 from pipeline.evaluation.scoring import metrics, predictions
+from pipeline.evaluation.scoring.metrics import METRICS, Metric
 from pipeline.evaluation.scoring.predictions import Predictions
-
-UNBOUNDED = ("log_loss", "brier", "cost")
-"""Metrics that may be above one; none is below zero."""
 
 
 @dataclass(frozen=True)
-class Scored:
-    """R runs, decided by their rules and scored on the same test images."""
+class ScoredRuns:
+    """R runs, scored on the same test images."""
 
     metric: str
-    """What was chosen by, and what pairs are compared in."""
-    finished: Sequence[Run]
+    """The metric of all choices and of the paired differences."""
+    metrics: Mapping[str, Metric]
+    """All that are scored: METRICS, and `cost` where params.yaml states costs."""
+    finished: Sequence[FinishedRun]
     rules: Sequence[Rule | None]
     decided: Sequence[Predictions]
-    """Validation and test."""
+    """Of validation and test images, by the rules."""
     validation: Sequence[Mapping[str, float]]
     plain: Sequence[Mapping[str, float]]
-    """Metrics on test; NaN where its images do not define one."""
+    """Metrics on the test images; NaN if these do not define one."""
     resampled: Resampled
     pairs: Sequence[Pair]
     group_of: Mapping[str, str]
-    """image_id -> patient, module or session; empty or absent where there is none."""
+    """image_id -> patient, module or session; empty or absent if there is none."""
 
     @property
     def units(self) -> Units:
-        """Return which test images belong together."""
+        """The units of intervals and tests."""
         return self.resampled.units
 
     @cached_property
     def test(self) -> list[Predictions]:
-        """Return the test rows of every run."""
+        """The test images of every run."""
         return [one.of("test") for one in self.decided]
 
 
-def score(finished: Sequence[Run], params: Params, group_of: Mapping[str, str]) -> Scored:
-    """Decide and score runs on their test rows, and compare all pairs of them.
+def score(finished: Sequence[FinishedRun], params: Params, group_of: Mapping[str, str]) -> ScoredRuns:
+    """Score runs on their test images, and compare all pairs of them.
 
-    Args:
-        finished: the runs.
-        params: rule of decision, metric, resamples and seed.
-        group_of: image_id -> group, of at least the test images that have one.
-
-    Raises:
-        StateError: if runs were made on different test images.
-
+    `group_of` maps at least the test images that have a group to it. StateError if the runs have different test images.
     """
     metric, costs = params.selection.metric, params.compare.costs
     predictions.require_same_images({run.id: run.predictions.of("test") for run in finished})
@@ -78,24 +71,27 @@ def score(finished: Sequence[Run], params: Params, group_of: Mapping[str, str]) 
     units = Units.by_group(next(iter(test.values())).image_id, group_of)
     resampled = comparison.bootstrap(list(test.values()), params.compare.bootstrap, params.seed, extra, units)
     found = pairs.compare(test, resampled.metrics[metric], [one[metric] for one in plain], metric, units)
-    return Scored(metric, finished, rules, decided, validation, plain, resampled, found, group_of)
+    return ScoredRuns(
+        metric, {**METRICS, **extra}, finished, rules, decided, validation, plain, resampled, found, group_of
+    )
 
 
-def estimates(scored: Scored, number: int) -> dict[str, Estimate]:
-    """Return a run's test metrics with their intervals: those that the test images define."""
+def estimates(scored: ScoredRuns, number: int) -> dict[str, Estimate]:
+    """Return the test metrics of a run with their intervals; undefined ones are left out."""
     samples = {name: values[number] for name, values in scored.resampled.metrics.items()}
     return {
         name: Estimate(value, *_interval(scored, number, name))
         for name, value in scored.plain[number].items()
-        if np.isfinite(value) and comparison.enough(samples[name])
+        if np.isfinite(value) and comparison.mostly_defined(samples[name])
     }
 
 
-def _interval(scored: Scored, number: int, metric: str) -> tuple[float, float]:
+def _interval(scored: ScoredRuns, number: int, metric: str) -> tuple[float, float]:
     units, test = scored.units, scored.test[number]
     samples, value = scored.resampled.metrics[metric][number], scored.plain[number][metric]
-    low, high = clusters.sampled_interval(value, samples, units, metrics.weight(metric, test.truth()))
-    sampled = (max(low, 0.0), high if metric in UNBOUNDED else min(high, 1.0)) if units.grouped else (low, high)
+    low, high = clusters.resampled_interval(value, samples, units, metrics.weight(metric, test.truth()))
+    if units.grouped:
+        low, high = max(low, 0.0), min(high, 1.0) if scored.metrics[metric].bounded else high
     if units.grouped and metric == "accuracy":
-        return clusters.wider(sampled, clusters.accuracy_interval(test.right(), units))
-    return sampled
+        return clusters.wider((low, high), clusters.accuracy_interval(test.right(), units))
+    return low, high

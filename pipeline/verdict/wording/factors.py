@@ -1,0 +1,108 @@
+"""The three factors that decide between frozen features and fine-tuning: labels, similarity of the tasks, compute."""
+
+from collections.abc import Sequence
+
+from pipeline.core.cost import duration
+from pipeline.evaluation.efficiency import Crossover, CurveScore, LabelEfficiency
+from pipeline.evaluation.groups import FEWEST_GROUPS
+from pipeline.evaluation.transferability import Transferability
+from pipeline.verdict.schema import Factor, Verdict
+from pipeline.verdict.wording.answer import effort
+from pipeline.verdict.wording.terms import counted, metric_name
+
+TRUST = (
+    "These scores rank backbones for one data set; published rank correlations with the accuracy after fine-tuning "
+    "range from 0.4 to 0.9. LogME and H-score mean nothing on their own. With a single backbone, only the "
+    "nearest-neighbour accuracy can be interpreted, against the share of the largest class."
+)
+
+
+def factors(verdict: Verdict) -> list[Factor]:
+    """Return a sentence with its numbers on each factor."""
+    return [
+        Factor("Labelled data", _labels(verdict)),
+        Factor("Similarity of the tasks", _similarity(verdict)),
+        Factor("Compute", _compute(verdict)),
+    ]
+
+
+def _labels(verdict: Verdict) -> str:
+    if not verdict.curves:
+        return "Not measured: no head or plan was trained on parts of the labels (the section curve in params.yaml)."
+    return " ".join(_label_curve(backbone, curve, verdict) for backbone, curve in verdict.curves.items())
+
+
+def _label_curve(backbone: str, curve: LabelEfficiency, verdict: Verdict) -> str:
+    where = f" on {backbone}" if len(verdict.curves) > 1 else ""
+    steps = [f"{run} {_before(scores[:-1])}{scores[-1].score.value:.1%}" for run, scores in curve.reached.items()]
+    labels = sorted({one.labels for scores in curve.reached.values() for one in scores})[-2:]
+    numbers = f"from {labels[0]:,} to {labels[1]:,}" if len(labels) == 2 else f"with {labels[0]:,}"
+    text = (
+        f"With the settings of the section curve in params.yaml, test {metric_name(curve.metric)} {numbers} "
+        f"labels{where}: {', '.join(steps)}."
+    )
+    crossovers = [crossover_sentence(one, curve) for one in curve.crossovers]
+    missing = "From how many labels on fine-tuning is ahead was not measured."
+    return " ".join([text, *(crossovers or [missing])])
+
+
+def _before(earlier: Sequence[CurveScore]) -> str:
+    return f"{earlier[-1].score.value:.1%} to " if earlier else ""
+
+
+def crossover_sentence(crossover: Crossover, curve: LabelEfficiency) -> str:
+    """Say from how many labels on a plan is ahead of the best frozen head, with the interval of that number."""
+    if curve.groups is not None and curve.groups < FEWEST_GROUPS:
+        return (
+            f"The test images come from {counted(curve.groups, 'group')}; fewer than {FEWEST_GROUPS} cannot show from "
+            f"how many labels on {crossover.plan} is ahead."
+        )
+    tried = [one.labels for one in curve.reached[crossover.plan]]
+    least, most = tried[0], tried[-1]
+
+    def bound(labels: float | None) -> str:
+        if labels is None:
+            return "beyond your data"
+        return f"{least:,} or fewer" if labels <= least else f"{labels:,.0f}"
+
+    interval = f"[{bound(crossover.low)}, {bound(crossover.high)}]"
+    head = " or ".join(dict.fromkeys(crossover.heads))
+    if crossover.labels is None:
+        return (
+            f"{crossover.plan} is not ahead of the best frozen head ({head}) at any number of labels within your data "
+            f"(up to {most:,}); 95% interval of the number that it needs {interval}."
+        )
+    return (
+        f"{crossover.plan} is ahead of the best frozen head ({head}) from {bound(crossover.labels)} labels on; "
+        f"95% interval {interval}."
+    )
+
+
+def _similarity(verdict: Verdict) -> str:
+    sentences = [_transferability(backbone, scores) for backbone, scores in verdict.transferability.items()]
+    return " ".join([*sentences, TRUST])
+
+
+def _transferability(backbone: str, scores: Transferability) -> str:
+    closed = (scores.knn_accuracy - scores.largest_class) / max(1 - scores.largest_class, 1e-9)
+    return (
+        f"Before any training, a vote of the {scores.neighbours} nearest neighbours among the {backbone} embeddings "
+        f"finds the class of {scores.knn_accuracy:.1%} of {scores.images:,} training images; always naming the largest "
+        f"class finds {scores.largest_class:.1%}. The vote closes {max(closed, 0):.0%} of the gap to 100%. "
+        f"LogME {scores.logme:.3f}, H-score {scores.h_score:.3f}."
+    )
+
+
+def _compute(verdict: Verdict) -> str:
+    head = verdict.of(verdict.best_head)
+    text = f"From images to predictions, {head.title} took {duration(head.cost.cpu_seconds)} of CPU time"
+    if verdict.best_plan is None:
+        return f"{text}; what fine-tuning would cost was not measured (`headswap finetune ... --dry-run` estimates it)."
+    plan = verdict.of(verdict.best_plan)
+    text = f"{text} and {plan.title} {duration(plan.cost.cpu_seconds)} on {plan.device}: {effort(plan, head)}."
+    if head.seconds_per_1000 is None or plan.seconds_per_1000 is None:
+        return text
+    return (
+        f"{text} Predicting 1,000 new images takes {head.seconds_per_1000:.1f} s with {head.title} and "
+        f"{plan.seconds_per_1000:.1f} s with {plan.title}."
+    )
