@@ -24,9 +24,10 @@ def arguments(parser: ArgumentParser) -> None:
 
 def main(params: Params, backbone: str, plan: str, *, dry_run: bool = False) -> str:
     """Fine-tune, predict validation and test; return the summary line."""
+    settings = params.plan(plan)
     if dry_run:
         given = inputs.read(params, backbone)
-        return forecast.summary(given.task, given.loaded, params.plan(plan), params.embed)
+        return forecast.summary(given.task, given.loaded, settings, params.embed)
 
     def make() -> str:
         with processes.started() as together:

@@ -10,6 +10,7 @@ from pipeline.core import options
 from pipeline.core.cost import measured
 from pipeline.core.errors import RefusedError
 from pipeline.core.params import Params
+from pipeline.core.sections import HeadEntry
 from pipeline.evaluation import runs
 from pipeline.heads import inputs, predicting
 from pipeline.heads.metering import MeteredCluster
@@ -24,12 +25,11 @@ def arguments(parser: ArgumentParser) -> None:
 
 def main(params: Params, backbone: str, head: str) -> str:
     """Choose and fit the head on the training split, predict validation and test; return the summary line."""
-    make = partial(_train, params, backbone, head)
+    make = partial(_train, params, backbone, head, params.head(head))
     return runs.make_or_record_failure(backbone, head, "head", inputs.made_from(backbone), make)
 
 
-def _train(params: Params, backbone: str, head: str) -> str:
-    entry = params.head(head)
+def _train(params: Params, backbone: str, head: str, entry: HeadEntry) -> str:
     if problems := heads.check(head, entry):
         raise RefusedError(*problems)
     given = inputs.read(params, backbone, streams=heads.streams(head, entry))
