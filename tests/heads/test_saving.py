@@ -18,7 +18,7 @@ from pipeline.core.errors import StateError
 from pipeline.heads import HEADS
 from pipeline.networks import streaming
 from tests.conftest import REPOSITORY
-from tests.heads.examples import data, fit, fitted
+from tests.heads.examples import QUICK, data, fit, fitted
 
 NETWORKS = ["mlp", "streaming_linear", "streaming_mlp"]
 
@@ -116,8 +116,8 @@ import pipeline.cli, pipeline.stages.train
 from pipeline import heads
 from pipeline.core.sections import Selection
 rows = heads.Rows.of(np.random.default_rng(0).normal(size=(40, 3)), np.array(["a", "b"] * 20))
-for name in {[name for name in HEADS if name not in NETWORKS]!r}:
-    chosen = heads.fit(name, {{"calibrate": "temperature"}}, rows, rows, Selection(metric="accuracy"), 0)
+for name, quick in {[(name, QUICK.get(name, {})) for name in HEADS if name not in NETWORKS]!r}:
+    chosen = heads.fit(name, {{**quick, "calibrate": "temperature"}}, rows, rows, Selection(metric="accuracy"), 0)
     heads.save(Path({str(tmp_path)!r}) / name, chosen.model)
 sys.exit("torch was loaded" if "torch" in sys.modules else 0)
 """
