@@ -1,4 +1,4 @@
-"""`headswap` and `dvc` that begin with their libraries loaded: copies of one process, as real as any other.
+"""`headswap`, `dvc` and a Python that begin with their libraries loaded: copies of one process, as real as any other.
 
 Loading PyTorch, scikit-learn and DVC takes most of the time of a stage on a few images. A server loads them once, when
 the first command comes; each command is a fork of it, with its own folder, environment, arguments and standard streams.
@@ -9,6 +9,7 @@ import importlib
 import json
 import os
 import pkgutil
+import runpy
 import select
 import signal
 import socket
@@ -35,6 +36,8 @@ STARTED_WITHIN = 300
 """Seconds, on a machine that has much else to do."""
 UNDRAWN = "UNDRAWN"
 """The variable in whose presence `headswap` draws no chart."""
+PYTHON = "loaded-python"
+"""Takes a file, or a module after `-m`."""
 COMMAND = """#!{python} -IS
 import json, os, signal, socket, sys
 with socket.socket(socket.AF_UNIX) as server:
@@ -56,9 +59,9 @@ sys.exit(status)
 
 @contextmanager
 def commands(folder: Path, environment: Mapping[str, str]) -> Iterator[None]:
-    """Put both commands into a folder, to be put first on the path; they answer until the block ends."""
+    """Put the commands into a folder, to be put first on the path; they answer until the block ends."""
     address = folder / "socket"
-    for name in ("headswap", "dvc"):
+    for name in ("headswap", "dvc", PYTHON):
         path = folder / name
         path.write_text(COMMAND.format(python=sys.executable, address=str(address)))
         path.chmod(0o755)
@@ -148,9 +151,21 @@ def _entry(name: str) -> Any:
         if UNDRAWN in os.environ:
             _leave_charts_out()
         run()
+    if name == PYTHON:
+        _run_python(sys.argv[1:])
+        _end(0)
     from dvc.cli import main
 
     sys.exit(main(sys.argv[1:]))
+
+
+def _run_python(arguments: list[str]) -> None:
+    if arguments[0] == "-m":
+        sys.argv = arguments[1:]
+        runpy.run_module(arguments[1], run_name="__main__", alter_sys=True)
+    else:
+        sys.argv = arguments
+        runpy.run_path(arguments[0], run_name="__main__")
 
 
 def _leave_charts_out() -> None:

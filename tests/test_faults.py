@@ -26,6 +26,7 @@ from pipeline.stages import embed, prepare
 from tests.conftest import REPOSITORY, SIZE, Project, write_image
 from tests.faults import MATRIX, METRICS, fail_the_nth
 from tests.networks import exports
+from tests.preloaded import PYTHON
 from tests.soak import soak
 
 EMBED = ["embed", "--backbone", "tiny"]
@@ -64,9 +65,9 @@ Parent = Callable[..., dict[str, Any]]
 
 
 @pytest.fixture(scope="module")
-def in_children() -> Iterator[Parent]:
+def in_children(preloaded: Path) -> Iterator[Parent]:
     """Run tests/faults.py, and let it act on the current project; its copies lie in `rounds` beside it."""
-    command = [sys.executable, "-m", "tests.faults"]
+    command = [str(preloaded / PYTHON), "-m", "tests.faults"]
     with subprocess.Popen(command, cwd=REPOSITORY, stdin=PIPE, stdout=PIPE, stderr=PIPE, text=True) as parent:
         assert parent.stdin
         assert parent.stdout
