@@ -13,5 +13,5 @@ def test_a_stamp_of_an_older_or_a_newer_version_is_refused(tmp_path: Path, versi
     stamps.write(path, Stamp("train", {}, {}))
     assert stamps.read(path).stage == "train"
     stamps.write(path, Stamp("train", {}, {}, schema_version=version))
-    with pytest.raises(StateError, match=f"schema_version: got {version}, expected {SCHEMA_VERSION}; run `dvc repro --"):
+    with pytest.raises(StateError, match=f"schema_version: got {version}, expected {SCHEMA_VERSION}; run"):
         stamps.read(path)
