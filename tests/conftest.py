@@ -5,7 +5,9 @@ import os
 import shutil
 import signal
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -42,14 +44,34 @@ def _as_in_a_terminal() -> Iterator[None]:
 
 
 REPOSITORY = Path(__file__).parent.parent
+PRELOADED = pytest.StashKey[str]()
+
+
+@contextmanager
+def preloaded_in_a_folder() -> Iterator[str]:
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY / "tests/offline")}
+    with TemporaryDirectory() as folder, commands(Path(folder), environment):
+        yield folder
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Let all processes of a run have the same server of preloaded commands."""
+    if PRELOADED not in node.config.stash:
+        stack = ExitStack()
+        node.config.stash[PRELOADED] = stack.enter_context(preloaded_in_a_folder())
+        node.config.add_cleanup(stack.close)
+    node.workerinput["preloaded"] = node.config.stash[PRELOADED]
 
 
 @pytest.fixture(scope="session")
-def preloaded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def preloaded(request: pytest.FixtureRequest) -> Iterator[Path]:
     """Return a folder with commands that begin with their libraries loaded."""
-    folder = tmp_path_factory.mktemp("preloaded")
-    with commands(folder, {**os.environ, "PYTHONPATH": str(REPOSITORY / "tests/offline")}):
-        yield folder
+    if shared := getattr(request.config, "workerinput", {}).get("preloaded"):
+        yield Path(shared)
+        return
+    with preloaded_in_a_folder() as folder:
+        yield Path(folder)
 
 
 CLASSES = ("blue", "green", "red")

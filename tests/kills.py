@@ -62,12 +62,15 @@ class Killer:
 
     Args:
         clone: in which nothing ran yet.
+        preloaded: a folder of commands to recover with; copies of a server cannot be killed as real processes are.
         generator: decides when, and what is killed.
 
     """
 
-    def __init__(self, clone: TinyClone, generator: random.Random) -> None:
+    def __init__(self, clone: TinyClone, generator: random.Random, preloaded: Path) -> None:
         self.clone, self.generator = clone, generator
+        self.environment = dict(clone.environment)
+        clone.begin_with(preloaded)
         # how long a `dvc repro` takes after each edit, at first by a guess
         self.lasts = {"nothing": 20.0, "compare": 4.0, "head": 6.0, "images": 20.0, "seed": 20.0}
         self.edits = 0
@@ -84,7 +87,7 @@ class Killer:
         log, start = self.clone.root.parent / "log", time.monotonic()
         with log.open("w") as stream:
             dvc = subprocess.Popen(
-                ["dvc", "repro"], cwd=self.clone.root, env=self.clone.environment, stdin=subprocess.DEVNULL,
+                ["dvc", "repro"], cwd=self.clone.root, env=self.environment, stdin=subprocess.DEVNULL,
                 stdout=stream, stderr=subprocess.STDOUT, start_new_session=True,
             )  # fmt: skip
         while not begun() and dvc.poll() is None:

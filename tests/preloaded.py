@@ -1,13 +1,15 @@
-"""`headswap` and `dvc` that begin with their libraries loaded: copies of one process, as real as any other.
+"""`headswap`, `dvc` and a Python that begin with their libraries loaded: copies of one process, as real as any other.
 
-Loading PyTorch, scikit-learn and DVC takes most of the time of a stage on a few images. A server loads them once; each
-command is a fork of it, with its own folder, environment, arguments and standard streams.
+Loading PyTorch, scikit-learn and DVC takes most of the time of a stage on a few images. A server loads them once, when
+the first command comes; each command is a fork of it, with its own folder, environment, arguments and standard streams.
 """
 
+import gc
 import importlib
 import json
 import os
 import pkgutil
+import runpy
 import select
 import signal
 import socket
@@ -25,10 +27,17 @@ from benchmarks.clone import REPOSITORY
 LIBRARIES = (
     "torch", "timm", "torchvision.transforms.v2", "h5py", "onnx", "openvino", "pyarrow.parquet", "altair", "vl_convert",
     "skops.io", "sklearn.svm", "sklearn.ensemble", "sklearn.neighbors", "sklearn.model_selection", "scipy.stats",
-    "dvc.cli", "dvc.repo", "dvc.commands.repro", "dvc.commands.metrics", "dvc.commands.plots", "dvc.render",
+    "dvc.analytics", "dvc.cachemgr", "dvc.cli.parser", "dvc.data_cloud", "dvc.lock", "dvc.render", "dvc.render.match",
+    "dvc.repo", "dvc.repo.experiments", "dvc.repo.graph", "dvc.repo.index", "dvc.repo.metrics.diff", "dvc.repo.plots",
+    "dvc.rwlock", "dvc.ui.table", "dulwich.client", "dulwich.porcelain", "dulwich.worktree", "networkx", "pygit2",
+    "pyparsing",
 )  # fmt: skip
 STARTED_WITHIN = 300
 """Seconds, on a machine that has much else to do."""
+UNDRAWN = "UNDRAWN"
+"""The variable in whose presence `headswap` draws no chart."""
+PYTHON = "loaded-python"
+"""Takes a file, or a module after `-m`."""
 COMMAND = """#!{python} -IS
 import json, os, signal, socket, sys
 with socket.socket(socket.AF_UNIX) as server:
@@ -50,9 +59,9 @@ sys.exit(status)
 
 @contextmanager
 def commands(folder: Path, environment: Mapping[str, str]) -> Iterator[None]:
-    """Put both commands into a folder, to be put first on the path; they answer until the block ends."""
+    """Put the commands into a folder, to be put first on the path; they answer until the block ends."""
     address = folder / "socket"
-    for name in ("headswap", "dvc"):
+    for name in ("headswap", "dvc", PYTHON):
         path = folder / name
         path.write_text(COMMAND.format(python=sys.executable, address=str(address)))
         path.chmod(0o755)
@@ -69,7 +78,20 @@ def commands(folder: Path, environment: Mapping[str, str]) -> Iterator[None]:
 
 
 def serve(address: str) -> None:
-    """Load everything, then answer until standard input ends."""
+    """Answer until standard input ends; load everything before the first answer."""
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(address)
+        listening.listen()
+        loaded = False
+        while listening in select.select([listening, sys.stdin], [], [])[0]:
+            asking, _ = listening.accept()
+            if not loaded:
+                _load()
+                loaded = True
+            _answer(asking, listening)
+
+
+def _load() -> None:
     import pipeline  # the server's alone
 
     for name in LIBRARIES:
@@ -77,12 +99,8 @@ def serve(address: str) -> None:
     for module in pkgutil.walk_packages(pipeline.__path__, "pipeline."):
         if not module.name.endswith(("__main__", "dask_backend")):
             importlib.import_module(module.name)
-    with socket.socket(socket.AF_UNIX) as listening:
-        listening.bind(address)
-        listening.listen()
-        while listening in select.select([listening, sys.stdin], [], [])[0]:
-            asking, _ = listening.accept()
-            _answer(asking, listening)
+    gc.collect()
+    gc.freeze()  # or every fork would copy all that it looks through
 
 
 def _answer(asking: socket.socket, listening: socket.socket) -> None:
@@ -130,10 +148,32 @@ def _entry(name: str) -> Any:
     if name == "headswap":
         from pipeline.__main__ import run
 
+        if UNDRAWN in os.environ:
+            _leave_charts_out()
         run()
+    if name == PYTHON:
+        _run_python(sys.argv[1:])
+        _end(0)
     from dvc.cli import main
 
     sys.exit(main(sys.argv[1:]))
+
+
+def _run_python(arguments: list[str]) -> None:
+    if arguments[0] == "-m":
+        sys.argv = arguments[1:]
+        runpy.run_module(arguments[1], run_name="__main__", alter_sys=True)
+    else:
+        sys.argv = arguments
+        runpy.run_path(arguments[0], run_name="__main__")
+
+
+def _leave_charts_out() -> None:
+    import pytest
+
+    from tests.stages.spine import undrawn
+
+    undrawn(pytest.MonkeyPatch())
 
 
 def _end(status: int) -> None:

@@ -84,7 +84,7 @@ def test_every_make_target_that_is_shown_exists(command: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_every_other_command_is_one_that_the_end_to_end_test_runs() -> None:
+def test_every_other_command_is_one_that_an_end_to_end_test_runs() -> None:
     shown = {command for command in commands() if not command.startswith("make")}
     files = [REPOSITORY / "tests" / name for name in ("test_end_to_end.py", "test_own_images.py")]
     source = " ".join(word for file in files for word in file.read_text(encoding="utf-8").split())

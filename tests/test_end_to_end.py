@@ -4,7 +4,6 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from benchmarks.clone import REPOSITORY, Clone
+from tests.preloaded import UNDRAWN
 
 BACKBONE = "efficientnet_lite0"
 PER_STRATUM = 24
@@ -44,6 +44,15 @@ class SmallClone(Clone):
         """Take the commands in a folder instead of others of their names."""
         self.environment["PATH"] = f"{folder}{os.pathsep}{self.environment['PATH']}"
 
+    def draw_nothing(self) -> None:
+        """Leave out the charts, which take longer than all else that `compare` does."""
+        self.environment[UNDRAWN] = "1"
+
+    def commit(self) -> None:
+        """Commit everything that git keeps."""
+        self.run("git", "add", ".")
+        self.run("git", "-c", "user.name=a", "-c", "user.email=a@b", "commit", "--quiet", "-m", "results")
+
     def lay_out(self, per_stratum: int, start: int = 0) -> None:
         """Put the first images of every label and cell type into the data folder, as the demo's package has them."""
         spec = find_spec("elpv_dataset")
@@ -72,17 +81,14 @@ def clone(tmp_path_factory: pytest.TempPathFactory, preloaded: Path) -> SmallClo
 @pytest.fixture(scope="module")
 def first(clone: SmallClone) -> list[str]:
     """Run everything once; the stages that ran."""
-    return clone.repro()[0]
+    ran, _ = clone.repro()
+    clone.draw_nothing()
+    return ran
 
 
 @pytest.fixture(autouse=True)
-def _settled(clone: SmallClone, first: list[str]) -> Iterator[None]:
-    """Give every test a clone in which nothing is left to do: take its edits of params.yaml back."""
-    before = (clone.root / "params.yaml").read_text()
-    yield
-    if (clone.root / "params.yaml").read_text() != before:
-        (clone.root / "params.yaml").write_text(before)
-        clone.repro()
+def _up_to_date(first: list[str]) -> None:
+    """Give every test a clone in which nothing is left to do; each leaves it so, whatever it set."""
 
 
 def test_the_first_run_runs_every_stage(clone: SmallClone, first: list[str]) -> None:
@@ -104,38 +110,31 @@ def test_with_nothing_changed_nothing_runs(clone: SmallClone) -> None:
     assert "Data and pipelines are up to date." in output
 
 
-def test_an_edited_head_reruns_itself_and_no_image_goes_through_the_cnn(clone: SmallClone) -> None:
-    shards = clone.cached_shards()
-    clone.set(**{"heads.logreg.C": [0.02, 0.2]})
+def test_an_edited_head_reruns_alone_without_the_cnn_and_its_old_value_comes_back_without_running(
+    clone: SmallClone,
+) -> None:
+    shards, old = clone.cached_shards(), (clone.root / f"metrics/{BACKBONE}/logreg.json").read_bytes()
+    clone.set(**{"heads.logreg.C": [0.0001, 0.001]})
     assert clone.repro()[0] == [f"train@{BACKBONE}-logreg", "compare", "lineage", "complete"]
     assert clone.cached_shards() == shards
-
-
-def test_a_value_that_was_used_before_comes_back_without_running(clone: SmallClone) -> None:
-    old = (clone.root / f"metrics/{BACKBONE}/knn.json").read_bytes()
-    clone.set(**{"heads.knn": {"n_neighbors": 1}})
-    assert f"train@{BACKBONE}-knn" in clone.repro()[0]
-    assert (clone.root / f"metrics/{BACKBONE}/knn.json").read_bytes() != old
-    clone.set(**{"heads.knn": {"n_neighbors": 5}})
+    assert (clone.root / f"metrics/{BACKBONE}/logreg.json").read_bytes() != old
+    clone.set(**{"heads.logreg.C": [0.01, 0.1]})
     ran, output = clone.repro()
     assert ran == ["complete"]  # it makes nothing that DVC could bring back
     assert "is cached - skipping run" in output
-    assert (clone.root / f"metrics/{BACKBONE}/knn.json").read_bytes() == old
+    assert (clone.root / f"metrics/{BACKBONE}/logreg.json").read_bytes() == old
 
 
-def test_a_head_that_leaves_the_list_leaves_the_verdict(clone: SmallClone) -> None:
-    clone.set(**{"run.heads": ["logreg"]})
-    assert clone.repro()[0] == ["compare", "lineage", "complete"]
-    assert f"{BACKBONE}/knn" not in (clone.root / "reports/verdict.json").read_text()
-
-
-def test_a_head_that_joins_the_list_runs_alone(clone: SmallClone) -> None:
-    clone.set(**{"run.heads": ["logreg", "knn", "linear_svm"]})
+def test_a_head_that_joins_the_list_runs_alone_and_one_that_leaves_it_leaves_the_verdict(clone: SmallClone) -> None:
+    clone.set(**{"run.heads": ["logreg", "linear_svm"]})
     assert clone.repro()[0] == [f"train@{BACKBONE}-linear_svm", "compare", "lineage", "complete"]
+    judged = (clone.root / "reports/verdict.json").read_text()
+    assert f"{BACKBONE}/linear_svm" in judged
+    assert f"{BACKBONE}/knn" not in judged
 
 
 def test_a_head_that_fails_leaves_the_others_their_verdict_and_still_repro_fails(clone: SmallClone) -> None:
-    clone.set(**{"heads.knn": {"n_neighbors": 5000}})
+    clone.set(**{"run.heads": ["logreg", "knn"], "heads.knn": {"n_neighbors": 5000}})
     said = clone.run("dvc", "repro", status=255)
     assert re.findall(r"Running stage '(.+)'", said) == [f"train@{BACKBONE}-knn", "compare", "lineage", "complete"]
     assert f"headswap complete: {BACKBONE}/knn failed: params.yaml: heads.knn: " in said
@@ -163,7 +162,7 @@ def test_the_audit_names_an_altered_image_and_passes_when_it_is_back(clone: Smal
     path.write_bytes(good[:-20] + bytes([good[-20] ^ 1]) + good[-19:])
     assert f"data/raw/elpv/images/{path.name}: expected sha256" in clone.run("headswap", "audit", status=1)
     path.write_bytes(good)
-    clone.run("headswap", "audit")
+    assert json.loads(clone.run("headswap", "audit", "--json"))["findings"] == []
 
 
 def test_the_same_commit_and_seed_give_the_same_bytes_elsewhere(
@@ -171,7 +170,10 @@ def test_the_same_commit_and_seed_give_the_same_bytes_elsewhere(
 ) -> None:
     other = SmallClone(tmp_path)
     other.begin_with(preloaded)
-    other.repro(f"train@{BACKBONE}-logreg", f"train@{BACKBONE}-knn", f"finetune@{BACKBONE}-last_blocks")
+    on = ("--backbone", BACKBONE)
+    for stage in (("prepare",), ("embed", *on), ("train", *on, "--head", "logreg"), ("train", *on, "--head", "knn"),
+                  ("finetune", *on, "--plan", "last_blocks")):  # fmt: skip
+        other.run("headswap", *stage)
     names = [
         "data/manifest.parquet",
         f"data/embeddings/{BACKBONE}.h5",
@@ -192,20 +194,27 @@ def test_the_commands_around_the_cache_say_what_they_find(clone: SmallClone) -> 
     assert "are unaltered" in clone.run("headswap", "cache", "--verify")
     assert "0 rows in 0 shards, 0.0 MB, would be removed" in clone.run("headswap", "cache", "--prune")
     clone.run("headswap", "cache", "--merge")
+
+
+@pytest.mark.soak
+def test_every_backbone_is_listed(clone: SmallClone) -> None:
     assert "efficientnet_lite0  1280" in clone.run("headswap", "backbones")
 
 
 def test_what_is_expensive_says_so_before_it_starts(clone: SmallClone) -> None:
     plan = clone.run("headswap", "finetune", "--backbone", "efficientnet_lite0", "--plan", "last_blocks", "--dry-run")
     assert re.search(r"frozen part: 0 rows to store, .*; at most 1 epochs, about \d+ s; nothing was computed", plan)
+    before = (clone.root / "params.yaml").read_text()
     clone.set(**{"curve.plans": ["last_blocks"]})
     curve = clone.run("headswap", "curve", "--backbone", "efficientnet_lite0", "--dry-run")
+    (clone.root / "params.yaml").write_text(before)
     assert re.search(
         r"2 trainings per head and plan, on \d+, \d+ images; last_blocks: frozen part: .*; 2 trainings, at most \d+ s",
         curve,
     )
 
 
+@pytest.mark.soak
 def test_two_processes_share_a_plan_and_end_where_one_does(clone: SmallClone) -> None:
     path = clone.root / f"metrics/{BACKBONE}/last_blocks.json"
     alone = json.loads(path.read_text())["validation"]
@@ -215,20 +224,8 @@ def test_two_processes_share_a_plan_and_end_where_one_does(clone: SmallClone) ->
     clone.repro()
 
 
-def test_new_images_are_the_only_ones_embedded(clone: SmallClone) -> None:
-    clone.lay_out(1, start=PER_STRATUM)
-    said = clone.run("headswap", "diff", "HEAD")
-    assert "data/raw/elpv: changed since the last run: " in said
-    assert "the same" not in said
-    ran, output = clone.repro()
-    assert "not run" not in clone.run("headswap", "diff", "HEAD")
-    assert f"embed@{BACKBONE}" in ran
-    assert f"{4 * PER_STRATUM + 4} rows: 4 computed" in output
-
-
 def test_dvcs_own_commands_show_metrics_plots_and_experiments(clone: SmallClone) -> None:
-    clone.run("git", "add", ".")
-    clone.run("git", "-c", "user.name=a", "-c", "user.email=a@b", "commit", "--quiet", "-m", "before")
+    clone.commit()
     path = f"metrics/{BACKBONE}/logreg.json"
     assert "validation.accuracy" in clone.run("dvc", "metrics", "show", path, "--md")
 
@@ -256,17 +253,21 @@ def test_the_verdict_can_be_shown_again_and_two_runs_compared(
     assert "McNemar p" in clone.run("headswap", "compare", "logreg", "last_blocks")
 
 
-def test_a_model_answers_for_images_and_leaves_as_one_file(clone: SmallClone) -> None:
+def test_a_model_answers_for_images(clone: SmallClone) -> None:
     said = clone.run("headswap", "predict", "logreg", "data/raw/elpv/images", "--out", "new.csv")
+    (clone.root / "new.csv").unlink()
     assert re.search(r"\d+ images: .*; 0 went through the CNN", said)
+
+
+@pytest.mark.soak
+def test_a_model_leaves_as_one_file(clone: SmallClone) -> None:
     assert "at most" in clone.run("headswap", "export", "logreg", "cells.onnx")
-    for name in ("new.csv", "cells.onnx", "cells.md"):
+    for name in ("cells.onnx", "cells.md"):
         (clone.root / name).unlink()
 
 
 def test_the_lineage_can_be_followed_checked_compared_and_exported(clone: SmallClone) -> None:
     assert "sizes agree" in clone.run("headswap", "audit", "--quick")
-    assert json.loads(clone.run("headswap", "audit", "--json"))["findings"] == []
     assert re.search(r"20 rows recomputed: 20 bit for bit", clone.run("headswap", "audit", "--recompute", "20"))
     third = "images/cell0003.png"
     assert (clone.root / "data/raw/elpv" / third).exists()
@@ -281,6 +282,17 @@ def test_the_lineage_can_be_followed_checked_compared_and_exported(clone: SmallC
     clone.run("headswap", "provenance", "prov", "lineage.prov.json")
     clone.run("headswap", "provenance", "openlineage", "lineage.openlineage.json")
     assert "in order" in clone.run("headswap", "doctor", "--fix")
+
+
+def test_new_images_are_the_only_ones_embedded(clone: SmallClone) -> None:
+    clone.commit()
+    clone.lay_out(1, start=PER_STRATUM)
+    said = clone.run("headswap", "diff", "HEAD")
+    assert "data/raw/elpv: changed since, and that was not run yet: " in said
+    assert "the same" not in said
+    ran, output = clone.repro(f"embed@{BACKBONE}")
+    assert ran == ["prepare", f"embed@{BACKBONE}"]
+    assert f"{4 * PER_STRATUM + 4} rows: 4 computed" in output
 
 
 def locked_outs(lock: Path) -> list[dict[str, object]]:
@@ -307,11 +319,13 @@ def test_tampering_is_not_laundered_into_dvc_lock(clone: SmallClone) -> None:
     before = path.stat()
     path.write_bytes(bad)
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))  # the old time: DVC believes it
+    settings = (clone.root / "params.yaml").read_text()
     clone.set(**{"heads.knn.n_neighbors": 7})
     assert "sha256: got" in clone.run("dvc", "repro", f"train@{BACKBONE}-knn", status=255)
     assert lock.read_bytes() == locked
     assert f"{path.name}: expected sha256" in clone.run("headswap", "audit", status=1)
     path.write_bytes(good)
+    (clone.root / "params.yaml").write_text(settings)
 
 
 def test_a_tampered_shard_stops_the_stage_and_its_rows_come_back_as_they_were(clone: SmallClone) -> None:

@@ -26,6 +26,7 @@ from pipeline.stages import embed, prepare
 from tests.conftest import REPOSITORY, SIZE, Project, write_image
 from tests.faults import MATRIX, METRICS, fail_the_nth
 from tests.networks import exports
+from tests.preloaded import PYTHON
 from tests.soak import soak
 
 EMBED = ["embed", "--backbone", "tiny"]
@@ -64,9 +65,9 @@ Parent = Callable[..., dict[str, Any]]
 
 
 @pytest.fixture(scope="module")
-def in_children() -> Iterator[Parent]:
+def in_children(preloaded: Path) -> Iterator[Parent]:
     """Run tests/faults.py, and let it act on the current project; its copies lie in `rounds` beside it."""
-    command = [sys.executable, "-m", "tests.faults"]
+    command = [str(preloaded / PYTHON), "-m", "tests.faults"]
     with subprocess.Popen(command, cwd=REPOSITORY, stdin=PIPE, stdout=PIPE, stderr=PIPE, text=True) as parent:
         assert parent.stdin
         assert parent.stdout
@@ -319,14 +320,15 @@ def test_with_another_batch_size_or_runtime_the_rows_in_the_cache_win(
 
 
 @pytest.mark.parametrize("engine", runtime.AUTO)
+@pytest.mark.parametrize("sizes", [(1, 8), *soak([((1, 3, 8),)])])
 def test_every_batch_size_and_runtime_agrees_within_the_stated_tolerance(
-    prepared: Project, engine: str, monkeypatch: pytest.MonkeyPatch
+    prepared: Project, engine: str, sizes: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     exports.remember(monkeypatch)
     network = backbones.load("tiny", prepared.write().backbone("tiny")).network
     images = np.random.default_rng(0).integers(0, 256, (24, 3, SIZE, SIZE), dtype=np.uint8)
     reference = runtime.prepare(network, "torch", images)(images)
-    for size in (1, 3, 8):
+    for size in sizes:
         forward = runtime.prepare(network, engine, images[:size])
         found = np.concatenate([forward(images[start : start + size]) for start in range(0, 24, size)])
         assert np.abs(found - reference).max() <= runtime.TOLERANCE * np.abs(reference).max()

@@ -12,6 +12,7 @@ from benchmarks.clone import Clone
 from tests.test_end_to_end import BACKBONE, SmallClone
 
 COMMIT = ("git", "-c", "user.name=a", "-c", "user.email=a@b", "commit", "--quiet", "--all", "-m", "ours")
+PER_STRATUM = 12
 
 
 class OwnClone(SmallClone):
@@ -27,18 +28,19 @@ class OwnClone(SmallClone):
             shutil.move(raw / path, target / Path(path).name)
         shutil.rmtree(raw)
         (self.root / "photos").mkdir()
-        for path in sorted((self.root / "data/raw/mine").rglob("*.png"))[::20]:
+        for path in sorted((self.root / "data/raw/mine").rglob("*.png"))[::10]:
             shutil.copy(path, self.root / "photos")
         (self.root / "photos/broken.png").write_bytes(b"no image")
 
 
 @pytest.fixture(scope="module")
 def clone(tmp_path_factory: pytest.TempPathFactory, preloaded: Path) -> Iterator[Clone]:
-    made = OwnClone(tmp_path_factory.mktemp("own") / "clone")
+    made = OwnClone(tmp_path_factory.mktemp("own") / "clone", PER_STRATUM)
     made.begin_with(preloaded)
     said = made.run("headswap", "init", "--data", "data/raw/mine", "--yes")
-    assert "96 images" in said
-    made.set(**{"run.heads": ["logreg"]})
+    assert "48 images" in said
+    made.set(**{"run.heads": ["logreg"], "run.plans": []})
+    made.draw_nothing()
     made.repro()
     yield made
     assert not made.refused.exists(), "something reached for the network"
@@ -58,7 +60,7 @@ def test_new_images_are_classified_and_the_bad_one_is_named(clone: Clone) -> Non
 
 
 def test_the_model_leaves_as_one_file_with_its_card(clone: Clone) -> None:
-    clone.run("headswap", "export", "logreg", "model.onnx")
+    assert "at most" in clone.run("headswap", "export", "logreg", "model.onnx")
     assert (clone.root / "model.onnx").stat().st_size > 10_000_000
     assert "defective" in (clone.root / "model.md").read_text()
 
@@ -94,6 +96,8 @@ def test_what_was_decided_about_the_findings_is_obeyed(clone: Clone) -> None:
         writer.writerows(rows)
     clone.run("headswap", "quality", "--apply", "decided.csv")
     assert rows[0]["sha256"] in (clone.root / "data/excluded.csv").read_text()
+    assert "that was not run yet" in clone.run("headswap", "diff", "HEAD")
     ran, _ = clone.repro()
     assert "prepare" in ran
+    assert "not run" not in clone.run("headswap", "diff", "HEAD")
     assert rows[0]["sha256"] not in (clone.root / "reports/quality.csv").read_text()

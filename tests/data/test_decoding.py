@@ -68,6 +68,11 @@ def test_sixteen_bit_grey_keeps_its_range() -> None:
         assert rgb(content)[0, :, 0].tolist() == [0, 1, 128, 255]
 
 
+def test_sixteen_bit_grey_is_rounded_to_the_nearest_of_eight() -> None:
+    values = np.arange(2**16, dtype=np.uint16).reshape(256, 256)
+    np.testing.assert_array_equal(rgb(encoded(Image.fromarray(values)))[..., 0], np.rint(values / 257))
+
+
 def test_twelve_bit_grey_keeps_its_range() -> None:
     packed = bytes([0x00, 0x08, 0x00, 0xFF, 0xFF, 0xFF])  # 0, 2048, 4095, 4095
     assert rgb(tiff(np.zeros((1, 4)), 12, packed=packed))[0, :, 0].tolist() == [0, 128, 255, 255]

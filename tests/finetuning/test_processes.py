@@ -1,9 +1,9 @@
-"""Two processes on the CPU, started by torchrun."""
+"""Two processes on the CPU, as torchrun starts them; `make soak` starts them by torchrun itself."""
 
 import contextlib
 import os
+import socket
 import subprocess
-import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from pipeline.networks import runtime
 from pipeline.stages import embed, finetune, prepare
 from tests.conftest import REPOSITORY, Project
 from tests.finetuning.examples import loaded, plan, task_of
+from tests.preloaded import PYTHON
 
 MAIN = """
 import sys
@@ -44,17 +45,25 @@ PLANS: dict[str, dict[str, Any]] = {
 }
 
 
-def in_two_processes() -> str:
+def in_two_processes(preloaded: Path) -> str:
     """Run the stage for every plan in two processes that share every batch; return their output."""
     Path("main.py").write_text(MAIN.format(repository=str(REPOSITORY)))
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "main.py"]
-    settings = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run([*torchrun, *PLANS], env=settings, text=True, capture_output=True, timeout=300, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
+    begun = [
+        subprocess.Popen(
+            [preloaded / PYTHON, "main.py", *PLANS],
+            env={**os.environ, **place, "WORLD_SIZE": "2", "RANK": rank, "LOCAL_RANK": rank, "OMP_NUM_THREADS": "1"},
+            text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        ) for rank in "01"
+    ]  # fmt: skip
+    said = [process.communicate(timeout=300) for process in begun]
+    assert [process.returncode for process in begun] == [0, 0], said
+    return "".join(out for out, _ in said)
 
 
-def test_two_processes_give_the_result_of_one_with_the_same_global_batch(project: Project) -> None:
+def test_two_processes_give_the_result_of_one_with_the_same_global_batch(project: Project, preloaded: Path) -> None:
     common = {"unfreeze_from": "second", "epochs": 3, "batch_size": 5, "learning_rate": 0.01}
     params = project.write(plans={name: {**common, **settings} for name, settings in PLANS.items()})
     prepare.main(params)
@@ -62,7 +71,7 @@ def test_two_processes_give_the_result_of_one_with_the_same_global_batch(project
     for name in PLANS:
         finetune.main(params, "tiny", name)
     alone = {name: runs.read("tiny", name) for name in PLANS}
-    said = in_two_processes()
+    said = in_two_processes(preloaded)
     assert said.count("epochs") == said.count("process 1 of 2: done") == len(PLANS)
     for name, before in alone.items():
         both = runs.read("tiny", name)

@@ -168,8 +168,8 @@ def two_of(name: str) -> dict[str, object]:
 @every_head
 @pytest.mark.parametrize(
     ("how", "method", "classes"),
-    [("grid", "none", 2), ("validation", "none", 3), ("grid", "sigmoid", 3),
-     *soak([("grid", "none", 3), ("validation", "none", 2), ("grid", "sigmoid", 2)])],
+    [("grid", "sigmoid", 2), ("validation", "none", 3),
+     *soak([("grid", "sigmoid", 3), ("validation", "none", 2), ("grid", "none", 2), ("grid", "none", 3)])],
 )  # fmt: skip
 def test_the_search_scores_the_head_that_is_saved(name: str, how: str, method: str, classes: int) -> None:
     X, y = data(classes, n=80, seed=2)

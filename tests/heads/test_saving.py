@@ -1,8 +1,6 @@
 """Saved heads: without code, with the recorded bytes."""
 
 import pickle
-import subprocess
-import sys
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,10 +13,8 @@ from safetensors.numpy import load_file, save_file
 from pipeline import heads
 from pipeline.core import stamps
 from pipeline.core.errors import StateError
-from pipeline.heads import HEADS
 from pipeline.heads.types import Classifier
 from pipeline.networks import streaming
-from tests.conftest import REPOSITORY
 from tests.heads.examples import data, fit, fitted
 
 NETWORKS = ["mlp", "streaming_linear", "streaming_mlp"]
@@ -108,21 +104,3 @@ def test_a_stamped_file_with_foreign_types_is_refused_without_executing_it(
     with pytest.raises(StateError, match=r"no head of ours has: subprocess\.Popen"):
         heads.load(tmp_path, stamps.Stamp("train", stamps.hashes([path]), {}))
     assert not Path("executed").exists()
-
-
-def test_a_scikit_learn_head_never_loads_torch(tmp_path: Path) -> None:
-    script = f"""
-import sys
-from pathlib import Path
-import numpy as np
-import pipeline.cli, pipeline.stages.train
-from pipeline import heads
-from pipeline.core.sections import Selection
-rows = heads.Rows.of(np.random.default_rng(0).normal(size=(40, 3)), np.array(["a", "b"] * 20))
-for name in {[name for name in HEADS if name not in NETWORKS]!r}:
-    chosen = heads.fit(name, {{"calibrate": "temperature"}}, rows, rows, Selection(metric="accuracy"), 0)
-    heads.save(Path({str(tmp_path)!r}) / name, chosen.model)
-sys.exit("torch was loaded" if "torch" in sys.modules else 0)
-"""
-    done = subprocess.run([sys.executable, "-c", script], cwd=REPOSITORY, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr

@@ -1,4 +1,5 @@
 import numpy as np
+import pytest
 import torch
 
 from pipeline.networks.mlp import MLPHead
@@ -22,6 +23,13 @@ def test_numpy_predicts_what_torch_trained() -> None:
     hidden = torch.relu(torch.from_numpy(X) @ weights["hidden_weight"].T + weights["hidden_bias"])
     logits = hidden @ weights["output_weight"].T + weights["output_bias"]
     np.testing.assert_allclose(head.predict_proba(X), logits.softmax(dim=1).numpy(), atol=1e-6)
+
+
+def test_it_stops_after_as_many_epochs_without_progress_as_it_has_patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    epochs, real = list[int](), torch.randperm
+    monkeypatch.setattr(torch, "randperm", lambda rows: epochs.append(rows) or real(rows))
+    MLPHead(learning_rate=1e-12, patience=3, random_state=0).fit(*data())
+    assert len(epochs) == 1 + 3
 
 
 def test_fitting_leaves_torchs_own_random_state_alone() -> None:
