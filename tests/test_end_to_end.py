@@ -288,7 +288,7 @@ def test_new_images_are_the_only_ones_embedded(clone: SmallClone) -> None:
     clone.commit()
     clone.lay_out(1, start=PER_STRATUM)
     said = clone.run("headswap", "diff", "HEAD")
-    assert "data/raw/elpv: changed since, and that was not run yet: " in said
+    assert "data/raw/elpv: changed since the last run: " in said
     assert "the same" not in said
     ran, output = clone.repro(f"embed@{BACKBONE}")
     assert ran == ["prepare", f"embed@{BACKBONE}"]

@@ -96,7 +96,7 @@ def test_what_was_decided_about_the_findings_is_obeyed(clone: Clone) -> None:
         writer.writerows(rows)
     clone.run("headswap", "quality", "--apply", "decided.csv")
     assert rows[0]["sha256"] in (clone.root / "data/excluded.csv").read_text()
-    assert "that was not run yet" in clone.run("headswap", "diff", "HEAD")
+    assert "changed since the last run" in clone.run("headswap", "diff", "HEAD")
     ran, _ = clone.repro()
     assert "prepare" in ran
     assert "not run" not in clone.run("headswap", "diff", "HEAD")
