@@ -8,6 +8,7 @@ import numpy as np
 
 from pipeline.evaluation.scoring.predictions import Predictions
 from pipeline.report.evidence import Evidence
+from pipeline.verdict.wording.terms import counted
 
 MOST = 12
 """Images in a gallery."""
@@ -42,6 +43,8 @@ class Gallery:
     title: str
     found: int
     """How many test images are of this kind; only the first are shown."""
+    found_in_words: str
+    """The same with its noun."""
     pictures: Sequence[GalleryImage]
 
 
@@ -52,14 +55,14 @@ def galleries(evidence: Evidence) -> list[Gallery]:
     runs = [(verdict.of(run).title, evidence.decided_by(run).of("test")) for run in best]
     right = [one.decision() == one.truth() for _, one in runs]
     found = [
-        _gallery(f"The worst errors of {title}", evidence, runs, ~mine, _excess_confidence(one))
+        _gallery(f"The worst errors of {title}", "error", evidence, runs, ~mine, _excess_confidence(one))
         for (title, one), mine in zip(runs, right, strict=True)
     ]
     if len(runs) == 2:
         (head, of_head), (plan, of_plan) = runs
         found += [
-            _gallery(f"{head} right, {plan} wrong", evidence, runs, right[0] & ~right[1], _excess_confidence(of_plan)),
-            _gallery(f"{plan} right, {head} wrong", evidence, runs, right[1] & ~right[0], _excess_confidence(of_head)),
+            _gallery(f"{head} right, {plan} wrong", "such image", evidence, runs, right[0] & ~right[1], _excess_confidence(of_plan)),
+            _gallery(f"{plan} right, {head} wrong", "such image", evidence, runs, right[1] & ~right[0], _excess_confidence(of_head)),
         ]
     return found
 
@@ -71,6 +74,7 @@ def _excess_confidence(predictions: Predictions) -> np.ndarray:
 
 def _gallery(
     title: str,
+    noun: str,
     evidence: Evidence,
     runs: Sequence[tuple[str, Predictions]],
     chosen: np.ndarray,
@@ -79,7 +83,8 @@ def _gallery(
     rows = np.flatnonzero(chosen)
     rows = rows[np.argsort(-order[rows], kind="stable")]
     place = {image_id: number for number, image_id in enumerate(evidence.thumbnails.image_id)}
-    return Gallery(title, len(rows), [_gallery_image(row, evidence, place, runs) for row in rows[:MOST].tolist()])
+    shown = [_gallery_image(row, evidence, place, runs) for row in rows[:MOST].tolist()]
+    return Gallery(title, len(rows), counted(len(rows), noun), shown)
 
 
 def _gallery_image(

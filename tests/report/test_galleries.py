@@ -1,6 +1,8 @@
 import dataclasses
 
-from pipeline.report.galleries import MOST, galleries
+from pipeline.report.galleries import MOST, Gallery, galleries
+from pipeline.report.rendering import render
+from pipeline.report.sections import worst
 from tests.report.examples import evidence
 
 
@@ -14,6 +16,15 @@ def test_errors_come_worst_first_and_each_gallery_holds_what_its_title_says() ->
     assert all(tuple(one.right for one in picture.decisions) == (True, False) for picture in only_head.pictures)
     assert all(tuple(one.right for one in picture.decisions) == (False, True) for picture in only_plan.pictures)
     assert of_head.found - of_plan.found == only_plan.found - only_head.found
+
+
+def test_headings_count_errors_as_errors_and_say_so_where_there_are_none() -> None:
+    of_head, _, only_head, _ = galleries(given := evidence(images=200, pictured=50))
+    assert of_head.found_in_words == f"{of_head.found} errors"
+    assert only_head.found_in_words == f"{only_head.found} such images"
+    one = Gallery("The worst errors of knn", 0, "0 errors", [])
+    assert "knn</bdi>: none</h3>" in render("galleries.html.j2", galleries=[one])
+    assert f"{MOST} of {of_head.found} errors</h3>" in str(worst(given))
 
 
 def test_decisions_are_those_of_the_predictions() -> None:

@@ -20,6 +20,7 @@ from pipeline.evaluation.scoring.predictions import Predictions
 from pipeline.report import charts, embedding_map, page
 from pipeline.report.sections import SECTIONS
 from pipeline.verdict import schema
+from pipeline.verdict.schema import Factor
 from tests.report.examples import evidence, survey
 from tests.stages.spine import undrawn
 
@@ -151,6 +152,25 @@ def test_a_crossover_is_in_words_above_its_chart(text: str) -> None:
 
 
 @pytest.mark.usefixtures("undrawn_charts")
+def test_test_images_are_counted_after_the_name_of_their_class_so_that_numbers_can_name_classes() -> None:
+    words = " ".join(page.page(evidence(classes=("0", "1"))).split())
+    assert "<bdi>0</bdi>: 20, <bdi>1</bdi>: 20." in words
+
+
+@pytest.mark.usefixtures("undrawn_charts")
+def test_commands_in_sentences_are_shown_as_code_and_no_backtick_is_left() -> None:
+    given = evidence()
+    spoken = "run `headswap x`"
+    changed = dataclasses.replace(
+        given.verdict, sentence=spoken, rule=spoken, standing=[Factor("Compute", spoken)], notes=[spoken],
+        failed={"tiny/mlp": spoken}, skipped={"tiny": {"a.png": spoken}},
+    )  # fmt: skip
+    markup = page.page(dataclasses.replace(given, verdict=changed)).split("<script")[0]
+    assert "`" not in markup
+    assert markup.count("run <code>headswap x</code>") == 7
+
+
+@pytest.mark.usefixtures("undrawn_charts")
 def test_a_single_run_is_reported_without_the_sections_that_compare() -> None:
     given = evidence(titles=("logreg",))
     alone = dataclasses.replace(given.verdict, detectable=None, curves={})
@@ -192,7 +212,7 @@ def test_however_many_images_and_classes_the_page_stays_small_and_says_what_it_l
     ))  # fmt: skip
     assert len(text.encode()) < 8_000_000
     assert re.search(r"The map shows [\d,]{5,7} of 262,000 images: those with a thumbnail", text)
-    assert re.search(r"For the same reason, [\d,]+ thumbnails are shown instead of 3,000", text)
+    assert re.search(r"[\d,]+ images have a picture on the map; all 3,000 pictures would make the page too large", text)
     assert re.search(
         r"The 150 of [\d,]+ classes in which .* has the lowest recall; the others are in reports/verdict.json", text
     )
