@@ -61,8 +61,22 @@ def galleries(evidence: Evidence) -> list[Gallery]:
     if len(runs) == 2:
         (head, of_head), (plan, of_plan) = runs
         found += [
-            _gallery(f"{head} right, {plan} wrong", "such image", evidence, runs, right[0] & ~right[1], _excess_confidence(of_plan)),
-            _gallery(f"{plan} right, {head} wrong", "such image", evidence, runs, right[1] & ~right[0], _excess_confidence(of_head)),
+            _gallery(
+                f"{head} right, {plan} wrong",
+                "such image",
+                evidence,
+                runs,
+                right[0] & ~right[1],
+                _excess_confidence(of_plan),
+            ),
+            _gallery(
+                f"{plan} right, {head} wrong",
+                "such image",
+                evidence,
+                runs,
+                right[1] & ~right[0],
+                _excess_confidence(of_head),
+            ),
         ]
     return found
 

@@ -33,6 +33,7 @@ def page(evidence: Evidence) -> str:
         verdict=evidence.verdict,
         headline=headline(evidence.verdict),
         notes=first_five(evidence.verdict.notes, "notes"),
+        warnings=set(evidence.verdict.notes) - set(evidence.search_notes),
         sections=sections,
         style=Markup(asset("style.css")),  # noqa: S704  # ours
         scripts=[Markup(script) for script in scripts],  # noqa: S704  # ours and the library's

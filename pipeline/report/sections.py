@@ -14,7 +14,8 @@ from pipeline.report.evidence import Evidence
 from pipeline.report.galleries import galleries
 from pipeline.report.provenance import origins
 from pipeline.report.rendering import render
-from pipeline.verdict.schema import Result
+from pipeline.verdict.chance import chance_level
+from pipeline.verdict.schema import Result, Verdict
 from pipeline.verdict.wording.factors import crossover_sentence
 
 
@@ -42,7 +43,13 @@ def _section(function: SectionBuilder) -> SectionBuilder:
 @_section
 def accuracy(evidence: Evidence) -> Section:
     """Show every run's score with its interval."""
-    body = render("figure.html.j2", picture=charts.accuracy(evidence.verdict), caption="")
+    verdict = evidence.verdict
+    chance = chance_level(verdict.metric, verdict.test_images)
+    caption = (
+        f"The dashed line is the largest class: always predicting {chance.largest_class!r} would reach "
+        f"{chance.score:.1%}."
+    )
+    body = render("figure.html.j2", picture=charts.accuracy(verdict), caption=caption)
     return Section("scores", "How well each run does on the test images", body)
 
 
@@ -56,18 +63,26 @@ def factors(evidence: Evidence) -> Section:
 def cost(evidence: Evidence) -> Section:
     """Show score against compute."""
     caption = (
-        "The dashed line joins the runs that no other run beats in both score and compute (the Pareto front). The cost "
-        "of every frozen head includes the pass over the images that made the embeddings, although all heads share it: "
-        "that is what one head alone would cost."
+        f"{_front_sentence(evidence.verdict)}The cost of every frozen head includes the pass over the images that made "
+        "the embeddings, although all heads share it: that is what one head alone would cost."
     )
     return Section(
         "cost", "What it cost", render("figure.html.j2", picture=charts.cost(evidence.verdict), caption=caption)
     )
 
 
+def _front_sentence(verdict: Verdict) -> str:
+    front = [result.title for result in verdict.results if result.on_front]
+    if len(front) > 1:
+        return "The dashed line joins the runs that no other run beats in both score and compute (the Pareto front). "
+    if len(verdict.results) > 1:
+        return f"No other run scores better or takes less compute than {front[0]}. "
+    return ""
+
+
 @_section
 def results(evidence: Evidence) -> Section:
-    """Show one table of all runs and all their numbers."""
+    """Show one table of all runs and all their numbers, and the notes on runs."""
     verdict = evidence.verdict
     pairs = {
         result.run: verdict.pair(result.run, verdict.best_head)
@@ -75,7 +90,9 @@ def results(evidence: Evidence) -> Section:
         if result.run != verdict.best_head
     }
     numbered = sorted(enumerate(verdict.results), key=lambda one: -one[1].test[verdict.metric].value)
-    return Section("runs", "All runs", render("results.html.j2", verdict=verdict, results=numbered, pairs=pairs))
+    notes = [note for note in verdict.notes if note not in set(evidence.data_notes)]
+    body = render("results.html.j2", verdict=verdict, results=numbered, pairs=pairs, notes=notes, most=MOST_ROWS)
+    return Section("runs", "All runs", body)
 
 
 @_section
@@ -95,16 +112,17 @@ def differences(evidence: Evidence) -> Section | None:
 def confusion(evidence: Evidence) -> Section:
     """Show which classes are confused with which."""
     verdict, classes = evidence.verdict, evidence.table.classes
-    ordered = sorted(verdict.results, key=lambda result: result.run not in (verdict.best_head, verdict.best_plan))
-    picture = charts.confusion(ordered, classes) if len(classes) <= charts.MOST_CLASSES else None
-    body = render("confusion.html.j2", picture=picture, results=ordered, classes=_hardest(ordered))
+    best = [verdict.of(run) for run in (verdict.best_head, verdict.best_plan) if run is not None]
+    picture = charts.confusion(verdict.results, classes) if len(classes) <= charts.MOST_CLASSES else None
+    hardest = _hardest(best[0], len(verdict.results))
+    body = render("confusion.html.j2", picture=picture, best=best, results=verdict.results, classes=hardest)
     return Section("confusion", "Which classes are confused", body)
 
 
-def _hardest(results: Sequence[Result]) -> list[str]:
-    """Return the classes that fit in the table; if not all do, those with the lowest recall of the first run."""
-    recall = {name: found["recall"].value for name, found in results[0].detail["by_class"].items()}
-    room = max(1, MOST_ROWS // len(results))
+def _hardest(best: Result, runs: int) -> list[str]:
+    """Return the classes that fit in a table of so many runs; if not all do, those with the lowest recall."""
+    recall = {name: found["recall"].value for name, found in best.detail["by_class"].items()}
+    room = max(1, MOST_ROWS // runs)
     return list(recall) if len(recall) <= room else sorted(recall, key=lambda name: recall[name])[:room]
 
 
@@ -172,11 +190,13 @@ def worst(evidence: Evidence) -> Section:
 
 @_section
 def quality(evidence: Evidence) -> Section | None:
-    """Show the findings of the data checks, the notes, and the images that were skipped."""
-    verdict, kinds = evidence.verdict, findings.check_results(evidence)
-    if not kinds and not verdict.notes and not any(verdict.skipped.values()):
+    """Show the findings of the data checks, the notes on the data, and the images that were skipped."""
+    verdict, kinds, notes = evidence.verdict, findings.check_results(evidence), evidence.data_notes
+    if not kinds and not notes and not any(verdict.skipped.values()):
         return None
-    body = render("quality.html.j2", verdict=verdict, kinds=kinds, list=files.LIST.as_posix(), most=MOST_ROWS)
+    body = render(
+        "quality.html.j2", verdict=verdict, kinds=kinds, notes=notes, list=files.LIST.as_posix(), most=MOST_ROWS
+    )
     return Section("quality", "Quality of the data", body)
 
 

@@ -70,7 +70,7 @@ def judge(scored: ScoredRuns, background: Background, params: Params) -> Verdict
     verdict = Verdict(
         answer="cannot tell",
         sentence="",
-        rule=wording.rule(scored, margin),
+        rule=wording.rule(scored, margin, has_plan=plan is not None),
         metric=metric,
         margin=margin,
         resamples=comparison.affordable_resamples(len(test.label), params.compare.bootstrap),
@@ -103,6 +103,8 @@ def judge(scored: ScoredRuns, background: Background, params: Params) -> Verdict
             ),
         ],
     )
+    added = [*notes.of_classes(verdict.test_images), *notes.of_chance(verdict), *verdict.notes]
+    verdict = replace(verdict, notes=[*added, *notes.of_search(results, scored.finished)])
     gain = verdict.pair(verdict.best_plan, verdict.best_head) if verdict.best_plan else None
     answer = answer_of(gain.difference if gain else None, margin)
     if few_groups := wording.too_few_groups(answer, verdict.test_groups, gain):

@@ -7,10 +7,11 @@ import pytest
 from pipeline.quality import files
 from pipeline.quality.checks import CHECKS
 from pipeline.quality.findings import CheckResult, Finding
-from pipeline.report import findings
+from pipeline.report import findings, page
 from pipeline.report.evidence import Evidence
 from pipeline.report.galleries import MOST
-from pipeline.report.sections import Section, quality
+from pipeline.report.sections import Section, quality, results
+from pipeline.verdict.wording import notes
 from tests.report.examples import evidence
 
 NASTY = "<img src=x onerror=alert(1)>.png"
@@ -41,6 +42,23 @@ def test_the_first_dozen_with_a_picture_are_shown_and_the_list_is_named() -> Non
     assert f"Nearly the same pixels: {MOST} of {len(pictured) + 1} images" in text
     assert "0.9877; keep" in text
     assert "reports/quality.csv" in text
+
+
+def test_notes_about_the_data_stand_with_the_data_and_those_about_runs_with_the_runs() -> None:
+    given = evidence(images=40, classes=("a", "b", "c"))
+    advice, absent = "C=1 is the smallest of the 3 tried.", notes.of_classes({"c": 0})
+    run, *others = given.finished
+    noted = replace(run, stamp=replace(run.stamp, facts={**run.stamp.facts, "notes": [advice]}))
+    counted = replace(given.verdict, test_images={"a": 5, "b": 5, "c": 0}, notes=[*absent, f"logreg: {advice}"])
+    changed = replace(given, finished=[noted, *others], verdict=counted)
+    assert (changed.data_notes, changed.search_notes) == (absent, [f"logreg: {advice}"])
+    assert advice not in section(changed)
+    assert "No test image is of class" in section(changed)
+    runs = str(results(changed).body)  # type: ignore[union-attr]
+    assert (advice in runs, "No test image is of class" in runs) == (True, False)
+    header = page.page(changed).split("</header>")[0]
+    assert '<li class="warning">No test image is of class' in header
+    assert f"<li>logreg: {advice}</li>" in header
 
 
 def test_names_of_images_stay_text() -> None:

@@ -17,7 +17,7 @@ from pipeline.data.images.thumbnails import Thumbnails
 from pipeline.data.manifest import Manifest
 from pipeline.evaluation import comparison
 from pipeline.evaluation.scoring.predictions import Predictions
-from pipeline.report import charts, embedding_map, page
+from pipeline.report import charts, drawing, embedding_map, page
 from pipeline.report.sections import SECTIONS
 from pipeline.verdict import schema
 from pipeline.verdict.schema import Factor
@@ -93,7 +93,7 @@ def test_pictures_have_text_alternatives(text: str) -> None:
     parsed = Parsed(text)
     assert all(one["role"] == "img" and one["aria-label"] for one in parsed.all("svg"))
     assert all(one["alt"] for one in parsed.all("img"))
-    assert len(parsed.all("svg")) == 7 * len(charts.LAYOUTS)
+    assert len(parsed.all("svg")) == 7 * len(drawing.LAYOUTS)
 
 
 def test_names_are_inert() -> None:

@@ -21,6 +21,7 @@ from pipeline.evaluation.scoring.predictions import Predictions
 from pipeline.evaluation.surveys import Survey
 from pipeline.evaluation.transferability import Transferability
 from pipeline.verdict import judge
+from pipeline.verdict.chance import chance_level
 from pipeline.verdict.judge import Background
 from pipeline.verdict.schema import Verdict
 from pipeline.verdict.scored_runs import score
@@ -183,8 +184,38 @@ def test_a_class_absent_from_the_test_split_is_named_and_the_rest_reported(param
 def test_constant_predictions_are_named(params: Params) -> None:
     given = predicted([k % 2 == 0 for k in range(60)])
     found = judged([finished("logreg", "head", given)], params)
-    assert found.notes == ["logreg predicts 'c0' for every test image."]
+    assert found.notes == [
+        "The best frozen head, logreg, has not been shown to be better than chance: always predicting 'c0' would reach "
+        "50.0% accuracy, and the 95% interval of logreg is "
+        f"{found.results[0].test['accuracy'].low:.1%} to {found.results[0].test['accuracy'].high:.1%}.",
+        "logreg predicts 'c0' for every test image.",
+    ]
     assert found.results[0].test["roc_auc"].value == pytest.approx(0.5)
+
+
+def test_a_head_above_the_largest_class_is_not_compared_with_chance_in_the_notes(params: Params) -> None:
+    assert judged(head_and_plan(8, 8), params).notes == []
+
+
+@pytest.mark.parametrize(
+    ("metric", "score"), [("accuracy", 0.6), ("balanced_accuracy", 1 / 3), ("macro_f1", 2 * 0.6 / 1.6 / 3)]
+)
+def test_the_chance_level_is_the_score_of_always_predicting_the_largest_class(metric: str, score: float) -> None:
+    assert chance_level(metric, {"a": 3, "b": 6, "c": 1}) == ("b", pytest.approx(score))
+
+
+def test_notes_of_the_search_come_after_all_others(params: Params) -> None:
+    advice = "C=1 is the smallest of the 3 tried; smaller may do better."
+    given = predicted([k % 2 == 0 for k in range(60)])
+    found = judged([finished("logreg", "head", given, notes=[advice])], params)
+    assert [note == f"logreg: {advice}" for note in found.notes] == [False, False, True]
+
+
+def test_without_a_plan_the_rule_does_not_speak_of_one_that_was_compared(params: Params) -> None:
+    alone, grouped = judged(head_and_plan(8, 8)[:1], params), judged(head_and_plan(8, 8)[:1], params, dealt(20, 200))
+    assert "plan minus head" not in alone.rule
+    assert "Without a fine-tuned plan there is nothing to decide" in alone.rule
+    assert grouped.rule == f"{alone.rule} Intervals and tests treat each group of test images as one unit."
 
 
 def test_where_classes_are_unequal_the_sentence_has_both_accuracies(params: Params) -> None:

@@ -16,16 +16,26 @@ RULE = (
     "the whole 95% interval of plan minus head ({interval}) lies below the margin of {margin:.1f} points. Otherwise, "
     "fine-tune if the whole interval lies above zero. Otherwise, the images cannot tell."
 )
+RULE_WITHOUT_PLAN = (
+    "The best frozen head is the one with the best validation {metric}; the test images played no part in that choice. "
+    "Without a fine-tuned plan there is nothing to decide: name one under run.plans in params.yaml to learn whether "
+    "fine-tuning would pay. Differences between heads have 95% intervals ({interval})."
+)
+GROUPS_ALONE = " Intervals and tests treat each group of test images as one unit."
 RULE_FOR_GROUPS = (
     f" Interval and test treat each group of test images as one unit; fewer than {FEWEST_GROUPS} groups give no answer."
 )
 
 
-def rule(scored: ScoredRuns, margin: float) -> str:
-    """Say how the answer follows from the interval; the margin is a share of the images."""
+def rule(scored: ScoredRuns, margin: float, *, has_plan: bool) -> str:
+    """Say how the answer follows from the interval, or that there is no plan to decide about.
+
+    The margin is a share of the images.
+    """
+    text, for_groups = (RULE, RULE_FOR_GROUPS) if has_plan else (RULE_WITHOUT_PLAN, GROUPS_ALONE)
     interval = INTERVALS.get(scored.metric, "paired bootstrap")
-    text = RULE.format(metric=metric_name(scored.metric), interval=interval, margin=margin * 100)
-    return text + RULE_FOR_GROUPS if scored.units.grouped else text
+    said = text.format(metric=metric_name(scored.metric), interval=interval, margin=margin * 100)
+    return said + for_groups if scored.units.grouped else said
 
 
 def too_few_groups(answer: Answer, groups: int | None, gain: Pair | None) -> str:

@@ -6,7 +6,9 @@ import numpy as np
 
 from pipeline.evaluation import comparison
 from pipeline.evaluation.curves import CurveDecisions
+from pipeline.evaluation.runs import FinishedRun
 from pipeline.quality.files import LIST
+from pipeline.verdict.chance import chance_level
 from pipeline.verdict.data_checks import DataChecks
 from pipeline.verdict.schema import Result, Verdict
 from pipeline.verdict.scored_runs import ScoredRuns
@@ -17,19 +19,42 @@ MOST_CLASSES = 5
 
 
 def of_runs(scored: ScoredRuns, results: Sequence[Result]) -> list[str]:
-    """Say what the scores hide: classes without test images, runs that predict one class, undefined metrics."""
-    test = scored.test[0]
-    absent = [name for name in test.classes if name not in set(test.label)]
-    notes = [f"No test image is of class {name!r}, so these numbers say nothing about that class." for name in absent]
+    """Say what the scores hide: runs that predict one class, undefined metrics."""
+    notes = []
     for result, predicted, plain in zip(results, scored.test, scored.plain, strict=True):
         decided = np.unique(predicted.decision())
         if len(decided) == 1:
             notes.append(f"{result.title} predicts {predicted.classes[decided[0]]!r} for every test image.")
         if undefined := [metric_name(name) for name in plain if name not in result.test]:
             notes.append(f"{result.title}: some class has too few test images for {', '.join(undefined)}.")
-    for result, run in zip(results, scored.finished, strict=True):
-        notes += [f"{result.title}: {note}" for note in run.stamp.facts.get("notes", ())]
     return notes
+
+
+def of_search(results: Sequence[Result], finished: Sequence[FinishedRun]) -> list[str]:
+    """Repeat what the search for hyper-parameters noted, such as a best value at the edge of those tried."""
+    return [
+        f"{result.title}: {note}"
+        for result, run in zip(results, finished, strict=True)
+        for note in run.stamp.facts.get("notes", ())
+    ]
+
+
+def of_classes(test_images: Mapping[str, int]) -> list[str]:
+    """Name the classes without test images; `test_images` has how many there are of each class."""
+    absent = [name for name, images in test_images.items() if not images]
+    return [f"No test image is of class {name!r}, so these numbers say nothing about that class." for name in absent]
+
+
+def of_chance(verdict: Verdict) -> list[str]:
+    """Say so if the best frozen head has not been shown to beat the largest class."""
+    head, chance = verdict.of(verdict.best_head), chance_level(verdict.metric, verdict.test_images)
+    if (score := head.test[verdict.metric]).low > chance.score:
+        return []
+    return [
+        f"The best frozen head, {head.title}, has not been shown to be better than chance: always predicting "
+        f"{chance.largest_class!r} would reach {chance.score:.1%} {metric_name(verdict.metric)}, and the 95% interval "
+        f"of {head.title} is {score.low:.1%} to {score.high:.1%}."
+    ]
 
 
 def of_curves(curves: Mapping[str, CurveDecisions]) -> Iterator[str]:
