@@ -96,6 +96,16 @@ def test_every_plot_is_drawn_and_nothing_overflows(show: Open, width: int, schem
     assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 
+@pytest.mark.parametrize(("width", "hidden"), [(1180, False), (700, True)])
+def test_the_table_of_all_runs_fits_on_a_screen_and_elsewhere_a_shadow_shows_that_it_scrolls(
+    show: Open, width: int, hidden: bool
+) -> None:
+    page = show(evidence(titles=("logreg", "rbf_svm", "last_blocks")), width)
+    box = page.locator("#runs .scroll")
+    assert box.evaluate("(one) => one.scrollWidth > one.clientWidth") is hidden
+    assert "scroll" in box.evaluate("(one) => getComputedStyle(one).backgroundAttachment")
+
+
 def test_names_that_are_markup_stay_names_and_fit_on_a_phone(show: Open) -> None:
     page = show(
         evidence(images=80, classes=NASTY, titles=(*NASTY[:3], LONG), ids=[f"{name}.png" for name in NASTY]), 380
