@@ -19,7 +19,7 @@ from tests.conftest import TINY, Project
 
 def undrawn(patch: pytest.MonkeyPatch) -> None:
     """Leave the charts out, which take longer than all stages together; tests/report and tests/browser draw them."""
-    patch.setattr(charts, "_draw", lambda draw, description: Markup(""))
+    patch.setattr(charts, "draw", lambda draw, description: Markup(""))
     patch.setattr(embedding_map, "library", lambda: "")
 
 
