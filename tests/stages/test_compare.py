@@ -81,7 +81,9 @@ def test_a_single_run_is_reported_with_nothing_to_compare(project: Project) -> N
     judged = run(project, run={"plans": []})
     assert judged["answer"] == "cannot tell"
     assert "It is the only run" in judged["sentence"]
-    assert "cannot tell" in schema.PAGE.read_text()
+    page = schema.PAGE.read_text()
+    assert judged["sentence"] in page
+    assert "Without a fine-tuned plan there is nothing to decide" in page
 
 
 def test_two_runs_are_compared_in_the_terminal_and_nothing_is_written(finished: Project) -> None:
