@@ -89,5 +89,5 @@ def test_a_split_without_some_class_has_no_roc_auc() -> None:
 
 def test_a_confidence_at_the_edge_of_two_bins_is_of_the_lower_one() -> None:
     sure = np.array([3 / 5, 2 / 3, 4 / 5, 1.0])
-    judged = Judged.of_probability(np.zeros(4, np.int64), np.column_stack([sure, 1 - sure]))
-    assert judged.bin.tolist() == [8, 9, 11, 14]
+    outcomes = Outcomes.of_probabilities(np.zeros(4, np.int64), np.column_stack([sure, 1 - sure]))
+    assert outcomes.bin.tolist() == [8, 9, 11, 14]

@@ -84,7 +84,7 @@ def test_halving_spends_few_rows_on_most_candidates_and_all_rows_on_the_last() -
 def test_however_few_rows_halving_uses_every_class_has_two_even_if_they_are_of_one_group() -> None:
     X, y = data(n=60)
     rows, every = Rows.of(X, y, group=y), np.arange(60)
-    part = search._part(Fold(every, every[:0], every[:0]), rows, np.random.default_rng(0).permutation(60), 0.01)
+    part = search._smaller_fold(Fold(every, every[:0], every[:0]), rows, np.random.default_rng(0).permutation(60), 0.01)
     assert Counter(y[part.train]) == dict.fromkeys(y, 2)
 
 
