@@ -62,15 +62,13 @@ class Killer:
 
     Args:
         clone: in which nothing ran yet.
-        preloaded: a folder of commands to recover with; copies of a server cannot be killed as real processes are.
         generator: decides when, and what is killed.
 
     """
 
-    def __init__(self, clone: TinyClone, generator: random.Random, preloaded: Path) -> None:
+    def __init__(self, clone: TinyClone, generator: random.Random) -> None:
         self.clone, self.generator = clone, generator
-        self.environment = dict(clone.environment)
-        clone.begin_with(preloaded)
+        self.environment = dict(clone.environment)  # of what is killed, whatever the clone's own commands become
         # how long a `dvc repro` takes after each edit, at first by a guess
         self.lasts = {"nothing": 20.0, "compare": 4.0, "head": 6.0, "images": 20.0, "seed": 20.0}
         self.edits = 0

@@ -17,14 +17,15 @@ OFTEN = {"compare": 4, "head": 3, "images": 2, "seed": 1}
 
 
 @pytest.fixture
-def killer(tmp_path: Path, preloaded: Path) -> Killer:
+def killer(tmp_path: Path) -> Killer:
     (tmp_path / "clone").mkdir()
-    return Killer(TinyClone(tmp_path / "clone"), random.Random(1), preloaded)
+    return Killer(TinyClone(tmp_path / "clone"), random.Random(1))
 
 
 @pytest.mark.parametrize("kills", [1, *soak([50])])
-def test_after_every_kill_the_doctor_makes_the_next_run_end_well(killer: Killer, kills: int) -> None:
-    if kills == 1:
+def test_after_every_kill_the_doctor_makes_the_next_run_end_well(killer: Killer, kills: int, preloaded: Path) -> None:
+    if kills == 1:  # the way back is quick; that of many tells how long a run takes
+        killer.clone.begin_with(preloaded)
         killer.clone.draw_nothing()
     # the very first run, amid its frozen pass: the lock is there as soon as that begins
     done = [killer.kill("nothing", begun=(killer.clone.root / EMBED_LOCK).exists, within=0.6)]

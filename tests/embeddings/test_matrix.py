@@ -92,6 +92,15 @@ def test_the_file_holds_what_others_rely_on() -> None:
         assert (file["augmented/features"].shape, file["augmented/row"].shape) == ((3, 4), (3,))
 
 
+@pytest.mark.parametrize("version", [matrix.SCHEMA_VERSION - 1, matrix.SCHEMA_VERSION + 1])
+def test_a_file_of_an_older_or_a_newer_version_is_refused(version: int) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(matrix, "SCHEMA_VERSION", version)
+        write(rows())
+    with pytest.raises(StateError, match=f"schema_version: got {version}, expected {matrix.SCHEMA_VERSION}"):
+        matrix.read("tiny")
+
+
 def test_equal_content_is_equal_bytes_a_second_later() -> None:
     import time
 

@@ -1,6 +1,7 @@
 """Whatever upkeep does, the rows that are needed stay, bit for bit."""
 
 import contextlib
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -163,9 +164,10 @@ def test_links_are_neither_followed_nor_removed() -> None:
     assert link.is_symlink()
 
 
-def test_a_folder_whose_recipe_is_not_its_name_is_refused() -> None:
+@pytest.mark.parametrize("other", [{}, {**RECIPE, "dtype": "float32"}])
+def test_a_folder_whose_recipe_is_not_its_name_is_refused(other: dict[str, object]) -> None:
     fill([[0]])
-    (stored().path / "recipe.json").write_text("{}")
+    (stored().path / "recipe.json").write_text(json.dumps(other))
     with pytest.raises(upkeep.StateError, match=r"recipe.json: is not the recipe its folder is named by"):
         upkeep.recipes(ROOT)
 

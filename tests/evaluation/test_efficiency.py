@@ -69,6 +69,11 @@ def test_a_plan_that_gets_ahead_has_a_crossover_with_an_interval() -> None:
     assert one.ahead_with_all == 1.0
 
 
+def test_a_plan_that_is_as_good_is_not_ahead() -> None:
+    (one,) = judged({"logreg": [1.0, 1.0, 1.0], "plan": [0.5, 1.0, 1.0]}).crossovers
+    assert (one.labels, one.ahead_with_all) == (None, 0.0)
+
+
 def test_a_plan_that_never_gets_ahead_has_none_within_the_data() -> None:
     found = judged({"logreg": [0.7, 0.8, 0.9], "plan": [0.5, 0.6, 0.7]})
     (one,) = found.crossovers

@@ -50,6 +50,12 @@ def test_percentiles_go_further_out_the_fewer_groups_there_are() -> None:
     assert low[-1] == pytest.approx(2.5, abs=0.01)
 
 
+def test_with_few_groups_an_interval_is_at_least_as_wide_as_students() -> None:
+    units, samples = Units(np.repeat(np.arange(4), 3)), np.resize([0.4, 0.6], 200)
+    reach = t.ppf(0.975, 3) * math.sqrt(4 / 3) * 0.1
+    assert clusters.resampled_interval(0.5, samples, units, None) == pytest.approx((0.5 - reach, 0.5 + reach))
+
+
 @given(st.lists(st.integers(-4, 4), min_size=1, max_size=9))
 def test_the_sign_flip_test_is_the_share_of_all_ways_to_swap_the_runs_in_whole_groups(gained: list[int]) -> None:
     sums = [abs(sum(map(math.prod, zip(signs, gained, strict=True)))) for signs in

@@ -85,3 +85,9 @@ def test_a_split_without_some_class_has_no_roc_auc() -> None:
     alone = Predictions(one.image_id[:1], one.split[:1], one.label[:1], one.classes, one.probability[:1])
     with pytest.raises(StateError, match="lacks images of some class"):
         metrics.score(alone)
+
+
+def test_a_confidence_at_the_edge_of_two_bins_is_of_the_lower_one() -> None:
+    sure = np.array([3 / 5, 2 / 3, 4 / 5, 1.0])
+    outcomes = Outcomes.of_probabilities(np.zeros(4, np.int64), np.column_stack([sure, 1 - sure]))
+    assert outcomes.bin.tolist() == [8, 9, 11, 14]

@@ -118,10 +118,11 @@ def test_every_setting_learns_repeats_and_makes_a_difference(
     assert (one.test != plain[start]).any()
 
 
-def test_accumulated_batches_step_as_one_large_batch(project: Project, task: Task) -> None:
+@pytest.mark.parametrize("accumulate", [2, 3])  # of two
+def test_accumulated_batches_step_as_one_large_batch(project: Project, task: Task, accumulate: int) -> None:
     settings = {"unfreeze_from": "first", "epochs": 1, "augment": {"flips": "none"}, "dropout": 0, "optimiser": "sgd"}
     whole = run(project, task, plan(batch_size=len(task.train), **settings))
-    parts = run(project, task, plan(batch_size=len(task.train) // 2, accumulate=2, **settings))
+    parts = run(project, task, plan(batch_size=len(task.train) // 2, accumulate=accumulate, **settings))
     assert len(task.train) % 2 == 0
     np.testing.assert_allclose(parts.test, whole.test, atol=1e-5)
 

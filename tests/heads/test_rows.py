@@ -120,3 +120,9 @@ def test_a_worker_names_a_file_that_is_missing_or_has_other_bytes(tmp_path: Path
         path.write_bytes(path.read_bytes()[:-1] + b"\xff")
     with pytest.raises(StateError, match=f"^worker on .*: {path}: (sha256: got .* as stamped|cannot be read)"):
         heads.fit("logreg", {"C": [1, 2]}, rows, rows, selection(2), 0, cluster=Processes())
+
+
+def test_rows_put_below_others_are_of_other_images() -> None:
+    X, y = data(n=6)
+    views = Rows.of(X, y, np.array([0, 0, 1, 1, 2, 2]))
+    assert (views + views).image.tolist() == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5]

@@ -1,6 +1,7 @@
 """How a head's hyper-parameters are chosen."""
 
 import warnings
+from collections import Counter
 from typing import Any
 
 import joblib
@@ -10,6 +11,7 @@ import pytest
 from pipeline import heads
 from pipeline.cluster import LocalProcess
 from pipeline.core.errors import InputError
+from pipeline.data.splits.folds import Fold
 from pipeline.heads import Rows, entries, search, simplicity
 from tests.heads.examples import data, fit, selection
 
@@ -77,6 +79,13 @@ def test_halving_spends_few_rows_on_most_candidates_and_all_rows_on_the_last() -
     assert len({repr(one.params) for one in chosen.candidates}) == 18
     last = [one for one in chosen.candidates if one.rows is None]
     assert max(one.mean for one in last) == next(one.mean for one in last if one.params is chosen.params)
+
+
+def test_however_few_rows_halving_uses_every_class_has_two_even_if_they_are_of_one_group() -> None:
+    X, y = data(n=60)
+    rows, every = Rows.of(X, y, group=y), np.arange(60)
+    part = search._smaller_fold(Fold(every, every[:0], every[:0]), rows, np.random.default_rng(0).permutation(60), 0.01)
+    assert Counter(y[part.train]) == dict.fromkeys(y, 2)
 
 
 def test_halving_finds_what_the_whole_grid_finds() -> None:

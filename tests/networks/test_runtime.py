@@ -58,12 +58,15 @@ def test_a_result_is_not_overwritten_by_the_next_batch(network: Backbone, name: 
     np.testing.assert_array_equal(first, kept)
 
 
-def test_a_runtime_that_computes_something_else_is_refused(network: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("factor", "error"), [(1.01, "0.01"), (np.nan, "nan")])
+def test_a_runtime_that_computes_something_else_is_refused(
+    network: Backbone, monkeypatch: pytest.MonkeyPatch, factor: float, error: str
+) -> None:
     def wrong(module: torch.nn.Module, example: runtime.Batch) -> Callable[[runtime.Batch], runtime.Floats]:
-        return lambda images: RUNTIMES["torch"](module, example)(images) * np.float32(1.01)
+        return lambda images: RUNTIMES["torch"](module, example)(images) * np.float32(factor)
 
     monkeypatch.setitem(RUNTIMES, "openvino", wrong)  # type: ignore[arg-type]
-    with pytest.raises(StateError, match="runtime openvino: differs from eager PyTorch by 0.01"):
+    with pytest.raises(StateError, match=f"runtime openvino: differs from eager PyTorch by {error}"):
         runtime.prepare(network, "openvino", batch())
 
 

@@ -58,6 +58,17 @@ def test_pictures_that_differ_in_colour_are_no_copies() -> None:
     assert pairs(*others()[5:], encoded(red), encoded(red, "JPEG")) == {frozenset((N - 5, N - 4))}
 
 
+@pytest.mark.parametrize("band", [1, 2])
+def test_a_difference_in_one_of_cb_and_cr_is_enough(band: int) -> None:
+    def coloured(value: int) -> bytes:
+        bands = [cloud(3).point(lambda grey: 90 + grey // 4), *(Image.new("L", (200, 200), 128) for _ in range(2))]
+        bands[band] = Image.new("L", (200, 200), value)
+        return encoded(Image.merge("YCbCr", bands).convert("RGB"))
+
+    assert pairs(*others()[5:], coloured(108), coloured(148)) == set()
+    assert pairs(*others()[5:], coloured(108), coloured(112)) == {frozenset((N - 5, N - 4))}
+
+
 def test_blank_images_are_no_copies_of_each_other() -> None:
     assert pairs(*others(), *(encoded(Image.new("L", (64, 64), grey)) for grey in (0, 128, 255))) == set()
 

@@ -50,6 +50,12 @@ def test_the_same_bytes_with_two_labels_are_named_with_both(project: Project) ->
     assert one == "raw/b.png: expected one label for the same bytes, found 'blue' here, 'red' for raw/a.png"
 
 
+def test_of_the_same_bytes_the_image_of_the_later_split_is_the_leak_wherever_it_stands(project: Project) -> None:
+    sha256, split = ["a" * 64, "a" * 64, "c" * 64, "d" * 64], ("test", "train", "val", "test")
+    (one,) = found(project, table(sha256=sha256, split=split))
+    assert one == "raw/a.png: expected one split for the same bytes, found 'test' here, 'train' for raw/b.png"
+
+
 def test_copies_in_one_split_with_one_label_are_no_leak(project: Project) -> None:
     assert found(project, table(sha256=["a" * 64] * 2 + ["c" * 64, "d" * 64])) == []
 

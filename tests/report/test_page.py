@@ -16,8 +16,9 @@ from PIL import Image
 from pipeline.data.images.thumbnails import Thumbnails
 from pipeline.data.manifest import Manifest
 from pipeline.evaluation import comparison
+from pipeline.evaluation.comparison import Estimate
 from pipeline.evaluation.scoring.predictions import Predictions
-from pipeline.report import charts, drawing, embedding_map, page
+from pipeline.report import charts, drawing, embedding_map, page, sections
 from pipeline.report.sections import SECTIONS
 from pipeline.verdict import schema
 from pipeline.verdict.schema import Factor
@@ -136,6 +137,29 @@ def test_runs_with_different_validation_images_keep_their_own_decisions() -> Non
 def test_the_table_holds_the_numbers_with_their_intervals(text: str) -> None:
     assert "85.0<small>80.0 to 90.0</small>" in text
     assert re.search(r"[+-]\d+\.\d<small>[+-]\d+\.\d to [+-]\d+\.\d</small>", text)
+
+
+def test_runs_are_listed_from_the_best_test_score_on() -> None:
+    given = evidence()
+    for scores, expected in (((0.7, 0.9), ["last", "logreg"]), ((0.9, 0.7), ["logreg", "last"])):
+        results = [
+            dataclasses.replace(one, test={**one.test, "accuracy": Estimate(score, 0, 1)})
+            for one, score in zip(given.verdict.results, scores, strict=True)
+        ]
+        changed = dataclasses.replace(given, verdict=dataclasses.replace(given.verdict, results=results))
+        body = sections.results(changed).body
+        assert re.findall(r'<td data-value="(logreg|last)">', body) == expected
+
+
+def test_of_more_classes_than_the_table_has_room_for_those_with_the_least_recall_stand_there(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    recall = {"a": 0.9, "b": 0.2, "c": 0.5, "d": 0.8}
+    by_class = {name: {"recall": Estimate(value, 0, 1)} for name, value in recall.items()}
+    results = [dataclasses.replace(one, detail={"by_class": by_class}) for one in evidence().verdict.results]
+    for most, expected in ((8, ["a", "b", "c", "d"]), (4, ["b", "c"])):
+        monkeypatch.setattr(sections, "MOST_ROWS", most)
+        assert sections._hardest(results) == expected
 
 
 @pytest.mark.usefixtures("undrawn_charts")
