@@ -2,6 +2,7 @@
 
 from pipeline.core.errors import CheckFailed
 from pipeline.core.params import Params
+from pipeline.core.words import counted
 from pipeline.evaluation import curves, runs
 
 HELP = "stage: the last one; name the runs that failed and exit with 1"
@@ -14,4 +15,4 @@ def main(params: Params) -> str:
         failed |= {f"{backbone}/{name} in the label curve": why for name, why in curves.read(backbone).failed.items()}
     if failed:
         raise CheckFailed(*(f"{what} failed: {reason}" for what, reason in failed.items()))
-    return f"all {len(list(params.runs()))} runs were made and judged"
+    return f"{counted(len(list(params.runs())), 'run was', 'runs were')} made and judged, which is all that params.yaml lists"
