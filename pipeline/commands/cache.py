@@ -116,8 +116,9 @@ def _prune(params: Params, stored: list[RecipeFolder], *, dry: bool, ignore_miss
         for folder in old:
             shutil.rmtree(folder)
     done = "would be removed; nothing was: add --yes" if dry else "removed"
-    trainings = f" and {len(old)} checkpoints" if old else ""
-    return f"{counted(change.rows, 'row')} in {counted(change.shards, 'shard')}{trainings}, {_megabytes(change.bytes)}, {done}"
+    trainings = f" and {counted(len(old), 'checkpoint')}" if old else ""
+    rows = f"{counted(change.rows, 'row')} in {counted(change.shards, 'shard')}"
+    return f"{rows}{trainings}, {_megabytes(change.bytes)}, {done}"
 
 
 def _recipes_of(params: Params) -> set[str]:

@@ -73,8 +73,8 @@ def _price(params: Params, paths: Sequence[Path], contents: Sequence[str]) -> st
     taken = frozen_pass.seconds(chosen, forward, loaded.framing, size) / len(chosen)
     each, total = 1000 * taken, taken * len(paths) + first
     return (
-        f"the frozen pass of {name} over {counted(len(paths), 'image')} will take about {duration(total)}, and is needed "
-        f"only once ({each:.0f} ms per image here, timed on {len(chosen)}, after {duration(first)} to start)"
+        f"the frozen pass of {name} over {counted(len(paths), 'image')} will take about {duration(total)}, and is "
+        f"needed only once ({each:.0f} ms per image here, timed on {len(chosen)}, after {duration(first)} to start)"
     )
 
 

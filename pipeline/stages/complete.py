@@ -15,4 +15,4 @@ def main(params: Params) -> str:
         failed |= {f"{backbone}/{name} in the label curve": why for name, why in curves.read(backbone).failed.items()}
     if failed:
         raise CheckFailed(*(f"{what} failed: {reason}" for what, reason in failed.items()))
-    return f"{counted(len(list(params.runs())), 'run was', 'runs were')} made and judged, which is all that params.yaml lists"
+    return f"{counted(len(list(params.runs())), 'run')} made and judged: all that params.yaml lists"

@@ -55,7 +55,7 @@ def _method(found: Layout, seen: Overview) -> tuple[str, str]:
     smallest = min(seen.of_class.values(), default=0)
     if min(smallest, seen.groups or smallest) < ENOUGH_FOR_HASH:
         few = counted(seen.groups, "group") if seen.groups else f"{counted(smallest, 'image')} in the smallest class"
-        return "stratified", f"with only {few}, other methods could leave a split almost empty; groups stay whole"
+        return "stratified", f"with only {few}, chance could leave a split empty; groups and copies stay together"
     if seen.groups:
         return "grouped", "no group is in two splits, and adding images never moves an old one"
     return "hash", "adding images never moves an old one, and copies stay together"

@@ -104,7 +104,8 @@ def _lines(seen: Overview) -> Iterator[str]:
         copies = counted(seen.copies, "image has", "images have")
         yield f"copies: {copies} the same bytes as another one; a split keeps them together"
     if seen.unreadable:
-        yield f"unreadable: {counted(len(seen.unreadable), 'file')}, which `embed.on_bad_image: skip` would leave out and list"
+        files = counted(len(seen.unreadable), "file")
+        yield f"unreadable: {files}, which `embed.on_bad_image: skip` would leave out and list"
         yield from (f"  {line}" for line in first_five(seen.unreadable, "unreadable files"))
     if small := [name for name, count in ranked if count < FEW]:
         yield f"small classes, below {FEW} images: {', '.join(small[:5])}" + (", ..." if len(small) > 5 else "")

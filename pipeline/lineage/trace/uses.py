@@ -163,9 +163,8 @@ class Uses:
                 row = list(curve.image_id).index(image_id)
                 truth = curve.classes.index(curve.label[row])
                 right = sum(int(point.decided[row]) == truth for point in curve.points)
-                yield Branch(
-                    f"{curves.path_of(backbone)}: {right} of its {counted(len(curve.points), 'training')} {'is' if right == 1 else 'are'} right"
-                )
+                trainings = f"{counted(len(curve.points), 'training')} {'is' if right == 1 else 'are'}"
+                yield Branch(f"{curves.path_of(backbone)}: {right} of its {trainings} right")
 
     def _reports(self, row: int) -> Iterator[Branch]:
         if thumbnails.STAMP.exists() and self.table.image_id[row] in self._thumbnails.image_id:

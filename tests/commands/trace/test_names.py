@@ -70,9 +70,8 @@ class TestNames:
     ) -> None:  # fmt: skip
         new = tmp_path_factory.mktemp("elsewhere") / name
         write_image(new, "red", 99)
-        assert refusal(str(new), capsys) == (
-            f"headswap trace: WHAT: {new}: is not an image of this project; `headswap predict` classifies new ones{hint}"
-        )
+        said = "is not an image of this project; `headswap predict` classifies new ones"
+        assert refusal(str(new), capsys) == f"headswap trace: WHAT: {new}: {said}{hint}"
 
     @pytest.mark.parametrize("what", ["logreg", "tiny/logreg", "models/tiny/logreg", "logreg:accuracy"])
     def test_an_unlisted_run_is_an_error_that_says_how_to_list_it(
