@@ -2,7 +2,6 @@
 
 from pipeline.core.errors import CheckFailed
 from pipeline.core.params import Params
-from pipeline.core.words import counted
 from pipeline.evaluation import curves, runs
 
 HELP = "stage: the last one; name the runs that failed and exit with 1"
@@ -15,4 +14,5 @@ def main(params: Params) -> str:
         failed |= {f"{backbone}/{name} in the label curve": why for name, why in curves.read(backbone).failed.items()}
     if failed:
         raise CheckFailed(*(f"{what} failed: {reason}" for what, reason in failed.items()))
-    return f"{counted(len(list(params.runs())), 'run')} made and judged: all that params.yaml lists"
+    number = len(list(params.runs()))
+    return "the only run was made and judged" if number == 1 else f"all {number} runs were made and judged"
