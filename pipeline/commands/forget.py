@@ -169,8 +169,8 @@ def _remove(params: Params, gone: Sequence[str], *, dry: bool) -> Iterator[tuple
         change = Change()
         for recipe in recipes:
             change += upkeep.forget(recipe, images, dry=dry)
-        rows = f"{counted(change.rows, 'row')} in {counted(change.shards, 'shard')}"
-        yield str(root), f"{rows} (an unreadable shard is removed whole)"
+        lost = f"{counted(change.rows, 'row')} in {counted(change.shards, 'shard')}"
+        yield str(root), f"{lost} (an unreadable shard is removed whole)"
     kept, names = len(store.remove(gone, dry=dry)), memo.forget(gone, dry=dry)
     yield str(STORE), f"{counted(kept, 'image')}, and {counted(names, 'name')} in {memo.MEMO}"
     for path in artifacts.EMBEDDINGS.here():

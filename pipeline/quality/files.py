@@ -68,7 +68,7 @@ def write(table: Manifest, checks: Findings, images: int, made_from: Mapping[str
     stamps.write(STAMP, stamps.Stamp("quality", stamps.hashes([FINDINGS, LIST]), made_from))
 
 
-_SEVERAL = {"blank": "blank", "tiny class": "in tiny classes"}
+_SEVERAL = {"blank": "blank", "tiny class": "images in tiny classes"}
 """Names of checks whose plural is not with an s."""
 
 
