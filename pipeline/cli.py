@@ -6,7 +6,7 @@ import signal
 import sys
 import warnings
 from argparse import ArgumentParser
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from io import TextIOWrapper
 from pathlib import Path
 from types import FrameType
@@ -56,7 +56,7 @@ def _run(given: Sequence[str]) -> str:
     verb = file_of(asked.pop("verb"))
     from pipeline.core import params  # noqa: PLC0415  # not for help
 
-    loaded = params.load(known=_known, asked=asked)
+    loaded = params.load(known=_known, asked=asked, check_heads=_problems_of_heads)
     summary: str = importlib.import_module(f"pipeline.{verb.parent.name}.{verb.stem}").main(loaded, **asked)
     return summary
 
@@ -100,6 +100,14 @@ def _known(section: str) -> Collection[str]:
         return ()
     module, catalogue = where[section]
     return frozenset(getattr(importlib.import_module(module), catalogue))  # of backbones it takes seconds: torch
+
+
+def _problems_of_heads(catalogue: Mapping[str, Any], of_curve: Mapping[str, Any]) -> list[str]:
+    """Return what is wrong with heads, one line per problem; it takes seconds, for some load torch."""
+    from pipeline import heads  # noqa: PLC0415  # only where params.yaml is wrong
+    from pipeline.heads import curve  # noqa: PLC0415
+
+    return [*(line for name, entry in catalogue.items() for line in heads.check(name, entry)), *curve.check(of_curve)]
 
 
 def _complain(who: str, problems: Sequence[str], status: int = 2) -> int:

@@ -15,7 +15,7 @@ import pytest
 
 from pipeline.cli import main
 from pipeline.commands import demo
-from pipeline.core.errors import CheckFailed
+from pipeline.core.errors import CheckFailed, InputError
 from pipeline.core.verbs import VERBS, file_of
 from pipeline.data.sources.memo import MEMO
 from tests.conftest import REPOSITORY, Project
@@ -101,6 +101,17 @@ BAD: list[tuple[dict[str, Any], list[str], str]] = [
     ({"data": {"path": "data/raw/red"}}, ["prepare"], "not in a class folder; expected <class>/<image>"),
     ({}, ["audit"], "reports/lineage.json: missing, so there is nothing to check against; run `dvc repro`"),
 ]
+
+
+def test_wrong_settings_of_heads_are_reported_beside_those_of_other_sections(
+    project: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(InputError):
+        project.write(compare={"bootstrap": "many"}, heads={"near": {"kind": "knn", "n_neighbors": "ten"}})
+    assert main(["doctor"]) == 2
+    first, second = capsys.readouterr().err.splitlines()
+    assert first == "headswap doctor: params.yaml: compare.bootstrap: got 'many', expected a whole number"
+    assert second.startswith("headswap doctor: params.yaml: heads.near.n_neighbors: got 'ten', expected a whole number")
 
 
 def files_but_the_memo() -> list[Path]:

@@ -6,6 +6,7 @@ from argparse import ArgumentParser
 from pipeline.core.errors import CheckFailed, InputError, first_five
 from pipeline.core.params import Params
 from pipeline.core.printable import printable
+from pipeline.core.words import counted
 from pipeline.lineage.audit.audit import Audit, audit
 
 REMEDY = "what to do: docs/lineage.md, When something was altered"
@@ -37,12 +38,18 @@ def _printed(done: Audit) -> str:
     leaks = first_five([str(leak) for leak in done.leaks], "leaks and conflicts; `--json` lists them")
     lines = [f"note: {printable(note)}" for note in (*leaks, *done.notes)]
     lines += [
-        f"{backbone}: {one.rows} rows recomputed: {one.identical} bit for bit, {one.different} different"
+        f"{backbone}: {counted(one.rows, 'row')} recomputed: {one.identical} bit for bit, {one.different} different"
         for backbone, one in done.recomputed.items()
     ]
     took = f"{done.bytes / 1e6:.1f} MB in {done.seconds:.1f} s"
     if done.quick:
-        summary, conclusion = f"{done.files} stamps and tables read, {took}", "sizes agree, contents were not read"
+        summary, conclusion = (
+            f"{counted(done.files, 'stamp or table', 'stamps and tables')} read, {took}",
+            "sizes agree, contents were not read",
+        )
     else:
-        summary, conclusion = f"{done.files} files, {done.images} images among them, {took}", "nothing was altered"
+        summary, conclusion = (
+            f"{counted(done.files, 'file')}, {counted(done.images, 'image')} among them, {took}",
+            "nothing was altered",
+        )
     return "\n".join([*lines, summary if done.findings else f"{summary}: {conclusion}"])

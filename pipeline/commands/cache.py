@@ -15,6 +15,7 @@ from pipeline.core.atomic import still_there
 from pipeline.core.errors import CheckFailed, InputError, StateError, first_five
 from pipeline.core.params import Params
 from pipeline.core.tables import aligned
+from pipeline.core.words import counted
 from pipeline.embeddings import history, upkeep, users
 from pipeline.embeddings.shards import keys_of, read_shard, sha256_of
 from pipeline.embeddings.upkeep import Change, RecipeFolder
@@ -62,7 +63,7 @@ def main(
 
 def _table(root: Path, stored: list[RecipeFolder]) -> str:
     rows = [COLUMNS, *(_row(one) for one in tqdm(stored, desc="list", unit="recipe", leave=False, disable=None))]
-    total = f"{root}: {len(stored)} recipes, {_megabytes(sum(one.bytes for one in stored))}"
+    total = f"{root}: {counted(len(stored), 'recipe')}, {_megabytes(sum(one.bytes for one in stored))}"
     table = f"{total}\n{aligned(rows)}" if stored else total
     kept = checkpoints()
     size = _megabytes(sum(map(_size, kept)))
@@ -87,7 +88,7 @@ def _verify(stored: list[RecipeFolder]) -> str:
     checked = tqdm(upkeep.verify(shards), total=len(shards), desc="verify", unit="shard", disable=None)
     if problems := [problem for problem in checked if problem]:
         raise CheckFailed(*problems)
-    return f"{len(shards)} shards are unaltered"
+    return f"{counted(len(shards), 'shard is', 'shards are')} unaltered"
 
 
 def _prune(params: Params, stored: list[RecipeFolder], *, dry: bool, ignore_missing: bool) -> str:
@@ -115,8 +116,9 @@ def _prune(params: Params, stored: list[RecipeFolder], *, dry: bool, ignore_miss
         for folder in old:
             shutil.rmtree(folder)
     done = "would be removed; nothing was: add --yes" if dry else "removed"
-    trainings = f" and {len(old)} checkpoints" if old else ""
-    return f"{change.rows} rows in {change.shards} shards{trainings}, {_megabytes(change.bytes)}, {done}"
+    trainings = f" and {counted(len(old), 'checkpoint')}" if old else ""
+    rows = f"{counted(change.rows, 'row')} in {counted(change.shards, 'shard')}"
+    return f"{rows}{trainings}, {_megabytes(change.bytes)}, {done}"
 
 
 def _recipes_of(params: Params) -> set[str]:

@@ -15,6 +15,7 @@ from pipeline.core import environment, git, stamps
 from pipeline.core.atomic import write_json
 from pipeline.core.errors import InputError, PipelineError
 from pipeline.core.params import Params
+from pipeline.core.words import counted
 
 PACKAGE = "headswap"
 CODE = Path(__file__).parents[1]
@@ -52,7 +53,7 @@ def main(params: Params, *, fix: bool = False) -> str:
         raise InputError(*mended, *problems)
     running = [f"at work: {one}" for one in leftovers.at_work()]
     runs = list(params.runs())
-    summary = f"params.yaml, {params.data.path} and weights are in order; {len(runs)} runs to compare"
+    summary = f"params.yaml, {params.data.path} and weights are in order; {counted(len(runs), 'run')} to compare"
     return "\n".join([*mended, *running, *agreeing, summary])
 
 

@@ -18,6 +18,7 @@ from pipeline.core.params import Params
 from pipeline.core.processes import EMBED_LOCK
 from pipeline.core.sections import STORE
 from pipeline.core.tables import aligned
+from pipeline.core.words import counted
 from pipeline.data import exclusions, manifest
 from pipeline.data.exclusions import EXCLUDED, FORGOTTEN
 from pipeline.data.manifest import MANIFEST, Manifest
@@ -61,7 +62,7 @@ def main(params: Params, image: list[str], *, yes: bool = False) -> str:
     listed = ", ".join(f"{sha256[:10]}..." for sha256 in gone)
     done = "removed" if yes else "would be removed; nothing was: add --yes"
     return "\n".join([
-        f"{len(gone)} images by their bytes (sha256 {listed}): {done}:",
+        f"{counted(len(gone), 'image')} by their bytes (sha256 {listed}): {done}:",
         *_indented(removed),
         "still carried by:" if left else "nothing else is known to carry them",
         *_indented(left),
@@ -168,12 +169,16 @@ def _remove(params: Params, gone: Sequence[str], *, dry: bool) -> Iterator[tuple
         change = Change()
         for recipe in recipes:
             change += upkeep.forget(recipe, images, dry=dry)
-        yield str(root), f"{change.rows} rows in {change.shards} shards (an unreadable shard is removed whole)"
+        lost = f"{counted(change.rows, 'row')} in {counted(change.shards, 'shard')}"
+        yield str(root), f"{lost} (an unreadable shard is removed whole)"
     kept, names = len(store.remove(gone, dry=dry)), memo.forget(gone, dry=dry)
-    yield str(STORE), f"{kept} images, and {names} names in {memo.MEMO}"
+    yield str(STORE), f"{counted(kept, 'image')}, and {counted(names, 'name')} in {memo.MEMO}"
     for path in artifacts.EMBEDDINGS.here():
         rows = matrix.forget(path.stem, images, dry=dry)
-        yield str(path), f"{rows} rows" if rows or path.exists() else "the whole file, as it does not match its stamp"
+        yield (
+            str(path),
+            counted(rows, "row") if rows or path.exists() else "the whole file, as it does not match its stamp",
+        )
     trainings = checkpoints()
     for folder in () if dry else trainings:
         shutil.rmtree(folder)

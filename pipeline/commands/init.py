@@ -10,6 +10,7 @@ from pipeline.core.errors import InputError
 from pipeline.core.params import PARAMS, Params
 from pipeline.core.printable import printable
 from pipeline.core.sections import Data
+from pipeline.core.words import counted
 from pipeline.data import exclusions, sources
 from pipeline.data.init import choices, location, overview, params_file
 from pipeline.data.manifest import stored_path
@@ -34,7 +35,7 @@ def main(params: Params, *, data: str, yes: bool = False) -> str:
     """Recognise, look, choose, ask, write; return what comes next and what it will cost.
 
     Raises:
-        InputError: if the images cannot be used, or nobody is there to be asked.
+        InputError: if the images cannot be used, the answer is not yes, or there is no terminal to ask on.
 
     """
     found = location.recognise(data)
@@ -72,8 +73,8 @@ def _price(params: Params, paths: Sequence[Path], contents: Sequence[str]) -> st
     taken = frozen_pass.seconds(chosen, forward, loaded.framing, size) / len(chosen)
     each, total = 1000 * taken, taken * len(paths) + first
     return (
-        f"{name} takes {each:.0f} ms per image here, timed on {len(chosen)}: about {duration(total)} once for all "
-        f"{len(paths):,}, {duration(first)} of that to begin with, then heads and report"
+        f"the frozen pass of {name} over {counted(len(paths), 'image')} will take about {duration(total)}, and is "
+        f"needed only once ({each:.0f} ms per image here, timed on {len(chosen)}, after {duration(first)} to start)"
     )
 
 
@@ -83,10 +84,11 @@ def _ask(changes: str, *, yes: bool) -> None:
     if yes:
         return
     if not sys.stdin.isatty():
-        raise InputError(f"{PARAMS}: nobody is here to be asked whether to write this; it was not written: add --yes")
+        why = "input is not a terminal, so nobody was asked"
+        raise InputError(f"{PARAMS}: not written: {why}; add --yes to write without asking")
     try:
         answer = input(f"Write this to {PARAMS}? [y/N] ")
     except EOFError:
         answer = ""
     if answer.strip().lower() not in ("y", "yes"):
-        raise InputError(f"{PARAMS}: not written")
+        raise InputError(f"{PARAMS}: not written, for the answer was not yes; run this again to be asked again")

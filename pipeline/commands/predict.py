@@ -12,6 +12,7 @@ from pipeline.core import options
 from pipeline.core.errors import InputError, first_five
 from pipeline.core.params import Params
 from pipeline.core.printable import printable
+from pipeline.core.words import counted
 from pipeline.serving import files, new_images, prediction_table, trained_model
 from pipeline.serving.new_images import NewImages
 from pipeline.serving.prediction_table import PredictionTable
@@ -70,8 +71,8 @@ def _passed(new: NewImages, ready: TrainedModel) -> str:
 
 
 def _summary(found: PredictionTable, skipped: int, passed: str, calibration: str) -> str:
-    counted = ", ".join(f"{label}: {count}" for label, count in Counter(found.label).most_common(10))
+    of_labels = ", ".join(f"{label}: {count}" for label, count in Counter(found.label).most_common(10))
     return (
-        f"{len(found.path)} images: {counted}; {int(found.unlike.sum())} unlike the training images; "
+        f"{counted(len(found.path), 'image')}: {of_labels}; {int(found.unlike.sum())} unlike the training images; "
         f"{skipped} skipped; {passed}; probabilities are {calibration}"
     )

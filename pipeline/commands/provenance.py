@@ -8,6 +8,7 @@ from pipeline.core.atomic import replacing
 from pipeline.core.errors import InputError, unknown
 from pipeline.core.locks import Lock
 from pipeline.core.params import PARAMS, Params
+from pipeline.core.words import counted
 from pipeline.lineage.audit.dvc_lock import entries
 from pipeline.lineage.export import openlineage, prov
 
@@ -42,7 +43,9 @@ def main(_params: Params, format: str, file: str) -> str:  # noqa: A002  # the a
     with replacing(path) as temporary:
         FORMATS[format](lock, temporary)
     files = len({(entry.path, entry.md5) for entry, _ in entries(lock)})
-    return f"{len(lock)} stages and {files} files, as they stand in {locks.LOCK}, written to {path}"
+    return (
+        f"{counted(len(lock), 'stage')} and {counted(files, 'file')}, as they stand in {locks.LOCK}, written to {path}"
+    )
 
 
 def _owner(path: Path, lock: Lock) -> str | None:

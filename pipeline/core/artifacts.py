@@ -102,7 +102,7 @@ SURVEY = Artifact(
 )
 FINDINGS, FINDINGS_LIST = _found("reports/quality.json"), _found("reports/quality.csv")
 VERDICT = _of_verdict("reports/verdict.json", role="verdict", carries="made of it among others")
-SCORES = _of_verdict("reports/scores.json", role="plot", in_git=True)
+SCORES = _of_verdict("reports/scores.json", role="scores", in_git=True)
 PAGE = _of_verdict("reports/index.html", role="report", carries="made of it among others")
 REPORT_PLOTS = {
     name: _of_verdict(f"reports/plots/{name}.csv", role="plot")

@@ -55,7 +55,21 @@ def first_five(problems: Sequence[str], what: str) -> list[str]:
 def unknown(field: str, got: str, valid: Iterable[str]) -> str:
     """Return the line for a name that is not among the valid ones, with the nearest of them."""
     names = sorted(valid)
-    near = get_close_matches(got, names, n=1, cutoff=0.5)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
+    near = nearest(got, names)
+    hint = f"; did you mean {near!r}?" if near else ""
     shown = ", ".join(names[:12]) + (f", ... ({len(names)} in all)" if len(names) > 12 else "")
     return f"{field}: got {got!r}, expected one of: {shown}{hint}"
+
+
+def nearest(got: str, names: Iterable[str]) -> str | None:
+    """Return the name that is most like the given one, or whose part behind the last slash is; None if none is near.
+
+    >>> nearest("logrge", ["net/knn", "net/logreg"])
+    'net/logreg'
+    """
+    whole = {name: name for name in names}
+    by_last_part = {name.rpartition("/")[2]: name for name in reversed(whole)}
+    for some in (whole, by_last_part):
+        if near := get_close_matches(got, some, n=1, cutoff=0.5):
+            return some[near[0]]
+    return None

@@ -1,11 +1,11 @@
 """params.yaml as one frozen, validated model; an unknown key is an error that names the nearest valid one."""
 
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeAlias, TypeVar
 
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
@@ -74,17 +74,26 @@ def _entry(catalogue: Mapping[str, Entry], section: str, name: str) -> Entry:
 
 Known: TypeAlias = Callable[[str], Collection[str]]
 """From `backbones`, `heads` or `plans` to the names for which an empty entry is enough."""
+Heads: TypeAlias = Mapping[str, HeadEntry]
+HeadCheck: TypeAlias = Callable[[Heads, Heads], Iterable[str]]
+"""From `heads` and `curve.heads` to a line for each of their problems."""
 SECTION_OF = {"backbone": "backbones", "head": "heads", "plan": "plans"}
 """Option of a command -> the section whose entries it names."""
 
 
-def load(path: Path = PARAMS, known: Known = lambda _section: (), asked: Mapping[str, Any] | None = None) -> Params:
+def load(
+    path: Path = PARAMS,
+    known: Known = lambda _section: (),
+    asked: Mapping[str, Any] | None = None,
+    check_heads: HeadCheck = lambda _heads, _of_curve: (),
+) -> Params:
     """Read and validate params.yaml; InputError gathers every violation, one line each.
 
     Args:
         path: of the file.
         known: is called only where a name has no entry.
         asked: the options of the command; a backbone, head or plan among them must have an entry, too.
+        check_heads: is called only where something is wrong already, to report the problems of heads beside it.
 
     """
     try:
@@ -92,16 +101,45 @@ def load(path: Path = PARAMS, known: Known = lambda _section: (), asked: Mapping
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); run from the project's folder") from error
     except (YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: not valid YAML: {one_line(error)}") from error
+        raise InputError(_not_yaml(path, error)) from error
     if not isinstance(content, dict):
         raise InputError(f"{path}: got {type(content).__name__}, expected sections `data:`, `run:`, ...")
     try:
         params = Params.model_validate(content)
     except ValidationError as error:
-        raise InputError(*sorted({_line(path, detail) for detail in error.errors()})) from error
+        found = sorted({_line(path, detail) for detail in error.errors()})
+        raise InputError(*found, *check_heads(*_heads_in(content))) from error
     if problems := list(_problems_across_sections(path, params, known, asked or {})):
-        raise InputError(*problems)
+        raise InputError(*problems, *check_heads(params.heads, params.curve.heads))
     return params
+
+
+def _heads_in(content: Mapping[str, Any]) -> tuple[Heads, Heads]:
+    """Return the well-formed entries under `heads` and `curve.heads` of a params.yaml that is not valid as a whole."""
+    curve = content.get("curve")
+    catalogue, of_curve = (
+        {name: entry for name, entry in heads.items() if _is_head(name, entry)} if isinstance(heads, dict) else {}
+        for heads in (content.get("heads"), curve.get("heads") if isinstance(curve, dict) else None)
+    )
+    return catalogue, of_curve
+
+
+def _is_head(name: object, entry: object) -> bool:
+    try:
+        TypeAdapter(dict[Name, dict[str, Setting]]).validate_python({name: entry})
+    except ValidationError:
+        return False
+    return True
+
+
+def _not_yaml(path: Path, error: YAMLError | UnicodeDecodeError) -> str:
+    """Return the line for a file that is not YAML: which line of it, what is wrong, and what to look at."""
+    if isinstance(error, UnicodeDecodeError):
+        return f"{path}: not valid YAML: not UTF-8 text; save it as UTF-8"
+    mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
+    where = f"line {mark.line + 1}: " if mark else ""
+    look = "look there and at the line above for indentation, brackets, quotes, and a space after each colon"
+    return f"{path}: {where}not valid YAML: {one_line(problem or error)}; {look}"
 
 
 def _problems_across_sections(path: Path, params: Params, known: Known, asked: Mapping[str, Any]) -> Iterator[str]:
@@ -157,11 +195,47 @@ def _line(path: Path, detail: ErrorDetails) -> str:
     if beneath[0] == "heads" and len(beneath) > 2 and place[-1] != "[key]":
         setting = ".".join(place[: len(place) - len(beneath) + 3])
         return f"{path}: {setting}: expected a finite single value, or a list of them to search"
-    if detail["type"] == "literal_error" and isinstance(detail["input"], str):
-        return unknown(f"{path}: {field}", detail["input"], re.findall(r"'([^']*)'", detail["ctx"]["expected"]))
-    reason = detail["msg"].removeprefix("Value error, ")
+    if detail["type"] == "literal_error":
+        return unknown(f"{path}: {field}", str(detail["input"]), re.findall(r"'([^']*)'", detail["ctx"]["expected"]))
     got = "" if isinstance(detail["input"], dict) else f"got {detail['input']!r}, "
-    return f"{path}: {field}: {got}{reason[0].lower()}{reason[1:]}"
+    return f"{path}: {field}: {got}{_reason(detail)}"
+
+
+_EXPECTED = {
+    "int_type": "a whole number",
+    "int_parsing": "a whole number",
+    "int_from_float": "a whole number",
+    "float_type": "a number",
+    "float_parsing": "a number",
+    "finite_number": "a finite number",
+    "bool_type": "true or false",
+    "bool_parsing": "true or false",
+    "string_type": "text",
+    "path_type": "a path",
+    "list_type": "a list",
+    "tuple_type": "a list",
+    "dict_type": "a mapping of names to values",
+    "mapping_type": "a mapping of names to values",
+    "model_type": "a mapping of names to values",
+    "greater_than": "a number above {gt}",
+    "greater_than_equal": "a number of at least {ge}",
+    "less_than": "a number below {lt}",
+    "less_than_equal": "a number of at most {le}",
+    "too_short": "at least {min_length} of them",
+    "string_pattern_mismatch": "text that matches {pattern}",
+}
+"""pydantic's kind of error -> what was expected, with what pydantic says of it."""
+
+
+def _reason(detail: ErrorDetails) -> str:
+    """Return what was expected, in our words for the common kinds of error and in pydantic's for others."""
+    if expected := _EXPECTED.get(detail["type"]):
+        limits = {
+            name: f"{limit:g}" if isinstance(limit, float) else limit for name, limit in detail.get("ctx", {}).items()
+        }
+        return f"expected {expected.format(**limits)}"
+    reason = detail["msg"].removeprefix("Value error, ")
+    return reason[:1].lower() + reason[1:]
 
 
 def _section_at(place: list[str]) -> type[BaseModel]:

@@ -146,8 +146,20 @@ def checked(path: Path, stamp: Stamp) -> Iterator[BufferedReader]:
     """Open an artifact whose bytes must be the stamped ones, hashed in blocks: a large one is not held in memory."""
     with hashed(path) as (stream, found):
         if (expected := stamp.outputs.get(path.as_posix())) != found:
-            raise StateError(f"{path}: sha256: got {found}, expected {expected} as stamped; run `dvc repro --force`")
+            raise StateError(f"{path}: sha256: got {found}, expected {expected} as stamped; {how_to_restore(path)}")
         yield stream
+
+
+def how_to_restore(path: Path) -> str:
+    """Say how to get back the bytes that a stage wrote; `dvc repro` alone trusts a file's size and time."""
+    from pipeline.core import artifacts  # noqa: PLC0415  # only where a file was altered
+
+    name = path.as_posix()
+    if any(one.in_git and one.is_at(name) for one in artifacts.ALL):
+        return f"restore it: git checkout {path}"
+    if artifacts.named(name) or any(name in (one.path, one.stamp) for one in artifacts.ALL):
+        return f"delete it, then: dvc checkout {path}"
+    return "restore the original, or run `dvc repro` if the change was meant"
 
 
 @contextmanager

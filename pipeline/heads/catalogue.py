@@ -218,8 +218,8 @@ def streaming_mlp(
     """Multi-layer perceptron trained block by block from the file, for a matrix larger than memory; it standardises."""
     from pipeline.networks.streaming import StreamingHead  # noqa: PLC0415
 
-    if hidden < 1:
-        raise ValueError(f"hidden: got {hidden}, expected at least 1; use `streaming_linear` for no hidden layer")
+    if hidden == 0:
+        raise ValueError("hidden: got 0, expected at least 1; use `streaming_linear` for no hidden layer")
     return StreamingHead(
         hidden=hidden,
         dropout=dropout,

@@ -13,6 +13,7 @@ from pipeline.core.sections import HeadEntry
 from pipeline.heads import registry
 from pipeline.heads.registry import HEADS
 from pipeline.heads.types import Classifier
+from pipeline.heads.values import problems as wrong_values
 
 SEARCHES = ("grid", "halving", "validation")
 """grid: every combination by k-fold; halving: random combinations by k-fold, in each round the best third on more rows;
@@ -51,6 +52,8 @@ def _problems(where: str, name: str, entry: Mapping[str, Any]) -> Iterator[str]:
     except ValueError as error:
         yield f"{where}.{error}"
         return
+    values = {key: _choices(key, entry[key]) for key in entry if key in settings and key not in _COLLECTIONS}
+    yield from wrong_values(where, kind, values)
     for key, value in entry.items():
         if key not in settings and key not in _COMMON_KEYS:
             yield unknown(f"{where}: unknown key", key, {*settings, *_COMMON_KEYS})

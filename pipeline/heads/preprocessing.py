@@ -28,7 +28,7 @@ def steps(scale: str, components: float | None, whiten: bool, seed: int) -> list
 
     """
     if scale not in SCALES:
-        raise ValueError(unknown("scale", scale, SCALES))
+        raise ValueError(unknown("scale", str(scale), SCALES))
     if whiten and components is None:
         raise ValueError("whiten: got true without components, expected components: their number")
     transformers = []

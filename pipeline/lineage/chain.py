@@ -86,7 +86,7 @@ class _Chain:
         of_verdict = {schema.VERDICT.as_posix(): made[schema.VERDICT.as_posix()]}
         self.add("verdict", schema.VERDICT, judged)
         for name in sorted(made.keys() - {*of_verdict, page}):
-            self.add("plot", Path(name), of_verdict)
+            self.add(artifacts.SCORES.role if name == schema.SCORES.as_posix() else "plot", Path(name), of_verdict)
         self.add("report", schema.PAGE, of_verdict | shown)
         self._add_stamp(schema.STAMP, made)
 

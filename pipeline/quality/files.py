@@ -9,6 +9,7 @@ from pipeline.core import artifacts, stamps
 from pipeline.core.atomic import write_json
 from pipeline.core.errors import StateError
 from pipeline.core.tables import write_csv
+from pipeline.core.words import counted
 from pipeline.data.manifest import Manifest
 
 FINDINGS, LIST, STAMP = artifacts.FINDINGS.at(), artifacts.FINDINGS_LIST.at(), artifacts.FINDINGS.stamp_at()
@@ -67,12 +68,18 @@ def write(table: Manifest, checks: Findings, images: int, made_from: Mapping[str
     stamps.write(STAMP, stamps.Stamp("quality", stamps.hashes([FINDINGS, LIST]), made_from))
 
 
+_SEVERAL = {"blank": "blank", "tiny class": "images in tiny classes"}
+"""Names of checks whose plural is not with an s."""
+
+
 def summary(checks: Findings, images: int) -> str:
     """Count what was found, in a line."""
-    counts = [f"{check['images']:,} {name.replace('_', ' ')}" for name, check in checks.items() if check["images"]]
+    found = ((check["images"], name.replace("_", " ")) for name, check in checks.items() if check["images"])
+    counts = [counted(count, name, _SEVERAL.get(name, "")) for count, name in found]
+    looked_at = f"{counted(images, 'image')} looked at"
     if not counts:
-        return f"{images:,} images looked at: nothing found"
-    return f"{images:,} images looked at: {', '.join(counts)}; look at {LIST} and decide"
+        return f"{looked_at}: nothing found"
+    return f"{looked_at}: {', '.join(counts)}; look at {LIST} and decide"
 
 
 def read() -> Findings:

@@ -14,4 +14,5 @@ def main(params: Params) -> str:
         failed |= {f"{backbone}/{name} in the label curve": why for name, why in curves.read(backbone).failed.items()}
     if failed:
         raise CheckFailed(*(f"{what} failed: {reason}" for what, reason in failed.items()))
-    return f"all {len(list(params.runs()))} runs were made and judged"
+    number = len(list(params.runs()))
+    return "the only run was made and judged" if number == 1 else f"all {number} runs were made and judged"

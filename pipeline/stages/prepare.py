@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from pipeline.core.params import Params
+from pipeline.core.words import counted
 from pipeline.data import exclusions, manifest, sources
 from pipeline.data.manifest import Manifest, stored_path
 from pipeline.data.splits import methods
@@ -53,5 +54,5 @@ def _prepare(params: Params) -> str:
     notes = [f"{gone} left out by {exclusions.EXCLUDED}"] if gone else []
     if merged := methods.merged(records, contents, params.split):
         notes.append(f"groups merged, for they share images with others: {merged}")
-    counted = f"{len(table)} images, {len(set(contents))} distinct, {len(table.classes)} classes"
-    return "; ".join([f"{counted}: {dealt}", *notes])
+    images, classes = counted(len(table), "image"), counted(len(table.classes), "class", "classes")
+    return "; ".join([f"{images}, {len(set(contents)):,} distinct, {classes}: {dealt}", *notes])

@@ -62,7 +62,7 @@ def test_it_lists_recipes_with_rows_and_bytes(project: Project, capsys: pytest.C
     capsys.readouterr()
     assert main(["cache"]) == 0
     total, header, row = capsys.readouterr().out.splitlines()
-    assert "1 recipes" in total
+    assert "1 recipe, " in total
     assert header.split() == ["recipe", "backbone", "layers", "size", "dtype", "rows", "MB", "shards"]
     assert row.split()[1:6] == ["tiny", "second/average", "32", "float16", "36"]
 
@@ -212,7 +212,7 @@ def test_what_an_interrupted_training_left_is_listed_and_pruned_after_a_week(
     assert main(["cache"]) == 0
     assert ".headswap/checkpoints: 2 of fine-tuning, 2.0 MB" in capsys.readouterr().out
     assert main(["cache", "--prune"]) == 0
-    assert "0 rows in 0 shards and 1 checkpoints, 1.0 MB, would be removed" in capsys.readouterr().out
+    assert "0 rows in 0 shards and 1 checkpoint, 1.0 MB, would be removed" in capsys.readouterr().out
     assert main(["cache", "--prune", "--yes"]) == 0
     assert (old.parent.exists(), new.exists()) == (False, True)
 

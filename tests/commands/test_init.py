@@ -73,7 +73,10 @@ def test_small_sets_are_described_in_units_that_suit_them(project: Project, caps
     shown = capsys.readouterr().out
     assert re.search(r"^36 images, \d\d+ kB, 3 classes$", shown, re.MULTILINE)
     assert re.search(r"^shorter side: 32 pixels$", shown, re.MULTILINE)
-    assert re.search(r": about \d+ s once for all 36, \d+ s of that to begin with, then", said)
+    assert re.search(
+        r"over 36 images will take about \d+ s, and is needed only once \(\d+ ms per image here, timed on 32, after",
+        said,
+    )
 
 
 @pytest.mark.parametrize("suffix", ["zip", "tar", "tar.gz"])
@@ -145,6 +148,20 @@ def test_it_loads_no_torch_before_the_answer(project: Project) -> None:
 def images(*names: str) -> None:
     for number, name in enumerate(names):
         write_image(Path("mine", name), "red", number)
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        ("data/rwa", "did you mean 'data/raw'?"),
+        ("q/z", "a relative path starts in"),
+        ("", "`headswap init --help` says"),
+    ],
+)
+def test_a_path_where_nothing_lies_has_a_next_step(project: Project, data: str, said: str) -> None:
+    with pytest.raises(InputError, match="no such file or folder; ") as caught:
+        init.main(params.load(), data=data, yes=True)
+    assert said in str(caught.value)
 
 
 @pytest.mark.parametrize(

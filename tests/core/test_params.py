@@ -27,7 +27,7 @@ def test_the_repositorys_own_file_is_valid() -> None:
         ({"embed": {"batchsize": 8}}, "did you mean 'batch_size'?"),
         ({"plans": {"last": {"unfreeze_from": "second", "epoch": 1}}}, "plans.last: unknown key: got 'epoch'"),
         ({"backbones": {"tiny": {"image_sise": 8}}}, "did you mean 'image_size'?"),
-        ({"embed": {"batch_size": 0}}, "embed.batch_size: got 0, input should be greater than 0"),
+        ({"embed": {"batch_size": 0}}, "embed.batch_size: got 0, expected a number above 0"),
         (
             {"embed": {"dtype": "float8"}},
             "embed.dtype: got 'float8', expected one of: float16, float32; did you mean 'float32'?",
@@ -47,7 +47,17 @@ def test_the_repositorys_own_file_is_valid() -> None:
         ({"heads": {"--help": {}}}, "letters, digits, '_' and '-' only"),
         ({"heads": {"logreg": {"C": float("inf")}}}, "heads.logreg.C: expected a finite single value"),
         ({"heads": {"logreg": {"C": {"min": 1}}}}, "heads.logreg.C: expected a finite single value"),
-        ({"embed": {"batch_size": 10**9}}, "less than or equal to 4096"),
+        ({"embed": {"batch_size": 10**9}}, "got 1000000000, expected a number of at most 4096"),
+        ({"compare": {"bootstrap": "many"}}, "compare.bootstrap: got 'many', expected a whole number"),
+        ({"compare": {"bootstrap": 200.5}}, "compare.bootstrap: got 200.5, expected a whole number"),
+        ({"compare": {"margin": "small"}}, "compare.margin: got 'small', expected a number"),
+        ({"compare": {"margin": 1}}, "compare.margin: got 1, expected a number below 1"),
+        ({"embed": {"scaled_jpeg": "perhaps"}}, "embed.scaled_jpeg: got 'perhaps', expected true or false"),
+        ({"embed": {"dtype": 16}}, "embed.dtype: got '16', expected one of: float16, float32"),
+        ({"data": {"source": 3}}, "data.source: got 3, expected text"),
+        ({"run": {"heads": "knn"}}, "run.heads: got 'knn', expected a list"),
+        ({"run": {"heads": []}}, "run.heads: got [], expected at least 1 of them"),
+        ({"split": "hash"}, "split: got 'hash', expected a mapping of names to values"),
         ({"backbones": {"own": {"weights": "own.pth"}}}, "need their sha256 stated"),
     ],
 )
@@ -84,6 +94,12 @@ def test_a_missing_file_and_broken_yaml_are_input_errors(tmp_path: Path) -> None
         params.load(tmp_path / "params.yaml")
     (tmp_path / "params.yaml").write_text("run: [")
     with pytest.raises(InputError, match="not valid YAML"):
+        params.load(tmp_path / "params.yaml")
+    (tmp_path / "params.yaml").write_text("seed: 1\ndata:\n  path: a\n source: b\n")
+    with pytest.raises(InputError, match=r"params.yaml: line 4: not valid YAML: [^\n]*; look there and at"):
+        params.load(tmp_path / "params.yaml")
+    (tmp_path / "params.yaml").write_bytes(b"seed: \xff")
+    with pytest.raises(InputError, match="not valid YAML: not UTF-8 text"):
         params.load(tmp_path / "params.yaml")
     (tmp_path / "params.yaml").write_text("- a\n- b")
     with pytest.raises(InputError, match="expected sections"):

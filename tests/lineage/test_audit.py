@@ -69,6 +69,12 @@ def test_a_flipped_bit_is_found_in_every_kind_of_file_and_nowhere_else(recorded:
         assert set(found()) == set(names)
 
 
+def test_what_cannot_be_checked_because_of_another_altered_file_is_no_finding_of_its_own(recorded: Project) -> None:
+    (shard,) = Path(".headswap/embeddings").glob("*/*.h5")
+    with altered(shard.as_posix(), flip(random.Random(0))):
+        assert found() == [shard.as_posix()]
+
+
 @pytest.mark.parametrize("position", POSITIONS)
 def test_a_flipped_bit_is_found_in_the_files_that_list_others(recorded: Project, position: int) -> None:
     generator = random.Random(position)

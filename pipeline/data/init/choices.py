@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from pipeline.core.params import Params
 from pipeline.core.printable import printable
+from pipeline.core.words import counted
 from pipeline.data.init.overview import Overview
 from pipeline.data.init.recognition import Layout
 
@@ -26,8 +27,8 @@ def _data(found: Layout, seen: Overview, params: Params) -> str:
     lines = [
         ("data:", ""),
         (f"  source: {found.source}", found.why),
-        (f"  path: {_scalar(found.path.as_posix())}", f"{sum(seen.of_class.values()):,} images"),
-        (f"  columns: {{{columns}}}", "ours: what the table calls it") if columns else None,
+        (f"  path: {_scalar(found.path.as_posix())}", f"{counted(sum(seen.of_class.values()), 'image')}"),
+        (f"  columns: {{{columns}}}", "the names that these columns have in the table") if columns else None,
         (f"  remote: {_scalar(found.remote)}", "the table's paths lie under this") if found.remote else None,
         (f"  on_leak: {params.data.on_leak}", "warn | fail: if splits share an image, a group or a near-duplicate"),
         (
@@ -53,8 +54,8 @@ def _method(found: Layout, seen: Overview) -> tuple[str, str]:
         return "predefined", "as the data says; if it has no val part, `val` of train is taken by content"
     smallest = min(seen.of_class.values(), default=0)
     if min(smallest, seen.groups or smallest) < ENOUGH_FOR_HASH:
-        few = f"{seen.groups} groups" if seen.groups else f"{smallest} images in the smallest class"
-        return "stratified", f"exact fractions, since there are only {few}; copies and groups stay together"
+        few = counted(seen.groups, "group") if seen.groups else f"{counted(smallest, 'image')} in the smallest class"
+        return "stratified", f"with only {few}, chance could leave a split empty; groups and copies stay together"
     if seen.groups:
         return "grouped", "no group is in two splits, and adding images never moves an old one"
     return "hash", "adding images never moves an old one, and copies stay together"

@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath
 from pydantic import ValidationError
 
 from pipeline.core import stamps
-from pipeline.core.errors import InputError
+from pipeline.core.errors import InputError, nearest
 from pipeline.core.sections import ARCHIVES, Data
 from pipeline.core.tables import write_csv
 from pipeline.data.init import recognition
@@ -33,8 +33,16 @@ def recognise(name: str) -> Layout:
         return _remote(name)
     path = Path(name).expanduser() if name.startswith("~") else Path(name)
     if not name.strip() or not path.exists():
-        raise InputError(f"--data: {name!r}: no such file or folder")
+        raise InputError(f"--data: {name!r}: no such file or folder; {_next_step(path)}")
     return _local(_as_written(path))
+
+
+def _next_step(path: Path) -> str:
+    """Say what to try where nothing lies at a path: the nearest name beside it, or else how paths are read."""
+    beside = (one.name for one in path.parent.iterdir()) if path.name and path.parent.is_dir() else ()
+    if near := nearest(path.name, beside):
+        return f"did you mean {str(path.with_name(near))!r}?"
+    return f"a relative path starts in {Path.cwd()}; `headswap init --help` says what can be given"
 
 
 def _as_written(path: Path) -> Path:

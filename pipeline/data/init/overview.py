@@ -12,6 +12,7 @@ from tqdm import tqdm
 from pipeline.core import stamps
 from pipeline.core.errors import first_five
 from pipeline.core.tables import aligned
+from pipeline.core.words import counted
 from pipeline.data.images.decoding import BadImageError, dimensions
 from pipeline.data.manifest import Record
 
@@ -84,7 +85,8 @@ def text(seen: Overview) -> str:
 def _lines(seen: Overview) -> Iterator[str]:
     total, classes = sum(seen.of_class.values()), len(seen.of_class)
     size = f"{seen.bytes / 1e6:,.0f} MB" if seen.bytes >= 1e6 else f"{seen.bytes / 1e3:,.0f} kB"
-    yield f"{total:,} images, {size}, {classes:,} classes" + (f", {seen.groups:,} groups" if seen.groups else "")
+    groups = f", {counted(seen.groups, 'group')}" if seen.groups else ""
+    yield f"{counted(total, 'image')}, {size}, {counted(classes, 'class', 'classes')}{groups}"
     ranked = sorted(seen.of_class.items(), key=lambda pair: (-pair[1], pair[0]))
     shown = ranked if classes <= SHOWN else [*ranked[: SHOWN // 2], *ranked[-SHOWN // 2 :]]
     rows = [(f"  {name}", f"{count:,}", f"{count / total:.1%}") for name, count in shown]
@@ -99,9 +101,11 @@ def _lines(seen: Overview) -> Iterator[str]:
         spread = f" to {shorter.max():,} pixels, half of them at least {int(np.median(shorter)):,}"
         yield f"shorter side: {shorter.min():,}{spread if len(set(shorter)) > 1 else ' pixels'}"
     if seen.copies:
-        yield f"copies: {seen.copies:,} images have the same bytes as another one; a split keeps them together"
+        copies = counted(seen.copies, "image has", "images have")
+        yield f"copies: {copies} the same bytes as another one; a split keeps them together"
     if seen.unreadable:
-        yield f"unreadable: {len(seen.unreadable):,} files, which `embed.on_bad_image: skip` would leave out and list"
+        files = counted(len(seen.unreadable), "file")
+        yield f"unreadable: {files}, which `embed.on_bad_image: skip` would leave out and list"
         yield from (f"  {line}" for line in first_five(seen.unreadable, "unreadable files"))
     if small := [name for name, count in ranked if count < FEW]:
         yield f"small classes, below {FEW} images: {', '.join(small[:5])}" + (", ..." if len(small) > 5 else "")

@@ -12,6 +12,7 @@ from pipeline.core.errors import PipelineError, StateError
 from pipeline.core.locks import LOCK, Lock
 from pipeline.core.mismatches import Mismatch
 from pipeline.core.params import Params
+from pipeline.core.words import counted
 from pipeline.data import manifest
 from pipeline.data.exclusions import EXCLUDED
 from pipeline.data.manifest import MANIFEST, STAMP, Manifest
@@ -64,6 +65,11 @@ class Audit:
             if finding.place not in covered:
                 self.findings.append(finding)
                 covered.update(_covered(finding))
+
+    def unexplained(self, findings: Iterable[Mismatch]) -> list[Mismatch]:
+        """Leave out that a check could not be made because of a file that has a finding of its own."""
+        named = {finding.path for finding in self.findings}
+        return [one for one in findings if one.path in named or one.found.partition(": ")[0] not in named]
 
     def is_sound(self, *paths: Path) -> bool:
         """Return whether none of these files has a finding."""
@@ -240,7 +246,7 @@ def _consistency(params: Params, table: Manifest | None, done: Audit) -> list[Mi
     found: list[Mismatch] = []
     for files, check in checks:
         if done.is_sound(*files):
-            found += consistency.checked(check, files[0].as_posix())
+            found += done.unexplained(consistency.checked(check, files[0].as_posix()))
     return found
 
 
@@ -249,7 +255,7 @@ def _costs(params: Params, done: Audit) -> None:
         files = [matrix.matrix_path(backbone), matrix.stamp_path(backbone), matrix.cost_path(backbone)]
         if done.is_sound(*files):
             check = partial(embedding_rows.costs, params, backbone)
-            done.notes += map(str, consistency.checked(check, files[2].as_posix()))
+            done.notes += map(str, done.unexplained(consistency.checked(check, files[2].as_posix())))
 
 
 def _recompute(params: Params, number: int, done: Audit) -> None:
@@ -257,7 +263,8 @@ def _recompute(params: Params, number: int, done: Audit) -> None:
         path = matrix.matrix_path(backbone)
         if done.is_sound(MANIFEST, STAMP, path, matrix.stamp_path(backbone)):
             counts = done.recomputed[backbone] = Recomputed()
-            done.add(consistency.checked(partial(recompute, params, backbone, number, counts), path.as_posix()))
+            found = consistency.checked(partial(recompute, params, backbone, number, counts), path.as_posix())
+            done.add(done.unexplained(found))
 
 
 def _extra_files(params: Params, known: Iterable[str], done: Audit) -> None:
@@ -265,7 +272,7 @@ def _extra_files(params: Params, known: Iterable[str], done: Audit) -> None:
     findings, unlisted = extra_files.find(params, {*known, LINEAGE.as_posix()})
     done.add(findings)
     if unlisted:
-        done.notes.append(f"{len(unlisted)} files of runs no longer listed, such as {unlisted[0]}")
+        done.notes.append(f"{counted(len(unlisted), 'file')} of runs no longer listed, such as {unlisted[0]}")
 
 
 def _forgotten(params: Params, hashed: Digests, done: Audit) -> None:

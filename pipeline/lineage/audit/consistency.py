@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import zip_longest
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -175,13 +176,19 @@ def _test_score(of: FinishedRun, params: Params, metric: str) -> float:
     return metrics.plain(rule.apply(test) if rule else test)[metric]
 
 
+def _expected(where: str, problem: str) -> str:
+    """Say what a check of a file lacked: its content, or that of another file, with which the problem then begins."""
+    other = problem.partition(": ")[0]
+    return "usable files to compare it with" if other != where and Path(other).is_file() else "usable content"
+
+
 def checked(check: Callable[[], Iterable[Mismatch]], where: str) -> list[Mismatch]:
     """Return what a check finds; that it cannot read or use a file is a finding, too."""
     found: list[Mismatch] = []
     try:
         found.extend(check())
     except PipelineError as error:
-        found += [Mismatch(where, "usable content", problem) for problem in error.problems]
+        found += [Mismatch(where, _expected(where, problem), problem) for problem in error.problems]
     except WRONG_CONTENT as error:
         got = f"content that raises {type(error).__name__} {error}"
         found.append(Mismatch(where, "usable content", got))

@@ -106,5 +106,6 @@ def unaltered(locator: str, expected: str, source: str) -> str:
     """Return the sha256 of a file's bytes; StateError if it is not the expected one."""
     found = stamps.sha256_file(stamps.locate(locator))
     if found != expected:
-        raise StateError(f"{locator}: sha256: got {found}, expected {expected} {source}; run `dvc repro`")
+        restore = stamps.how_to_restore(Path(locator))
+        raise StateError(f"{locator}: sha256: got {found}, expected {expected} {source}; {restore}")
     return found

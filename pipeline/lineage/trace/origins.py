@@ -10,6 +10,7 @@ from pipeline.core import stamps
 from pipeline.core.cost import duration
 from pipeline.core.errors import PipelineError
 from pipeline.core.stamps import Stamp
+from pipeline.core.words import counted
 from pipeline.data import manifest
 from pipeline.data.manifest import Manifest
 from pipeline.embeddings import matrix, skipped
@@ -81,7 +82,10 @@ class Origins:
         split, data = _listed(facts.get("split", {})), self.files.params.data
         tracked = dvc_branch(data.path)
         return [
-            Branch(f"{len(self.table)} images in {data.remote or data.path}: {splits}", [tracked] if tracked else []),
+            Branch(
+                f"{counted(len(self.table), 'image')} in {data.remote or data.path}: {splits}",
+                [tracked] if tracked else [],
+            ),
             Branch(f"read by source {facts.get('source')}; split by {split}, seed {facts.get('seed')}"),
         ]
 
@@ -93,9 +97,12 @@ class Origins:
             embedded = matrix.read(backbone)
             self.files.require_current(matrix.stamp_path(backbone), stamp)
             rows, width = embedded.features.shape
-            views = f" and {len(embedded.augmented.row)} further views" if embedded.augmented else ""
+            views = f" and {counted(len(embedded.augmented.row), 'further view')}" if embedded.augmented else ""
             return [
-                Branch(f"{rows} rows of {width}{views}; {len(self.files.skipped(backbone))} images skipped"),
+                Branch(
+                    f"{counted(rows, 'row')} of {width}{views}; "
+                    f"{counted(len(self.files.skipped(backbone)), 'image')} skipped"
+                ),
                 Branch(f"recipe: {_listed(stamp.facts['recipe'])}"),
                 *([Branch(f"recipe of the views: {_listed(embedded.augmented.recipe)}")] if embedded.augmented else []),
                 *self._of_inputs(stamp),
@@ -109,7 +116,7 @@ class Origins:
         sha256 = stamps.sha256_file(self.files.unaltered(path))
 
         def grow() -> Sequence[Branch]:
-            images = Branch(f"{len(self.files.skipped(backbone))} images skipped")
+            images = Branch(f"{counted(len(self.files.skipped(backbone)), 'image')} skipped")
             return [images, *self._of_inputs(self.files.stamp(path))]
 
         return self.once(hashed(path, sha256), grow)

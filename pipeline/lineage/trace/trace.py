@@ -11,7 +11,9 @@ from pathlib import Path
 from pipeline.core import stamps
 from pipeline.core.errors import InputError, StateError, first_five, unknown
 from pipeline.core.params import Params
+from pipeline.core.words import counted
 from pipeline.data import exclusions, manifest
+from pipeline.data.images.decoding import SUFFIXES
 from pipeline.data.manifest import Manifest
 from pipeline.evaluation import runs
 from pipeline.evaluation.runs import FinishedRun
@@ -69,8 +71,15 @@ class _Trace:
             raise InputError(problem)
         if one := runs.match_name(left, runs.finished(), "WHAT"):
             raise InputError(f"WHAT: {runs.how_to_list(self.files.params, *one.split('/'))}")
+        if Path(what).suffix.lower() in SUFFIXES and Path(what).is_file():
+            raise InputError(self._new_image(what))
         things = ["/".join(run) for run in self.files.params.runs()]
         raise InputError(unknown("WHAT", what, [*things, *self.files.nodes, *self.table.image_id]))
+
+    def _new_image(self, what: str) -> str:
+        same = [image_id for image_id in self.table.image_id if Path(image_id).name == Path(what).name]
+        hint = f"; did you mean {same[0]!r}?" if same else ""
+        return f"WHAT: {what}: is not an image of this project; `headswap predict` classifies new ones{hint}"
 
     def _images(self, name: str) -> list[int]:
         """Return the rows of an image, or of images with the same bytes; InputError if the name is ambiguous."""
@@ -131,7 +140,7 @@ class _Trace:
     def _of_metric(self, run: FinishedRun, metric: str) -> Branch:
         path = runs.metrics_path(run.backbone, run.name)
         count = len(run.predictions.of("val").label)
-        value = f"validation: {runs.read_metrics(run)[metric]:.4f} on {count} images"
+        value = f"validation: {runs.read_metrics(run)[metric]:.4f} on {counted(count, 'image')}"
         found = [Branch(value, [Branch(hashed(path, run.stamp.outputs[path.as_posix()]))])]
         if schema.VERDICT.exists():
             found.append(self._test_score(run, metric))
@@ -150,7 +159,7 @@ class _Trace:
             return Branch("test: not defined, for lack of images of some class")
         value, low, high = (results[0]["test"][metric][name] for name in ("value", "low", "high"))
         images = sum(content["test_images"].values())
-        text = f"test: {value:.4f}, 95% interval [{low:.4f}, {high:.4f}], on {images} images"
+        text = f"test: {value:.4f}, 95% interval [{low:.4f}, {high:.4f}], on {counted(images, 'image')}"
         node = self.files.nodes.get(schema.VERDICT.as_posix())
         return Branch(text, [Branch(hashed(schema.VERDICT, node.sha256 if node else "not recorded"))])
 

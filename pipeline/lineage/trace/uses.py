@@ -10,6 +10,7 @@ import numpy as np
 
 from pipeline.core import stamps
 from pipeline.core.params import Params
+from pipeline.core.words import counted
 from pipeline.data import manifest
 from pipeline.data.images import thumbnails
 from pipeline.data.images.thumbnails import Thumbnails
@@ -34,7 +35,7 @@ def of_files(files: CheckedFiles, names: Sequence[str]) -> list[Branch]:
     group = {name: files.group_of(name) for name in nodes}
     users: dict[str, set[str]] = {}
     for name, node in nodes.items():
-        for source in node.made_from:
+        for source in node.made_from if node.role != "stamp" else ():  # a stamp is of its files, and makes none of them
             if group[source] != group[name]:
                 users.setdefault(group[source], set()).add(group[name])
     once = Once()
@@ -137,7 +138,7 @@ class Uses:
             elif split == "val" and refitted(run, self.params):
                 yield Branch(f"{run.id}: refitted on training and validation images once its settings were chosen")
         for backbone, curve in self._curves.items() if split == "train" else ():
-            text = f"{len(curve.points)} trainings on parts of the training images, which may hold this one"
+            text = f"{counted(len(curve.points), 'training')} on parts of the training images, which may hold this one"
             yield Branch(f"{curves.path_of(backbone)}: {text}")
 
     def _choices_by(self, row: int) -> Iterator[Branch]:
@@ -162,7 +163,8 @@ class Uses:
                 row = list(curve.image_id).index(image_id)
                 truth = curve.classes.index(curve.label[row])
                 right = sum(int(point.decided[row]) == truth for point in curve.points)
-                yield Branch(f"{curves.path_of(backbone)}: {right} of its {len(curve.points)} trainings are right")
+                trainings = f"{counted(len(curve.points), 'training')} {'is' if right == 1 else 'are'}"
+                yield Branch(f"{curves.path_of(backbone)}: {right} of its {trainings} right")
 
     def _reports(self, row: int) -> Iterator[Branch]:
         if thumbnails.STAMP.exists() and self.table.image_id[row] in self._thumbnails.image_id:

@@ -4,11 +4,12 @@ from collections.abc import Sequence
 
 from pipeline.core.errors import first_five
 from pipeline.core.printable import printable
+from pipeline.core.words import counted
 from pipeline.evaluation.groups import FEWEST_GROUPS
 from pipeline.evaluation.pairs import Pair
 from pipeline.verdict.schema import Answer, Result, Verdict
 from pipeline.verdict.scored_runs import ScoredRuns
-from pipeline.verdict.wording.terms import counted, metric_name
+from pipeline.verdict.wording.terms import metric_name
 
 INTERVALS = {"accuracy": "Newcombe's score interval for paired proportions"}
 RULE = (

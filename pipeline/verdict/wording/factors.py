@@ -3,12 +3,13 @@
 from collections.abc import Sequence
 
 from pipeline.core.cost import duration
+from pipeline.core.words import counted
 from pipeline.evaluation.efficiency import Crossover, CurveScore, LabelEfficiency
 from pipeline.evaluation.groups import FEWEST_GROUPS
 from pipeline.evaluation.transferability import Transferability
 from pipeline.verdict.schema import Factor, Verdict
 from pipeline.verdict.wording.answer import effort
-from pipeline.verdict.wording.terms import counted, metric_name
+from pipeline.verdict.wording.terms import metric_name
 
 TRUST = (
     "These scores rank backbones for one data set; published rank correlations with the accuracy after fine-tuning "

@@ -4,6 +4,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 
 import numpy as np
 
+from pipeline.core.words import counted
 from pipeline.evaluation import comparison
 from pipeline.evaluation.curves import CurveDecisions
 from pipeline.evaluation.runs import FinishedRun
@@ -12,7 +13,7 @@ from pipeline.verdict.chance import chance_level
 from pipeline.verdict.data_checks import DataChecks
 from pipeline.verdict.schema import Result, Verdict
 from pipeline.verdict.scored_runs import ScoredRuns
-from pipeline.verdict.wording.terms import counted, metric_name, percent
+from pipeline.verdict.wording.terms import metric_name, percent
 
 MOST_CLASSES = 5
 """Tiny classes that a note names."""

@@ -110,6 +110,14 @@ class TestForward:
         assert set(things) <= set(lines("tiny.pth"))
         assert "run tiny/logreg" not in lines("survey/tiny.parquet")
 
+    def test_the_page_is_made_of_the_verdict_and_not_of_what_is_made_beside_it(self, finished: Project) -> None:
+        assert "scores reports/scores.json" in beneath("reports/verdict.json", "used for")
+        assert lines("reports/scores.json")[0].startswith("scores reports/scores.json")
+        for name in ("reports/scores.json", "reports/plots/scores.csv", "data/thumbnails.webp"):
+            assert not [line for line in lines(name) if line.startswith(("plot ", "thumbnails ")) and name not in line]
+        for name in ("reports/scores.json", "reports/plots/scores.csv"):
+            assert "used for" not in lines(name)
+
     def test_a_training_image_leads_to_its_row_and_the_models_trained_on_it(self, finished: Project) -> None:
         image_id = image_of("train")
         row = list(matrix.read("tiny").image_id).index(image_id)

@@ -11,7 +11,7 @@ from pipeline.core import stamps
 from pipeline.data import manifest
 from pipeline.stages import prepare
 from tests.commands.trace.reading import beneath, image_of, lines, refusal
-from tests.conftest import Project
+from tests.conftest import Project, write_image
 
 
 class TestNames:
@@ -62,6 +62,16 @@ class TestNames:
         self, finished: Project, what: str, expected: str, capsys: pytest.CaptureFixture[str]
     ) -> None:
         assert expected in refusal(what, capsys)
+
+    @pytest.mark.parametrize(("name", "hint"), [("new.png", ""), ("03.png", "; did you mean 'blue/03.png'?")])
+    def test_an_image_that_is_not_in_the_data_is_referred_to_predict(
+        self, finished: Project, tmp_path_factory: pytest.TempPathFactory, name: str, hint: str,
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:  # fmt: skip
+        new = tmp_path_factory.mktemp("elsewhere") / name
+        write_image(new, "red", 99)
+        said = "is not an image of this project; `headswap predict` classifies new ones"
+        assert refusal(str(new), capsys) == f"headswap trace: WHAT: {new}: {said}{hint}"
 
     @pytest.mark.parametrize("what", ["logreg", "tiny/logreg", "models/tiny/logreg", "logreg:accuracy"])
     def test_an_unlisted_run_is_an_error_that_says_how_to_list_it(
