@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from pipeline.core.words import counted
 from pipeline.evaluation.scoring.predictions import Predictions
 from pipeline.report.evidence import Evidence
-from pipeline.verdict.wording.terms import counted
 
 MOST = 12
 """Images in a gallery."""
