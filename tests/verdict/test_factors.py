@@ -8,13 +8,13 @@ def test_the_label_factor_has_the_gain_of_every_run_and_the_crossover() -> None:
     sentence = factors(evidence().verdict)[0].sentence
     assert sentence.startswith(
         "With the settings of the section curve in params.yaml, test accuracy from 10 to 100 labels: "
-        "logreg 85.0% to 85.0%, last 85.0% to 85.0%. last is ahead of the best frozen head (logreg) from 32 labels on;"
+        "logreg 85.0% to 85.0%, last 85.0% to 85.0%. last stays ahead of the best frozen head (logreg) from 32 labels on;"
     )
 
 
 def test_without_plans_on_the_curve_the_crossover_was_not_measured() -> None:
     verdict = evidence(titles=("logreg",)).verdict
-    assert factors(verdict)[0].sentence.endswith("fine-tuning is ahead was not measured.")
+    assert factors(verdict)[0].sentence.endswith("fine-tuning stays ahead was not measured.")
 
 
 def test_runs_on_a_gpu_are_compared_by_wall_time() -> None:
