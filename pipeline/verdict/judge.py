@@ -16,7 +16,7 @@ from pipeline.core.errors import StateError
 from pipeline.core.params import Params
 from pipeline.data.manifest import Manifest
 from pipeline.embeddings import matrix, skipped
-from pipeline.evaluation import comparison, curves, efficiency, pairs, runs, surveys
+from pipeline.evaluation import comparison, curves, details, efficiency, pairs, runs, surveys
 from pipeline.evaluation.comparison import Estimate
 from pipeline.evaluation.curves import CurveDecisions
 from pipeline.evaluation.runs import FinishedRun
@@ -172,7 +172,7 @@ def _result(scored: ScoredRuns, number: int, background: Background) -> Result:
         bytes_on_disk=_bytes_on_disk(run),
         seconds_per_1000=seconds_per_1000(run, frozen),
         on_front=False,
-        detail=comparison.describe(scored.test[number], scored.resampled, number),
+        detail=details.describe(scored.test[number], scored.resampled, number),
         threshold=rule.threshold if rule else None,
     )
 

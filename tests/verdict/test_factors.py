@@ -8,7 +8,8 @@ def test_the_label_factor_has_the_gain_of_every_run_and_the_crossover() -> None:
     sentence = factors(evidence().verdict)[0].sentence
     assert sentence.startswith(
         "With the settings of the section curve in params.yaml, test accuracy from 10 to 100 labels: "
-        "logreg 85.0% to 85.0%, last 85.0% to 85.0%. last stays ahead of the best frozen head (logreg) from 32 labels on;"
+        "logreg 85.0% to 85.0%, last 85.0% to 85.0%. "
+        "last stays ahead of the best frozen head (logreg) from 32 labels on;"
     )
 
 
