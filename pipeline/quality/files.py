@@ -68,11 +68,11 @@ def write(table: Manifest, checks: Findings, images: int, made_from: Mapping[str
 
 
 def summary(checks: Findings, images: int) -> str:
-    """Count what was found, in a line."""
+    """Count what was found, in a line, and say what could not be looked for."""
     counts = [f"{check['images']:,} {name.replace('_', ' ')}" for name, check in checks.items() if check["images"]]
-    if not counts:
-        return f"{images:,} images looked at: nothing found"
-    return f"{images:,} images looked at: {', '.join(counts)}; look at {LIST} and decide"
+    notes = [f"; {name}: {one['note']}" for name, one in checks.items() if one["note"] and not one["images"]]
+    found = f"{', '.join(counts)}; look at {LIST} and decide" if counts else "nothing found"
+    return f"{images:,} images looked at: {found}{''.join(notes)}"
 
 
 def read() -> Findings:

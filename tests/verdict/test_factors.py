@@ -30,4 +30,15 @@ def test_runs_on_a_gpu_are_compared_by_wall_time() -> None:
 def test_predictions_that_were_not_timed_are_not_mentioned() -> None:
     verdict = evidence().verdict
     untimed = [dataclasses.replace(result, seconds_per_1000=None) for result in verdict.results]
-    assert "Predicting 1,000" not in factors(dataclasses.replace(verdict, results=untimed))[2].sentence
+    assert "predict" not in factors(dataclasses.replace(verdict, results=untimed))[2].sentence
+
+
+def test_timings_that_the_head_explains_or_of_two_networks_are_compared_as_wall_time_at_training() -> None:
+    verdict = evidence().verdict
+    head, plan = verdict.results
+    slower = dataclasses.replace(verdict, results=[dataclasses.replace(head, seconds_per_1000=14.0), plan])
+    words = "Predicting 1,000 new images took 14.0 s with logreg and 12.5 s with last: wall time, measured when each"
+    assert words in factors(slower, head_adds=2.0)[2].sentence
+    assert "they do not show which is faster" in factors(slower, head_adds=1.0)[2].sentence
+    other = dataclasses.replace(slower.results[0], backbone="other")
+    assert words in factors(dataclasses.replace(slower, best_head=other.run, results=[other, plan]))[2].sentence

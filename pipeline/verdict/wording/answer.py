@@ -6,25 +6,28 @@ from pipeline.core.errors import first_five
 from pipeline.core.printable import printable
 from pipeline.evaluation.groups import FEWEST_GROUPS
 from pipeline.evaluation.pairs import Pair
+from pipeline.verdict.choices import Choices
 from pipeline.verdict.schema import Answer, Result, Verdict
 from pipeline.verdict.scored_runs import ScoredRuns
+from pipeline.verdict.wording import notes
 from pipeline.verdict.wording.terms import counted, metric_name
 
 INTERVALS = {"accuracy": "Newcombe's score interval for paired proportions"}
 RULE = (
-    "The head and the plan with the best validation {metric} are compared on the test images. Keep the frozen head if "
-    "the whole 95% interval of plan minus head ({interval}) lies below the margin of {margin:.1f} points. Otherwise, "
-    "fine-tune if the whole interval lies above zero. Otherwise, the images cannot tell."
+    "The head and the plan with the best validation {metric}, on {images}, are compared on the test images. "
+    "Keep the frozen head if the whole 95% interval of plan minus head ({interval}) lies below the margin of {margin:.1f} "
+    "points. Otherwise, fine-tune if the whole interval lies above zero. Otherwise, the images cannot tell."
 )
 RULE_FOR_GROUPS = (
     f" Interval and test treat each group of test images as one unit; fewer than {FEWEST_GROUPS} groups give no answer."
 )
 
 
-def rule(scored: ScoredRuns, margin: float) -> str:
+def rule(scored: ScoredRuns, margin: float, choices: Choices) -> str:
     """Say how the answer follows from the interval; the margin is a share of the images."""
     interval = INTERVALS.get(scored.metric, "paired bootstrap")
-    text = RULE.format(metric=metric_name(scored.metric), interval=interval, margin=margin * 100)
+    images = notes.validation_images(choices)
+    text = RULE.format(metric=metric_name(scored.metric), images=images, interval=interval, margin=margin * 100)
     return text + RULE_FOR_GROUPS if scored.units.grouped else text
 
 

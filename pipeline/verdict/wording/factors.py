@@ -17,12 +17,15 @@ TRUST = (
 )
 
 
-def factors(verdict: Verdict) -> list[Factor]:
-    """Return a sentence with its numbers on each factor."""
+def factors(verdict: Verdict, head_adds: float | None = None) -> list[Factor]:
+    """Return a sentence with its numbers on each factor.
+
+    `head_adds`: seconds that the best head itself takes for 1,000 images, after the frozen pass; None if not timed.
+    """
     return [
         Factor("Labelled data", _labels(verdict)),
         Factor("Similarity of the tasks", _similarity(verdict)),
-        Factor("Compute", _compute(verdict)),
+        Factor("Compute", _compute(verdict, head_adds)),
     ]
 
 
@@ -108,7 +111,7 @@ def _transferability(backbone: str, scores: Transferability) -> str:
     )
 
 
-def _compute(verdict: Verdict) -> str:
+def _compute(verdict: Verdict, head_adds: float | None) -> str:
     head = verdict.of(verdict.best_head)
     text = f"From images to predictions, {head.title} took {duration(head.cost.cpu_seconds)} of CPU time"
     if verdict.best_plan is None:
@@ -117,7 +120,13 @@ def _compute(verdict: Verdict) -> str:
     text = f"{text} and {plan.title} {duration(plan.cost.cpu_seconds)} on {plan.device}: {effort(plan, head)}."
     if head.seconds_per_1000 is None or plan.seconds_per_1000 is None:
         return text
+    difference = abs(head.seconds_per_1000 - plan.seconds_per_1000)
+    if head.backbone == plan.backbone and difference > (head_adds or 0):
+        return (
+            f"{text} To predict, both pass an image through {head.backbone} once; their timings differ by more than "
+            f"{head.title} adds to that, so they do not show which is faster."
+        )
     return (
-        f"{text} Predicting 1,000 new images takes {head.seconds_per_1000:.1f} s with {head.title} and "
-        f"{plan.seconds_per_1000:.1f} s with {plan.title}."
+        f"{text} Predicting 1,000 new images took {head.seconds_per_1000:.1f} s with {head.title} and "
+        f"{plan.seconds_per_1000:.1f} s with {plan.title}: wall time, measured when each was trained."
     )

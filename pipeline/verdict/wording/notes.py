@@ -4,9 +4,12 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 
 import numpy as np
 
+from pipeline.core.sections import Split
 from pipeline.evaluation import comparison
 from pipeline.evaluation.curves import CurveDecisions
+from pipeline.evaluation.groups import FEWEST_GROUPS
 from pipeline.quality.files import LIST
+from pipeline.verdict.choices import Choices
 from pipeline.verdict.data_checks import DataChecks
 from pipeline.verdict.schema import Result, Verdict
 from pipeline.verdict.scored_runs import ScoredRuns
@@ -30,6 +33,33 @@ def of_runs(scored: ScoredRuns, results: Sequence[Result]) -> list[str]:
     for result, run in zip(results, scored.finished, strict=True):
         notes += [f"{result.title}: {note}" for note in run.stamp.facts.get("notes", ())]
     return notes
+
+
+def validation_images(choices: Choices) -> str:
+    """Return how many validation images there are, and in how many groups."""
+    groups = "" if choices.groups is None else f" in {counted(choices.groups, 'group')}"
+    return f"{counted(choices.images, 'validation image')}{groups}"
+
+
+def of_choices(choices: Choices, split: Split) -> Iterator[str]:
+    """Say that the validation images are too few for the choices that rest on them, and how to get more."""
+    if choices.few_groups:
+        reason = f"fewer than {FEWEST_GROUPS} groups cannot show which run is better"
+    elif choices.arbitrary:
+        reason = (
+            f"the standard error of an accuracy on them, {100 * choices.error:.1f} points, is as large as the runs "
+            f"lie apart, {100 * (choices.spread or 0):.1f} points, so the choice is arbitrary"
+        )
+    else:
+        return
+    more = f"`split.val` above {split.val:g}"
+    if split.method == "predefined":
+        more = "more images whose split is val"
+    yield (
+        f"The best head, the best plan and the epoch that a plan keeps are chosen on {validation_images(choices)}: "
+        f"{reason}. Choose again with {more}; `selection.repeats: 10` also judges each head by k-fold on the training "
+        "images."
+    )
 
 
 def of_curves(curves: Mapping[str, CurveDecisions]) -> Iterator[str]:
