@@ -95,7 +95,7 @@ def judge(scored: ScoredRuns, background: Background, params: Params) -> Verdict
         notes=[
             *notes.of_choices(chosen_on, params.split),
             *notes.of_runs(scored, results),
-            *notes.of_curves(background.curves),
+            *notes.of_curves(background.curves, params.curve.fractions, params.selection.folds),
             *notes.of_approximations(
                 len(test.label),
                 len(test.classes),

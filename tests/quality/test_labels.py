@@ -8,6 +8,7 @@ from cleanlab.filter import find_label_issues
 from sklearn.datasets import load_digits
 from sklearn.metrics import cohen_kappa_score
 
+from pipeline.data.manifest import Manifest
 from pipeline.quality import components, files, labels
 from pipeline.quality.checks import CHECKS
 from pipeline.quality.findings import Material
@@ -35,10 +36,11 @@ def test_most_swapped_labels_are_found_with_few_false_alarms(seed: int) -> None:
 def noisy_digits(noise: float, images: int = 600) -> Material:
     """Return digits with right labels, and noise of so many standard deviations on their features."""
     X, y = load_digits(return_X_y=True)
-    given, X, y = material(images, classes=10), X[:images], y[:images]
-    table = replace(given.table, label=[str(one) for one in y])
+    X, names = X[:images], [str(number) for number in range(images)]
+    label = [str(one) for one in y[:images]]
+    table = Manifest(names, names, names, label, [None] * images, ["train"] * images)
     X += np.random.default_rng(0).normal(size=X.shape) * noise * X.std()
-    return replace(given, table=table, features=X.astype(np.float32))
+    return replace(material(4), table=table, row=np.arange(images), features=X.astype(np.float32))
 
 
 def test_where_the_features_hardly_tell_the_classes_no_label_is_doubted_and_the_check_says_why() -> None:
@@ -54,9 +56,8 @@ def test_where_the_features_hardly_tell_the_classes_no_label_is_doubted_and_the_
 def test_the_note_on_false_alarms_follows_the_agreement_and_holds_if_no_label_is_wrong() -> None:
     note = CHECKS["label_error"].run(noisy_digits(noise=1)).note
     assert note.startswith("If all your labels are right, so are these.")
-    assert (
-        "41% of the listed labels were right, on average, if 5% of all labels were wrong, and 87% if 1% were." in note
-    )
+    assert "41% of the listed labels were right, on average, if 5% of all labels were wrong" in note
+    assert note.endswith("and 87% if 1% were.")
 
 
 @pytest.mark.parametrize("largest", [0.5, 0.9])

@@ -279,11 +279,11 @@ def test_a_gain_in_five_groups_of_many_alike_is_no_answer(params: Params) -> Non
     assert "The two differ on 5 of 20 groups; fewer than 6 cannot show which is better" in found.sentence
 
 
-def choosing(params: Params, kappa: int, groups: int, images: int) -> Verdict:
+def choosing(params: Params, wrong: int, groups: int, images: int) -> Verdict:
     """Judge two heads, of which the second gets so many of the validation images wrong, in so many groups."""
     one, two = predicted([True] * images), predicted([True] * images)
     probability = two.of("val").probabilities.probability.copy()
-    probability[:kappa] = 1 - probability[:kappa]
+    probability[:wrong] = 1 - probability[:wrong]
     worse = dataclasses.replace(two, probability=np.concatenate([probability, probability]))
     group_of = {f"val{number}": f"patient {number % groups}" for number in range(images)} if groups else {}
     return judged([finished("logreg", "head", one), finished("knn", "head", worse)], params, group_of)

@@ -6,7 +6,7 @@ import numpy as np
 
 from pipeline.core.sections import Split
 from pipeline.evaluation import comparison
-from pipeline.evaluation.curves import CurveDecisions
+from pipeline.evaluation.curves import CurveDecisions, unlike_fractions
 from pipeline.evaluation.groups import FEWEST_GROUPS
 from pipeline.quality.files import LIST
 from pipeline.verdict.choices import Choices
@@ -62,9 +62,12 @@ def of_choices(choices: Choices, split: Split) -> Iterator[str]:
     )
 
 
-def of_curves(curves: Mapping[str, CurveDecisions]) -> Iterator[str]:
-    """Name the runs that the label curves lack, by backbone."""
+def of_curves(curves: Mapping[str, CurveDecisions], fractions: Sequence[float], at_least: int) -> Iterator[str]:
+    """Name the runs and the fractions that the label curves lack, by backbone; arguments as in `unlike_fractions`."""
     for backbone, curve in curves.items():
+        labels = sorted({point.labels for point in curve.points})
+        if labels and (unlike := unlike_fractions(labels, fractions, at_least)):
+            yield f"The label curve on {backbone} has {unlike}."
         for name, reason in curve.failed.items():
             yield f"{name} on {backbone} is left out of the label curve because it failed: {reason}"
 
