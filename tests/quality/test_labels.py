@@ -45,7 +45,7 @@ def noisy_digits(noise: float, images: int = 600) -> Material:
 
 def test_where_the_features_hardly_tell_the_classes_no_label_is_doubted_and_the_check_says_why() -> None:
     given = noisy_digits(noise=2)
-    assert len(labels.suspected(given.target, given.probability, given.nearest[0])) > 0.4 * 600, "nearly every second"
+    assert len(labels.suspected(given.target, given.probability, given.nearest[0])) > 0.3 * 600, "every third"
     result = CHECKS["label_error"].run(given)
     assert list(result.findings) == []
     assert result.note.startswith("Labels cannot be judged here")
@@ -56,8 +56,8 @@ def test_where_the_features_hardly_tell_the_classes_no_label_is_doubted_and_the_
 def test_the_note_on_false_alarms_follows_the_agreement_and_holds_if_no_label_is_wrong() -> None:
     note = CHECKS["label_error"].run(noisy_digits(noise=1)).note
     assert note.startswith("If all your labels are right, so are these.")
-    assert "41% of the listed labels were right, on average, if 5% of all labels were wrong" in note
-    assert note.endswith("and 87% if 1% were.")
+    assert "25% of the listed labels were right, on average, if 5% of all labels were wrong" in note
+    assert note.endswith("and 80% if 1% were.")
 
 
 @pytest.mark.parametrize("largest", [0.5, 0.9])

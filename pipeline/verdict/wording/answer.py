@@ -16,7 +16,8 @@ INTERVALS = {"accuracy": "Newcombe's score interval for paired proportions"}
 RULE = (
     "The head and the plan with the best validation {metric}, on {images}, are compared on the test images. "
     "Keep the frozen head if the whole 95% interval of plan minus head ({interval}) lies below the margin of "
-    "{margin:.1f} points. Otherwise, fine-tune if the whole interval lies above zero. Otherwise, the images cannot tell."
+    "{margin:.1f} points. Otherwise, fine-tune if the whole interval lies above zero. "
+    "Otherwise, the images cannot tell."
 )
 RULE_FOR_GROUPS = (
     f" Interval and test treat each group of test images as one unit; fewer than {FEWEST_GROUPS} groups give no answer."
