@@ -209,7 +209,7 @@ def test_what_is_expensive_says_so_before_it_starts(clone: SmallClone) -> None:
     curve = clone.run("headswap", "curve", "--backbone", "efficientnet_lite0", "--dry-run")
     (clone.root / "params.yaml").write_text(before)
     assert re.search(
-        r"2 trainings per head and plan, on \d+, \d+ images; last_blocks: frozen part: .*; 2 trainings, at most \d+ s",
+        r"2 trainings per head and plan, on \d+, \d+ images; last_blocks: frozen part: .*; 2 trainings, about \d+ s",
         curve,
     )
 

@@ -33,6 +33,33 @@ def accuracy_interval(right: Right, units: Units) -> tuple[float, float]:
     return comparison.score_interval(p, images, student(0.975, units.effective()))
 
 
+def share_interval(hits: Right, images: Right, samples: Floats, units: Units) -> tuple[float, float]:
+    """Return the 95% interval of the share of hits among some of the images; 0 to 1 if there are none.
+
+    Wilson's: unlike percentiles, it does not shrink to nothing if all or none are hits. With groups, the wider of the
+    percentiles and Wilson's for the effective number of images, as for one accuracy.
+
+    Args:
+        hits: (N,).
+        images: (N,) which ones count.
+        samples: (B,) the share in resamples; NaN where a resample has none of these images.
+        units: which of the N images belong together.
+
+    """
+    if not images.any():
+        return 0.0, 1.0
+    share = float(hits[images].mean())
+    if not units.grouped:
+        low, high = comparison.score_interval(share, float(images.sum()))
+    else:
+        among = Units(np.unique(units.of[images], return_inverse=True)[1])
+        low, high = accuracy_interval(hits[images], among)
+        if np.isfinite(samples).any():
+            percentiles = units.percentiles(images.astype(np.float64))
+            low, high = wider((low, high), comparison.interval_where_defined(samples, percentiles))
+    return max(min(low, share), 0.0), min(max(high, share), 1.0)  # rounding may pass these by a hair
+
+
 def paired_interval(first: Right, second: Right, units: Units) -> tuple[float, float]:
     """Return the 95% interval of accuracy(first) - accuracy(second): Newcombe's, for the effective number of images."""
     quantile = student(0.975, units.effective())

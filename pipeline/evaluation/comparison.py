@@ -3,7 +3,6 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -50,7 +49,7 @@ class Resampled:
     metrics: Mapping[str, Floats]
     """name -> (R, B)."""
     by_class: Mapping[str, Floats]
-    """name -> (R, B, K)."""
+    """name -> (R, B, K); NaN where a resample has no image of the class, or none decided for it."""
     confusion: Sequence[tuple[Ints, Floats]]
     """For each run, the pairs (true, decided) that occur, (P, 2), and their share of the true class, (B, P)."""
     bins: Sequence[Floats]
@@ -87,6 +86,7 @@ def bootstrap(
                 values[name][row, chunk] = metric(counts, one)
             for name, by_one in breakdown.BY_CLASS.items():
                 by_class[name][row, chunk] = by_one(counts, one)
+            by_class["precision"][row, chunk][one.by_class(counts)[1] == 0] = np.nan  # nothing decided says nothing
             confusion[row][chunk] = breakdown.confusion_shares(counts, one, pairs[row])
             images, right = breakdown.right_by_bin(counts, one)
             bins[row][chunk] = np.where(images > 0, right / np.maximum(images, 1), np.nan)
@@ -134,74 +134,6 @@ def interval(samples: Floats, percentiles: tuple[float, float] = PLAIN) -> tuple
 def mostly_defined(samples: Floats) -> bool:
     """Return whether at least half of the resamples define a value."""
     return bool(np.isfinite(samples).mean() >= 0.5)
-
-
-def describe(predictions: Predictions, resampled: Resampled, run: int) -> dict[str, Any]:
-    """Return precision and recall by class, confusion and calibration of a run, all with intervals."""
-    outcomes = Outcomes.of(predictions)
-    return {
-        "by_class": _by_class(outcomes, predictions.classes, resampled, run),
-        **_confusion(outcomes, predictions.classes, resampled, run),
-        "calibration": _calibration(outcomes, predictions, resampled, run),
-    }
-
-
-def _by_class(
-    outcomes: Outcomes, classes: Sequence[str], resampled: Resampled, run: int
-) -> dict[str, dict[str, Estimate]]:
-    """Return precision and recall of every class that has test images."""
-    once, images_of = np.ones((1, len(outcomes.truth))), {"recall": outcomes.truth, "precision": outcomes.decided}
-    plain = {name: metric(once, outcomes)[0] for name, metric in breakdown.BY_CLASS.items()}
-
-    def estimate(name: str, k: int) -> Estimate:
-        samples, percentiles = resampled.by_class[name][run, :, k], _percentiles(resampled, images_of[name] == k)
-        return Estimate(float(plain[name][k]), *interval(samples, percentiles))
-
-    return {classes[k]: {name: estimate(name, k) for name in plain} for k in np.unique(outcomes.truth).tolist()}
-
-
-def _confusion(outcomes: Outcomes, classes: Sequence[str], resampled: Resampled, run: int) -> dict[str, Any]:
-    """Return the pairs of true and decided class, and how many pairs and images are left out."""
-    pairs, shares = resampled.confusion[run]
-    plain = breakdown.confusion_shares(np.ones((1, len(outcomes.truth))), outcomes, pairs)[0]
-    percentiles = {k: _percentiles(resampled, outcomes.truth == k) for k in np.unique(pairs[:, 0]).tolist()}
-    every, of_each = outcomes.pairs
-    images_of = dict(zip(map(tuple, every.tolist()), of_each.tolist(), strict=True))
-    cells = [
-        {
-            "true": classes[true],
-            "decided": classes[decided],
-            "images": images_of[true, decided],
-            "share": Estimate(float(plain[number]), *interval(shares[:, number], percentiles[true])),
-        }
-        for number, (true, decided) in enumerate(pairs.tolist())
-    ]
-    images = len(outcomes.truth) - sum(images_of[true, decided] for true, decided in pairs.tolist())
-    left_out = {"pairs": len(every) - len(pairs), "images": images}
-    return {"confusion": cells, **({"confusion_left_out": left_out} if left_out["pairs"] else {})}
-
-
-def _calibration(outcomes: Outcomes, predictions: Predictions, resampled: Resampled, run: int) -> list[dict[str, Any]]:
-    """Return images, mean confidence and accuracy of every bin of confidence that is not empty."""
-    images, confidence, right = breakdown.calibration_bins(predictions)
-
-    def accuracy(number: int) -> Estimate:
-        samples, percentiles = resampled.bins[run][:, number], _percentiles(resampled, outcomes.bin == number)
-        return Estimate(float(right[number] / images[number]), *interval_where_defined(samples, percentiles))
-
-    return [
-        {
-            "images": int(images[number]),
-            "confidence": float(confidence[number] / images[number]),
-            "accuracy": accuracy(number),
-        }
-        for number in np.flatnonzero(images).tolist()
-    ]
-
-
-def _percentiles(resampled: Resampled, images: npt.NDArray[np.bool_]) -> tuple[float, float]:
-    """Return the percentiles that bound the interval of a share of some of the images, (N,)."""
-    return resampled.units.percentiles(images.astype(np.float64))
 
 
 def interval_where_defined(samples: Floats, percentiles: tuple[float, float] = PLAIN) -> tuple[float, float]:

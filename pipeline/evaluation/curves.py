@@ -14,6 +14,8 @@ from pipeline.core.atomic import replacing
 from pipeline.core.cost import Cost
 
 Ints = npt.NDArray[np.int64]
+_MUCH_MORE = 1.5
+"""Times the fraction asked for: rounding up by class alone takes a few images more."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,24 @@ class CurveDecisions:
     """run -> cost of all its trainings; embeddings and stored rows of the frozen part are not counted."""
     failed: Mapping[str, str] = field(default_factory=dict)
     """run -> why its settings were refused; such a run has no points."""
+
+
+def unlike_fractions(labels: Sequence[int], fractions: Sequence[float], at_least: int) -> str:
+    """Say that the parts are not the fractions asked for, because each holds some images of every class; or nothing.
+
+    Args:
+        labels: images of each part, ascending.
+        fractions: what was asked for, ascending.
+        at_least: images of each class in every part.
+
+    """
+    smallest = fractions[-1] * labels[0] / labels[-1]
+    if len(labels) == len(fractions) and smallest < _MUCH_MORE * fractions[0]:
+        return ""
+    return (
+        f"{len(labels)} of {len(fractions)} fractions, the smallest {smallest:.0%} of the training images instead of "
+        f"{fractions[0]:.0%}, because every part holds at least {at_least} images of each class"
+    )
 
 
 path_of, stamp_path = artifacts.CURVE.at, artifacts.CURVE.stamp_at

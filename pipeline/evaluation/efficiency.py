@@ -1,4 +1,4 @@
-"""Label efficiency: score by number of labels, and from how many labels on a plan is ahead of the best frozen head."""
+"""Label efficiency: score by number of labels, and from how many on a plan stays ahead of the best frozen head."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -34,13 +34,13 @@ class CurveScore:
 
 @dataclass(frozen=True)
 class Crossover:
-    """From how many labels on a plan is ahead of the best frozen head."""
+    """From how many labels on a plan stays ahead of the best frozen head."""
 
     plan: str
     heads: Sequence[str]
     """For each number of labels, the best head by validation score."""
     labels: float | None
-    """None if the plan is not ahead with all labels; the smallest number tried if it is always ahead."""
+    """None if the plan is not ahead with all labels, even if it is with fewer; the smallest number if always ahead."""
     low: float | None
     high: float | None
     """95% interval; None: beyond the data."""

@@ -79,7 +79,7 @@ def _price(params: Params, backbone: str, plan: str, subsets: Sequence[Subset]) 
     if not missing:
         return f"{plan}: all {len(subsets)} trainings are kept from before"
     one = forecast.forecast(given.task, given.loaded, params.plan(plan), params.embed)
-    return f"{plan}: {one.disk}{missing} trainings, at most {duration(one.storing + missing * one.training)}"
+    return f"{plan}: {one.disk}{missing} trainings, about {duration(one.storing + missing * one.training)}"
 
 
 def _finished_training(key: Key, subset: Subset) -> Checkpoint:

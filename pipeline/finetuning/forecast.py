@@ -35,7 +35,7 @@ class Pace:
 
 @dataclass(frozen=True)
 class Forecast:
-    """What a plan would take at most; it may stop early."""
+    """What a plan would take if it does not stop early: no bound, for other work makes steps slower."""
 
     training: float
     """Seconds of one training."""

@@ -73,13 +73,12 @@ _SEVERAL = {"blank": "blank", "tiny class": "images in tiny classes"}
 
 
 def summary(checks: Findings, images: int) -> str:
-    """Count what was found, in a line."""
+    """Count what was found, in a line, and say what could not be looked for."""
     found = ((check["images"], name.replace("_", " ")) for name, check in checks.items() if check["images"])
     counts = [counted(count, name, _SEVERAL.get(name, "")) for count, name in found]
-    looked_at = f"{counted(images, 'image')} looked at"
-    if not counts:
-        return f"{looked_at}: nothing found"
-    return f"{looked_at}: {', '.join(counts)}; look at {LIST} and decide"
+    notes = [f"; {name}: {one['note']}" for name, one in checks.items() if one["note"] and not one["images"]]
+    result = f"{', '.join(counts)}; look at {LIST} and decide" if counts else "nothing found"
+    return f"{counted(images, 'image')} looked at: {result}{''.join(notes)}"
 
 
 def read() -> Findings:

@@ -25,6 +25,25 @@ MOST_ALIKE = 2
 """Of the ten nearest images, those with the given label: if there are more, they support it."""
 
 
+LEAST_AGREEMENT = 0.5
+"""Cohen's kappa of classifier and labels below which labels cannot be judged: in simulations with 1 to 5% wrong labels
+(docs/quality.md), 58 to 88% of the listed ones were right just below it, and up to 87% of all images were listed."""
+
+
+def agreement(target: Ints, probability: Probabilities) -> float:
+    """Return Cohen's kappa (1960) of the labels and the likeliest classes: 0 is chance, such as one class for all.
+
+    Args:
+        target: (N,) given classes.
+        probability: (N, K) out of fold.
+
+    """
+    likeliest, classes = probability.argmax(axis=1), probability.shape[1]
+    of_label, of_classifier = (np.bincount(one, minlength=classes) / len(target) for one in (target, likeliest))
+    chance = float(of_label @ of_classifier)
+    return float(((likeliest == target).mean() - chance) / (1 - chance)) if chance < 1 else 0.0
+
+
 def out_of_fold(
     components: npt.NDArray[np.float32], target: Ints, together: Sequence[object], seed: int
 ) -> Probabilities:

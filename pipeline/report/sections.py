@@ -155,7 +155,7 @@ def learning(evidence: Evidence) -> Section | None:
 
 @_section
 def label_efficiency(evidence: Evidence) -> Section | None:
-    """Show the scores with fewer labels, and from how many labels on a plan is ahead."""
+    """Show the scores with fewer labels, and from how many labels on a plan stays ahead."""
     curves = evidence.verdict.curves
     if not curves:
         return None

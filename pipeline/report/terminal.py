@@ -48,13 +48,13 @@ def comparison_table(scored: ScoredRuns, frozen: tuple[Cost, Cost]) -> str:
     """
     names, (pair,) = [run.id for run in scored.finished], scored.pairs
     first, second = (estimates(scored, number) for number in (0, 1))
-    rows = [["", *names, "second - first"]]
+    rows = [["", *names, "first - second"]]
     for metric in (name for name in first if name in second):
         word = _percent if scored.metrics[metric].unit == "%" else _number
         rows.append([metric, word(first[metric], ""), word(second[metric], ""), word(_difference(scored, metric), "+")])
     costs = [judge.cost_of(run, part) for run, part in zip(scored.finished, frozen, strict=True)]
     test = "sign-flip" if scored.units.grouped else "McNemar"
-    ratio = costs[1].cpu_seconds / max(costs[0].cpu_seconds, 1e-9)
+    ratio = costs[0].cpu_seconds / max(costs[1].cpu_seconds, 1e-9)
     per_1000 = [judge.seconds_per_1000(run, part) for run, part in zip(scored.finished, frozen, strict=True)]
     rows += [
         ["CPU time", *(duration(one.cpu_seconds) for one in costs), f"x {ratio:.2f}"],
@@ -68,12 +68,12 @@ def comparison_table(scored: ScoredRuns, frozen: tuple[Cost, Cost]) -> str:
 
 
 def _difference(scored: ScoredRuns, metric: str) -> Estimate:
-    """Return the second run minus the first, with the interval that the verdict uses."""
+    """Return the first run minus the second, with the interval that the verdict uses."""
     if metric == scored.metric:
-        return scored.pairs[0].reversed().difference
+        return scored.pairs[0].difference
     first, second = scored.resampled.metrics[metric]
-    gain, weight = scored.plain[1][metric] - scored.plain[0][metric], metrics.weight(metric, scored.test[0].truth())
-    samples = second[np.isfinite(first)] - first[np.isfinite(first)]
+    gain, weight = scored.plain[0][metric] - scored.plain[1][metric], metrics.weight(metric, scored.test[0].truth())
+    samples = first[np.isfinite(first)] - second[np.isfinite(first)]
     return Estimate(gain, *clusters.resampled_interval(gain, samples, scored.units, weight))
 
 

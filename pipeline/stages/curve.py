@@ -29,8 +29,10 @@ def main(params: Params, backbone: str, *, dry_run: bool = False) -> str:
 
     given = of_heads.read(params, backbone)
     subsets = of_heads.subsets(params, given)
-    sizes = ", ".join(map(str, sorted({len(subset.rows) for subset in subsets})))
-    trainings = f"{len(subsets)} trainings per head and plan, on {sizes} images"
+    labels = sorted({len(subset.rows) for subset in subsets})
+    trainings = f"{len(subsets)} trainings per head and plan, on {', '.join(map(str, labels))} images"
+    if unlike := curves.unlike_fractions(labels, params.curve.fractions, params.selection.folds):
+        trainings += f" ({unlike})"
     prices = of_plans.prices(params, backbone, subsets) if plans else []  # those of heads take seconds
     if dry_run:
         return f"{'; '.join([trainings, *prices])}; nothing was computed"

@@ -16,14 +16,14 @@ from pipeline.core.errors import StateError
 from pipeline.core.params import Params
 from pipeline.data.manifest import Manifest
 from pipeline.embeddings import matrix, skipped
-from pipeline.evaluation import comparison, curves, efficiency, pairs, runs, surveys
+from pipeline.evaluation import comparison, curves, details, efficiency, pairs, runs, surveys
 from pipeline.evaluation.comparison import Estimate
 from pipeline.evaluation.curves import CurveDecisions
 from pipeline.evaluation.runs import FinishedRun
 from pipeline.evaluation.scoring import predictions
 from pipeline.evaluation.surveys import Survey
 from pipeline.quality.files import Findings
-from pipeline.verdict import data_checks
+from pipeline.verdict import choices, data_checks
 from pipeline.verdict.schema import Answer, DetectableDifference, Result, Verdict
 from pipeline.verdict.scored_runs import ScoredRuns, estimates
 from pipeline.verdict.wording import answer as wording
@@ -66,11 +66,11 @@ def judge(scored: ScoredRuns, background: Background, params: Params) -> Verdict
     if head is None:
         raise StateError("params.yaml: run.heads: no head was trained, nothing to compare with")
     results = _on_front([_result(scored, number, background) for number in range(len(scored.finished))], metric)
-    test = scored.test[0]
+    test, chosen_on = scored.test[0], choices.read(scored)
     verdict = Verdict(
         answer="cannot tell",
         sentence="",
-        rule=wording.rule(scored, margin, has_plan=plan is not None),
+        rule=wording.rule(scored, margin, chosen_on, has_plan=plan is not None),
         metric=metric,
         margin=margin,
         resamples=comparison.affordable_resamples(len(test.label), params.compare.bootstrap),
@@ -93,8 +93,9 @@ def judge(scored: ScoredRuns, background: Background, params: Params) -> Verdict
         },
         inputs=_inputs(scored.finished, background.frozen),
         notes=[
+            *notes.of_choices(chosen_on, params.split),
             *notes.of_runs(scored, results),
-            *notes.of_curves(background.curves),
+            *notes.of_curves(background.curves, params.curve.fractions, params.selection.folds),
             *notes.of_approximations(
                 len(test.label),
                 len(test.classes),
@@ -110,7 +111,7 @@ def judge(scored: ScoredRuns, background: Background, params: Params) -> Verdict
     if few_groups := wording.too_few_groups(answer, verdict.test_groups, gain):
         answer = "cannot tell"
     sentence = wording.sentence(answer, verdict, gain, few_groups)
-    return replace(verdict, answer=answer, sentence=sentence, standing=factors(verdict))
+    return replace(verdict, answer=answer, sentence=sentence, standing=factors(verdict, _alone(scored.finished[head])))
 
 
 def add_data_checks(verdict: Verdict, tested: Collection[str], table: Manifest, found: Findings) -> Verdict:
@@ -151,12 +152,17 @@ def cost_of(run: FinishedRun, frozen: Cost) -> Cost:
 
 def seconds_per_1000(run: FinishedRun, frozen: Cost) -> float | None:
     """Return the seconds to predict 1,000 images, None if not timed; a head's include the frozen pass over them."""
-    if "prediction" not in run.stamp.facts:
+    if (alone := _alone(run)) is None:
         return None
-    alone = float(run.stamp.facts["prediction"]["seconds_per_1000"])
     if run.kind == "plan":
         return alone
     return alone + 1000 * frozen.running_seconds / frozen.running_images if frozen.running_images else None
+
+
+def _alone(run: FinishedRun) -> float | None:
+    """Return the seconds that the head itself, or the plan's network, takes for 1,000 images."""
+    timed = run.stamp.facts.get("prediction")
+    return float(timed["seconds_per_1000"]) if timed else None
 
 
 def _result(scored: ScoredRuns, number: int, background: Background) -> Result:
@@ -174,7 +180,7 @@ def _result(scored: ScoredRuns, number: int, background: Background) -> Result:
         bytes_on_disk=_bytes_on_disk(run),
         seconds_per_1000=seconds_per_1000(run, frozen),
         on_front=False,
-        detail=comparison.describe(scored.test[number], scored.resampled, number),
+        detail=details.describe(scored.test[number], scored.resampled, number),
         threshold=rule.threshold if rule else None,
     )
 

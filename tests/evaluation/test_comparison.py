@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import binom
+from scipy.stats import binom, binomtest
 
-from pipeline.evaluation import comparison
+from pipeline.evaluation import clusters, comparison, details
 from pipeline.evaluation.groups import Units
 from pipeline.evaluation.scoring.predictions import Predictions
 from pipeline.verdict.wording import notes
@@ -63,7 +63,7 @@ def test_all_runs_see_the_same_resamples() -> None:
 
 def test_the_breakdown_of_a_run_has_intervals() -> None:
     one = predictions(n=90)
-    detail = comparison.describe(one, comparison.bootstrap([one], 100, 0), 0)
+    detail = details.describe(one, comparison.bootstrap([one], 100, 0), 0)
     assert set(detail["by_class"]) == {"c0", "c1", "c2"}
     assert sum(cell["images"] for cell in detail["confusion"]) == 90
     assert sum(part["images"] for part in detail["calibration"]) == 90
@@ -73,6 +73,50 @@ def test_the_breakdown_of_a_run_has_intervals() -> None:
         *(part["accuracy"] for part in detail["calibration"]),
     ]
     assert all(0 <= one.low <= one.value <= one.high <= 1 for one in estimates)
+
+
+def decided(truth: str, decision: str, groups: int = 0) -> dict:
+    """Return the details of a run on one image a letter; the images are dealt to groups in turn, if there are any."""
+    probability = np.array([[0.9, 0.1] if one == "a" else [0.1, 0.9] for one in decision])
+    ids = [str(number) for number in range(len(truth))]
+    one = Predictions(ids, ["test"] * len(truth), list(truth), ["a", "b"], probability)
+    units = Units(np.arange(len(truth)) % groups) if groups else None
+    return details.describe(one, comparison.bootstrap([one], 200, 0, units=units), 0)
+
+
+@pytest.mark.parametrize(("decisions", "hits"), [("a" * 13, 13), ("b" * 13, 0), ("a" * 9 + "b" * 4, 9)])
+def test_the_interval_of_a_share_of_one_class_is_wilsons_also_if_all_or_none_are_right(
+    decisions: str, hits: int
+) -> None:
+    detail = decided("a" * 13 + "b" * 27, decisions + "b" * 27)
+    expected = binomtest(hits, 13).proportion_ci(method="wilson")
+    recall = detail["by_class"]["a"]["recall"]
+    assert (recall.value, recall.low, recall.high) == pytest.approx((hits / 13, expected.low, expected.high))
+    shares = {(cell["true"], cell["decided"]): cell["share"] for cell in detail["confusion"]}
+    if hits:
+        assert shares["a", "a"] == recall
+        precision, expected = detail["by_class"]["a"]["precision"], binomtest(hits, hits).proportion_ci(method="wilson")
+        assert (precision.low, precision.high) == pytest.approx((expected.low, expected.high))
+    (confident,) = detail["calibration"]
+    expected = binomtest(hits + 27, 40).proportion_ci(method="wilson")
+    assert (confident["accuracy"].low, confident["accuracy"].high) == pytest.approx((expected.low, expected.high))
+
+
+def test_the_precision_of_a_class_that_is_never_decided_is_unknown() -> None:
+    precision = decided("aaabbb", "bbbbbb")["by_class"]["a"]["precision"]
+    assert (precision.value, precision.low, precision.high) == (0, 0, 1)
+
+
+def test_in_groups_the_interval_of_a_share_counts_groups_and_ignores_resamples_without_images() -> None:
+    truth = "a" * 16 + "b" * 16
+    detail = decided(truth, truth, groups=8)
+    low, high = clusters.accuracy_interval(np.ones(16, dtype=bool), Units(np.arange(16) % 8))
+    for one in (one for by_name in detail["by_class"].values() for one in by_name.values()):
+        assert (one.low, one.high) == pytest.approx((low, high))
+    assert low < binomtest(16, 16).proportion_ci(method="wilson").low
+    rare = decided("a" * 15 + "b", "a" * 15 + "b", groups=8)["by_class"]["b"]["precision"]
+    assert (rare.value, rare.high) == (1, 1)
+    assert 0 < rare.low < 0.25
 
 
 @given(st.integers(0, 500), st.integers(1, 500))
@@ -115,7 +159,7 @@ def test_resamples_of_many_images_are_fewer_fit_in_memory_and_are_noted() -> Non
 def test_of_very_many_pairs_of_classes_the_most_frequent_get_an_interval(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(comparison, "PAIRS", 4)
     one = predictions(n=90)
-    detail = comparison.describe(one, comparison.bootstrap([one], 100, 0), 0)
+    detail = details.describe(one, comparison.bootstrap([one], 100, 0), 0)
     images = np.bincount(3 * one.truth() + one.decision(), minlength=9)
     assert sorted(cell["images"] for cell in detail["confusion"]) == sorted(images)[-4:]
     left = detail["confusion_left_out"]

@@ -7,6 +7,7 @@ from pipeline.core.cost import Cost
 from pipeline.core.errors import StateError
 from pipeline.evaluation import curves
 from pipeline.evaluation.curves import CurveDecisions, Point
+from pipeline.verdict.wording import notes
 
 CURVE = CurveDecisions(
     image_id=["a", "b", "c"],
@@ -51,3 +52,19 @@ def test_altered_bytes_are_refused() -> None:
 def test_a_curve_without_trainings_is_a_curve() -> None:
     curves.write("tiny", CurveDecisions(["a"], ["val"], ["x"], ["x", "y"], {}, [], {}), {})
     assert curves.read("tiny").points == []
+
+
+def test_parts_that_a_minimum_of_each_class_makes_larger_or_equal_are_named() -> None:
+    asked = (0.05, 0.1, 0.25, 0.5, 1.0)
+    assert curves.unlike_fractions([9, 17, 41, 81, 160], asked, 5) == ""
+    said = curves.unlike_fractions([15, 41, 81, 160], asked, 5)
+    assert said == (
+        "4 of 5 fractions, the smallest 9% of the training images instead of 5%, because every part holds at least 5 "
+        "images of each class"
+    )
+    assert curves.unlike_fractions([15, 17, 41, 81, 160], asked, 5).startswith("5 of 5 fractions, the smallest 9%")
+    curve = CurveDecisions([], [], [], [], {}, [Point("logreg", labels, 0, np.array([])) for labels in (15, 160)], {})
+    assert list(notes.of_curves({"tiny": curve}, (0.05, 1.0), 5)) == [
+        "The label curve on tiny has 2 of 2 fractions, the smallest 9% of the training images instead of 5%, because "
+        "every part holds at least 5 images of each class."
+    ]

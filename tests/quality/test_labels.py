@@ -1,11 +1,18 @@
 """Labels that are probably wrong."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from cleanlab.filter import find_label_issues
 from sklearn.datasets import load_digits
+from sklearn.metrics import cohen_kappa_score
 
-from pipeline.quality import components, labels
+from pipeline.data.manifest import Manifest
+from pipeline.quality import components, files, labels
+from pipeline.quality.checks import CHECKS
+from pipeline.quality.findings import Material
+from tests.quality.examples import material
 
 
 def digits(swapped: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -24,6 +31,43 @@ def test_most_swapped_labels_are_found_with_few_false_alarms(seed: int) -> None:
     found = labels.suspected(y, probability, components.nearest(X, 10)[0])
     assert len(np.intersect1d(found, swapped)) >= 0.75 * len(swapped)
     assert len(np.setdiff1d(found, swapped)) <= 0.01 * len(y)
+
+
+def noisy_digits(noise: float, images: int = 600) -> Material:
+    """Return digits with right labels, and noise of so many standard deviations on their features."""
+    X, y = load_digits(return_X_y=True)
+    X, names = X[:images], [str(number) for number in range(images)]
+    label = [str(one) for one in y[:images]]
+    table = Manifest(names, names, names, label, [None] * images, ["train"] * images)
+    X += np.random.default_rng(0).normal(size=X.shape) * noise * X.std()
+    return replace(material(4), table=table, row=np.arange(images), features=X.astype(np.float32))
+
+
+def test_where_the_features_hardly_tell_the_classes_no_label_is_doubted_and_the_check_says_why() -> None:
+    given = noisy_digits(noise=2)
+    assert len(labels.suspected(given.target, given.probability, given.nearest[0])) > 0.3 * 600, "every third"
+    result = CHECKS["label_error"].run(given)
+    assert list(result.findings) == []
+    assert result.note.startswith("Labels cannot be judged here")
+    told = files.content(given.table, {"label_error": result}, CHECKS)
+    assert files.summary(told, 600) == f"600 images looked at: nothing found; label_error: {result.note}"
+
+
+def test_the_note_on_false_alarms_follows_the_agreement_and_holds_if_no_label_is_wrong() -> None:
+    note = CHECKS["label_error"].run(noisy_digits(noise=1)).note
+    assert note.startswith("If all your labels are right, so are these.")
+    assert "18% of the listed labels were right, on average, if 5% of all labels were wrong" in note
+    assert note.endswith("and 47% if 1% were.")
+
+
+@pytest.mark.parametrize("largest", [0.5, 0.9])
+def test_agreement_is_scikit_learns_kappa_and_zero_for_naming_the_largest_class(largest: float) -> None:
+    generator = np.random.default_rng(0)
+    target, probability = (generator.random(200) > largest).astype(int), generator.dirichlet([1, 1], 200)
+    expected = cohen_kappa_score(target, probability.argmax(axis=1))
+    assert labels.agreement(target, probability) == pytest.approx(expected)
+    assert labels.agreement(target, np.tile([1.0, 0.0], (200, 1))) == pytest.approx(0)
+    assert labels.agreement(np.zeros(9, int), np.ones((9, 1))) == 0
 
 
 def test_suspects_are_a_part_of_cleanlabs_worst_first() -> None:

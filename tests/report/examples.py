@@ -11,7 +11,7 @@ from pipeline.core.cost import Cost
 from pipeline.core.stamps import Stamp
 from pipeline.data.images.thumbnails import Thumbnails
 from pipeline.data.manifest import Manifest
-from pipeline.evaluation import comparison, pairs
+from pipeline.evaluation import comparison, details, pairs
 from pipeline.evaluation.comparison import Estimate
 from pipeline.evaluation.efficiency import Crossover, CurveScore, LabelEfficiency
 from pipeline.evaluation.runs import FinishedRun
@@ -93,7 +93,7 @@ def _verdict(runs: Sequence[FinishedRun], titles: Sequence[str], table: Manifest
             "tiny", run.name, run.kind, title, {"accuracy": 0.8},
             dict.fromkeys(("balanced_accuracy", "macro_f1", "roc_auc"), ESTIMATE) | {"accuracy": Estimate(value, 0, 1)},
             Cost(2.0, 3.0 + number, 100), "cpu", 1_000_000, 12.5, number == 0,
-            comparison.describe(test[number], resampled, number),
+            details.describe(test[number], resampled, number),
         )
         for number, (run, title, value) in enumerate(zip(runs, titles, accuracy, strict=True))
     ]  # fmt: skip

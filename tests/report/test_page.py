@@ -171,7 +171,7 @@ def test_a_metric_that_the_test_images_do_not_define_is_a_dash() -> None:
 
 
 def test_a_crossover_is_in_words_above_its_chart(text: str) -> None:
-    words = "last is ahead of the best frozen head (logreg) from 32 labels on; 95% interval [10 or fewer, beyond "
+    words = "last stays ahead of the best frozen head (logreg) from 32 labels on; 95% interval [10 or fewer, beyond "
     assert text.index(words) < text.index("Test accuracy by number of labels")
 
 

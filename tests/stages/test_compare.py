@@ -96,8 +96,10 @@ def test_two_runs_are_compared_in_the_terminal_and_nothing_is_written(finished: 
     assert all(
         f"{100 * result['test']['accuracy']['value']:.1f} [" in lines["accuracy"] for result in judged["results"]
     )
-    gain = {name: -value for name, value in pair["difference"].items()}
-    assert f"{100 * gain['value']:+.1f} [{100 * gain['high']:+.1f}, {100 * gain['low']:+.1f}]" in lines["accuracy"]
+    assert (pair["first"], pair["second"]) == ("tiny/logreg", "tiny/last")
+    gain = pair["difference"]
+    assert "first - second" in table
+    assert f"{100 * gain['value']:+.1f} [{100 * gain['low']:+.1f}, {100 * gain['high']:+.1f}]" in lines["accuracy"]
     assert f"McNemar p {pair['p']:.3g}" in lines["alone right on"]
     assert set(metrics.METRICS) <= set(lines)
     first, second = (result["cost"]["cpu_seconds"] for result in judged["results"])
@@ -123,7 +125,7 @@ def test_the_verdict_is_repeated_with_what_became_of_its_runs_since(project: Pro
     for name in ("logreg", "rbf_svm"):
         train.main(params, "tiny", name)
     said = report.main(params, open=False)
-    assert said.endswith(
+    assert said.splitlines()[0].endswith(
         "(since then: tiny/logreg made anew; tiny/rbf_svm not judged yet; tiny/knn no longer listed; run `dvc repro`)"
     )
     train.main(params, "tiny", "lda")

@@ -165,11 +165,11 @@ def test_the_plans_share_is_priced_before_it_starts(
 ) -> None:
     params = prepared(project, plans=["last"])
     said = curve.main(params, "tiny", dry_run=True)
-    pattern = r"4 trainings per head and plan, on 9, 18 images; last: 4 trainings, at most \d+ s; nothing was computed"
+    pattern = r"4 trainings per head and plan, on 9, 18 images; last: 4 trainings, about \d+ s; nothing was computed"
     assert re.fullmatch(pattern, said)
     assert (trained, curves.path_of("tiny").exists()) == ([], False)
     curve.main(params, "tiny")
-    assert "curve: last: 4 trainings, at most" in capsys.readouterr().err
+    assert "curve: last: 4 trainings, about" in capsys.readouterr().err
     assert "last: all 4 trainings are kept from before" in curve.main(params, "tiny", dry_run=True)
 
 

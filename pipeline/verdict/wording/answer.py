@@ -7,18 +7,22 @@ from pipeline.core.printable import printable
 from pipeline.core.words import counted
 from pipeline.evaluation.groups import FEWEST_GROUPS
 from pipeline.evaluation.pairs import Pair
+from pipeline.verdict.choices import Choices
 from pipeline.verdict.schema import Answer, Result, Verdict
 from pipeline.verdict.scored_runs import ScoredRuns
+from pipeline.verdict.wording import notes
 from pipeline.verdict.wording.terms import metric_name
 
 INTERVALS = {"accuracy": "Newcombe's score interval for paired proportions"}
 RULE = (
-    "The head and the plan with the best validation {metric} are compared on the test images. Keep the frozen head if "
-    "the whole 95% interval of plan minus head ({interval}) lies below the margin of {margin:.1f} points. Otherwise, "
-    "fine-tune if the whole interval lies above zero. Otherwise, the images cannot tell."
+    "The head and the plan with the best validation {metric}, on {images}, are compared on the test images. "
+    "Keep the frozen head if the whole 95% interval of plan minus head ({interval}) lies below the margin of "
+    "{margin:.1f} points. Otherwise, fine-tune if the whole interval lies above zero. "
+    "Otherwise, the images cannot tell."
 )
 RULE_WITHOUT_PLAN = (
-    "The best frozen head is the one with the best validation {metric}; the test images played no part in that choice. "
+    "The best frozen head is the one with the best validation {metric}, on {images}; the test images played no part in "
+    "that choice. "
     "Without a fine-tuned plan there is nothing to decide: name one under run.plans in params.yaml to learn whether "
     "fine-tuning would pay. Differences between heads have 95% intervals ({interval})."
 )
@@ -28,14 +32,14 @@ RULE_FOR_GROUPS = (
 )
 
 
-def rule(scored: ScoredRuns, margin: float, *, has_plan: bool) -> str:
+def rule(scored: ScoredRuns, margin: float, choices: Choices, *, has_plan: bool) -> str:
     """Say how the answer follows from the interval, or that there is no plan to decide about.
 
     The margin is a share of the images.
     """
     text, for_groups = (RULE, RULE_FOR_GROUPS) if has_plan else (RULE_WITHOUT_PLAN, GROUPS_ALONE)
-    interval = INTERVALS.get(scored.metric, "paired bootstrap")
-    said = text.format(metric=metric_name(scored.metric), interval=interval, margin=margin * 100)
+    interval, images = INTERVALS.get(scored.metric, "paired bootstrap"), notes.validation_images(choices)
+    said = text.format(metric=metric_name(scored.metric), images=images, interval=interval, margin=margin * 100)
     return said + for_groups if scored.units.grouped else said
 
 

@@ -18,12 +18,15 @@ TRUST = (
 )
 
 
-def factors(verdict: Verdict) -> list[Factor]:
-    """Return a sentence with its numbers on each factor."""
+def factors(verdict: Verdict, head_adds: float | None = None) -> list[Factor]:
+    """Return a sentence with its numbers on each factor.
+
+    `head_adds`: seconds that the best head itself takes for 1,000 images, after the frozen pass; None if not timed.
+    """
     return [
         Factor("Labelled data", _labels(verdict)),
         Factor("Similarity of the tasks", _similarity(verdict)),
-        Factor("Compute", _compute(verdict)),
+        Factor("Compute", _compute(verdict, head_adds)),
     ]
 
 
@@ -43,7 +46,7 @@ def _label_curve(backbone: str, curve: LabelEfficiency, verdict: Verdict) -> str
         f"labels{where}: {', '.join(steps)}."
     )
     crossovers = [crossover_sentence(one, curve) for one in curve.crossovers]
-    missing = "From how many labels on fine-tuning is ahead was not measured."
+    missing = "From how many labels on fine-tuning stays ahead was not measured."
     return " ".join([text, *(crossovers or [missing])])
 
 
@@ -52,31 +55,46 @@ def _before(earlier: Sequence[CurveScore]) -> str:
 
 
 def crossover_sentence(crossover: Crossover, curve: LabelEfficiency) -> str:
-    """Say from how many labels on a plan is ahead of the best frozen head, with the interval of that number."""
+    """Say from how many labels on a plan stays ahead of the best frozen head, or that it is behind with all labels."""
     if curve.groups is not None and curve.groups < FEWEST_GROUPS:
         return (
             f"The test images come from {counted(curve.groups, 'group')}; fewer than {FEWEST_GROUPS} cannot show from "
-            f"how many labels on {crossover.plan} is ahead."
+            f"how many labels on {crossover.plan} stays ahead."
         )
+    if crossover.labels is None:
+        return _behind_with_all(crossover, curve)
     tried = [one.labels for one in curve.reached[crossover.plan]]
-    least, most = tried[0], tried[-1]
+    least = tried[0]
 
     def bound(labels: float | None) -> str:
         if labels is None:
             return "beyond your data"
         return f"{least:,} or fewer" if labels <= least else f"{labels:,.0f}"
 
-    interval = f"[{bound(crossover.low)}, {bound(crossover.high)}]"
-    head = " or ".join(dict.fromkeys(crossover.heads))
-    if crossover.labels is None:
-        return (
-            f"{crossover.plan} is not ahead of the best frozen head ({head}) at any number of labels within your data "
-            f"(up to {most:,}); 95% interval of the number that it needs {interval}."
-        )
     return (
-        f"{crossover.plan} is ahead of the best frozen head ({head}) from {bound(crossover.labels)} labels on; "
-        f"95% interval {interval}."
+        f"{crossover.plan} stays ahead of the best frozen head ({_names(crossover.heads)}) from "
+        f"{bound(crossover.labels)} labels on; 95% interval [{bound(crossover.low)}, {bound(crossover.high)}]."
     )
+
+
+def _behind_with_all(crossover: Crossover, curve: LabelEfficiency) -> str:
+    """Say that no number of labels is known from which on the plan stays ahead, and whether that is chance."""
+    scores = curve.reached[crossover.plan]
+    best = [curve.reached[head][place].score.value for place, head in enumerate(crossover.heads)]
+    ahead = [f"{one.labels:,}" for one, other in zip(scores, best, strict=True) if one.score.value > other]
+    fewer = f", though it is with {' and '.join(filter(None, [', '.join(ahead[:-1]), ahead[-1]]))}" if ahead else ""
+    text = f"{crossover.plan} is not ahead of the best frozen head ({_names(crossover.heads[-1:])}) with all "
+    text += f"{scores[-1].labels:,} labels{fewer}"
+    if crossover.low is None:
+        return f"{text}; nor is it in at least 97.5% of the resamples, so chance hardly explains that."
+    return (
+        f"{text}; in {crossover.ahead_with_all:.0%} of the resamples it is ahead with all of them, "
+        "so the test images do not settle which is better."
+    )
+
+
+def _names(heads: Sequence[str]) -> str:
+    return " or ".join(dict.fromkeys(heads))
 
 
 def _similarity(verdict: Verdict) -> str:
@@ -94,7 +112,7 @@ def _transferability(backbone: str, scores: Transferability) -> str:
     )
 
 
-def _compute(verdict: Verdict) -> str:
+def _compute(verdict: Verdict, head_adds: float | None) -> str:
     head = verdict.of(verdict.best_head)
     text = f"From images to predictions, {head.title} took {duration(head.cost.cpu_seconds)} of CPU time"
     if verdict.best_plan is None:
@@ -103,7 +121,13 @@ def _compute(verdict: Verdict) -> str:
     text = f"{text} and {plan.title} {duration(plan.cost.cpu_seconds)} on {plan.device}: {effort(plan, head)}."
     if head.seconds_per_1000 is None or plan.seconds_per_1000 is None:
         return text
+    difference = abs(head.seconds_per_1000 - plan.seconds_per_1000)
+    if head.backbone == plan.backbone and difference > (head_adds or 0):
+        return (
+            f"{text} To predict, both pass an image through {head.backbone} once; their timings differ by more than "
+            f"{head.title} adds to that, so they do not show which is faster."
+        )
     return (
-        f"{text} Predicting 1,000 new images takes {head.seconds_per_1000:.1f} s with {head.title} and "
-        f"{plan.seconds_per_1000:.1f} s with {plan.title}."
+        f"{text} Predicting 1,000 new images took {head.seconds_per_1000:.1f} s with {head.title} and "
+        f"{plan.seconds_per_1000:.1f} s with {plan.title}: wall time, measured when each was trained."
     )

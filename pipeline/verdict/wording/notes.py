@@ -4,12 +4,15 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 
 import numpy as np
 
+from pipeline.core.sections import Split
 from pipeline.core.words import counted
 from pipeline.evaluation import comparison
-from pipeline.evaluation.curves import CurveDecisions
+from pipeline.evaluation.curves import CurveDecisions, unlike_fractions
+from pipeline.evaluation.groups import FEWEST_GROUPS
 from pipeline.evaluation.runs import FinishedRun
 from pipeline.quality.files import LIST
 from pipeline.verdict.chance import chance_level
+from pipeline.verdict.choices import Choices
 from pipeline.verdict.data_checks import DataChecks
 from pipeline.verdict.schema import Result, Verdict
 from pipeline.verdict.scored_runs import ScoredRuns
@@ -58,9 +61,39 @@ def of_chance(verdict: Verdict) -> list[str]:
     ]
 
 
-def of_curves(curves: Mapping[str, CurveDecisions]) -> Iterator[str]:
-    """Name the runs that the label curves lack, by backbone."""
+def validation_images(choices: Choices) -> str:
+    """Return how many validation images there are, and in how many groups."""
+    groups = "" if choices.groups is None else f" in {counted(choices.groups, 'group')}"
+    return f"{counted(choices.images, 'validation image')}{groups}"
+
+
+def of_choices(choices: Choices, split: Split) -> Iterator[str]:
+    """Say that the validation images are too few for the choices that rest on them, and how to get more."""
+    if choices.few_groups:
+        reason = f"fewer than {FEWEST_GROUPS} groups cannot show which run is better"
+    elif choices.arbitrary:
+        reason = (
+            f"the standard error of an accuracy on them, {100 * choices.error:.1f} points, is as large as the runs "
+            f"lie apart, {100 * (choices.spread or 0):.1f} points, so the choice is arbitrary"
+        )
+    else:
+        return
+    more = f"`split.val` above {split.val:g}"
+    if split.method == "predefined":
+        more = "more images whose split is val"
+    yield (
+        f"The best head, the best plan and the epoch that a plan keeps are chosen on {validation_images(choices)}: "
+        f"{reason}. Choose again with {more}; `selection.repeats: 10` also judges each head by k-fold on the training "
+        "images."
+    )
+
+
+def of_curves(curves: Mapping[str, CurveDecisions], fractions: Sequence[float], at_least: int) -> Iterator[str]:
+    """Name the runs and the fractions that the label curves lack, by backbone; arguments as in `unlike_fractions`."""
     for backbone, curve in curves.items():
+        labels = sorted({point.labels for point in curve.points})
+        if labels and (unlike := unlike_fractions(labels, fractions, at_least)):
+            yield f"The label curve on {backbone} has {unlike}."
         for name, reason in curve.failed.items():
             yield f"{name} on {backbone} is left out of the label curve because it failed: {reason}"
 
