@@ -107,7 +107,7 @@ def load(
     try:
         params = Params.model_validate(content)
     except ValidationError as error:
-        found = sorted({_line(path, detail) for detail in error.errors()})
+        found = sorted({_line(path, detail) for detail in _causes(error.errors())})
         raise InputError(*found, *check_heads(*_heads_in(content))) from error
     if problems := list(_problems_across_sections(path, params, known, asked or {})):
         raise InputError(*problems, *check_heads(params.heads, params.curve.heads))
@@ -180,6 +180,17 @@ def _one_file(path: Path, names: Sequence[str]) -> Iterator[str]:
     for name in sorted(set(names)):
         if (other := first[name.casefold()]) != name:
             yield f"{path}: run: {other!r} and {name!r} differ in case alone, and some file systems take them for one"
+
+
+def _causes(details: Sequence[ErrorDetails]) -> list[ErrorDetails]:
+    """Leave out that a list is too short where one of its items is refused: pydantic no longer counts that one."""
+    places = [detail["loc"] for detail in details]
+    return [
+        detail
+        for detail in details
+        if detail["type"] != "too_short"
+        or not any(len(place) > len(detail["loc"]) and place[: len(detail["loc"])] == detail["loc"] for place in places)
+    ]
 
 
 def _line(path: Path, detail: ErrorDetails) -> str:

@@ -159,7 +159,7 @@ def test_of_more_classes_than_the_table_has_room_for_those_with_the_least_recall
     results = [dataclasses.replace(one, detail={"by_class": by_class}) for one in evidence().verdict.results]
     for most, expected in ((8, ["a", "b", "c", "d"]), (4, ["b", "c"])):
         monkeypatch.setattr(sections, "MOST_ROWS", most)
-        assert sections._hardest(results) == expected
+        assert sections._hardest(results[0], len(results)) == expected
 
 
 @pytest.mark.usefixtures("undrawn_charts")

@@ -103,7 +103,7 @@ def test_two_runs_are_compared_in_the_terminal_and_nothing_is_written(finished: 
     assert f"McNemar p {pair['p']:.3g}" in lines["alone right on"]
     assert set(metrics.METRICS) <= set(lines)
     first, second = (result["cost"]["cpu_seconds"] for result in judged["results"])
-    assert lines["CPU time"].endswith(f"x {second / first:.2f}")
+    assert lines["CPU time"].endswith(f"x {first / second:.2f}")
 
 
 def test_two_runs_on_different_test_images_are_refused_with_advice_for_one_that_left(project: Project) -> None:

@@ -63,7 +63,7 @@ def test_a_file_that_differs_from_the_record_is_refused_even_if_readable(
     altered.write_text(altered.read_text() + "\n")
     line = refusal(what, capsys)
     assert f"{altered}: sha256: got " in line
-    assert "as recorded in reports/lineage.json; run `dvc repro`" in line
+    assert f"as recorded in reports/lineage.json; delete it, then: dvc checkout {altered}" in line
 
 
 def test_a_run_on_replaced_embeddings_is_refused(finished: Project, capsys: pytest.CaptureFixture[str]) -> None:
