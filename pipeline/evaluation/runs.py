@@ -248,6 +248,9 @@ def how_to_list(params: Params, backbone: str, name: str) -> str | None:
 
 
 def read_metrics(run: FinishedRun) -> dict[str, float]:
-    """Read a run's validation metrics, checked against its stamp."""
-    content = json.loads(stamps.check(metrics_path(run.backbone, run.name), run.stamp))
-    return {name: float(content["validation"][name]) for name in metrics.METRICS}
+    """Read a run's validation metrics, checked against its stamp; StateError if one has been added to METRICS since."""
+    path = metrics_path(run.backbone, run.name)
+    found = json.loads(stamps.check(path, run.stamp))["validation"]
+    if missing := [name for name in metrics.METRICS if name not in found]:
+        raise StateError(f"{path}: lacks {', '.join(missing)}; run `dvc repro`")
+    return {name: float(found[name]) for name in metrics.METRICS}

@@ -91,7 +91,8 @@ def _interval(scored: ScoredRuns, number: int, metric: str) -> tuple[float, floa
     samples, value = scored.resampled.metrics[metric][number], scored.plain[number][metric]
     low, high = clusters.resampled_interval(value, samples, units, metrics.weight(metric, test.truth()))
     if units.grouped:
-        low, high = max(low, 0.0), min(high, 1.0) if scored.metrics[metric].bounded else high
+        bounds = scored.metrics[metric]
+        low, high = max(low, bounds.least), min(high, 1.0) if bounds.bounded else high
     if units.grouped and metric == "accuracy":
         return clusters.wider((low, high), clusters.accuracy_interval(test.right(), units))
     return low, high

@@ -25,7 +25,9 @@ def expected(name: str, one: Predictions, weight: np.ndarray) -> float:
     }
     if name in of_decisions:
         return float(of_decisions[name]())
-    of_one = {"roc_auc": reference.roc_auc_score, "average_precision": reference.average_precision_score}[name]
+    of_scores = {"roc_auc": reference.roc_auc_score, "average_precision": reference.average_precision_score}
+    assert name in of_scores, f"{name}: enter scikit-learn's formula in `expected`, or leave it out of IN_SCIKIT_LEARN"
+    of_one = of_scores[name]
     if p.shape[1] == 2:
         return float(of_one(truth, p[:, 1], sample_weight=weight))
     return float(np.mean([of_one(truth == k, p[:, k], sample_weight=weight) for k in range(p.shape[1])]))

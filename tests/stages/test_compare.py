@@ -106,6 +106,14 @@ def test_two_runs_are_compared_in_the_terminal_and_nothing_is_written(finished: 
     assert lines["CPU time"].endswith(f"x {first / second:.2f}")
 
 
+def test_a_run_without_a_metric_that_was_added_since_is_refused_with_advice(
+    finished: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(metrics.METRICS, "added", metrics.METRICS["accuracy"])  # type: ignore[arg-type]
+    with pytest.raises(StateError, match=r"metrics/tiny/logreg.json: lacks added; run `dvc repro`"):
+        compare.main(finished.write())
+
+
 def test_two_runs_on_different_test_images_are_refused_with_advice_for_one_that_left(project: Project) -> None:
     run(project, run={"heads": ["logreg", "knn"], "plans": []})
     for number in range(6):

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline import heads
-from pipeline.core import stamps
+from pipeline.core import artifacts, stamps
 from pipeline.core.errors import InputError, StateError
 from pipeline.data import manifest
 from pipeline.embeddings import matrix
@@ -47,6 +47,23 @@ def test_every_artifact_is_where_others_expect_it(finished: Project) -> None:
     ):
         assert Path(path).is_file(), path
     assert pq.read_schema(manifest.MANIFEST).names == ["image_id", "path", "sha256", "label", "group", "split"]
+
+
+@pytest.mark.parametrize("one", artifacts.ALL, ids=lambda one: one.path)
+def test_every_artifact_is_left_by_its_stage_and_named_in_its_stamp(finished: Project, one: artifacts.Artifact) -> None:
+    params = finished.write()
+    runs_of = {"train": params.run.heads, "finetune": params.run.plans}
+    makers = {name for stage in one.stages for name in runs_of.get(stage, ())}
+    made = [names for names in one.names_in(params) if len(names) < 2 or names[1] in makers]
+    assert made
+    for names in made:
+        path = one.at(*names)
+        assert path.exists(), f"{path}: {' or '.join(one.stages)} must write it"
+        if one.stamp and one.stamp != one.path:
+            said = stamps.read(one.stamp_at(*names)).outputs
+            files = [file for file in (sorted(path.iterdir()) if path.is_dir() else [path]) if file.name != "run.json"]
+            missing = [file.as_posix() for file in files if file.as_posix() not in said]
+            assert not missing, f"{one.stamp_at(*names)}: must have the sha256 of {missing} among its outputs"
 
 
 @pytest.mark.parametrize("name", ["logreg", "last"])

@@ -17,6 +17,7 @@ from pipeline.embeddings import matrix, skipped
 from pipeline.evaluation import curves, runs, surveys
 from pipeline.evaluation.comparison import Estimate
 from pipeline.evaluation.runs import FinishedRun, RunResult
+from pipeline.evaluation.scoring.metrics import METRICS, Metric
 from pipeline.evaluation.scoring.predictions import Predictions
 from pipeline.evaluation.surveys import Survey
 from pipeline.evaluation.transferability import Transferability
@@ -279,6 +280,15 @@ def test_groups_are_the_unit_where_there_are_any(params: Params) -> None:
     for metric, estimate in together.results[0].test.items():
         alone = apart.results[0].test[metric]
         assert estimate.high - estimate.low > alone.high - alone.low
+
+
+def test_the_interval_of_a_metric_that_can_be_negative_is_not_cut_at_zero(
+    params: Params, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    signed = Metric(lambda counts, outcomes: 2 * METRICS["accuracy"](counts, outcomes) - 1, least=-1.0)
+    monkeypatch.setitem(METRICS, "signed", signed)  # type: ignore[arg-type]
+    found = judged(head_and_plan(300, 300, 600), params, dealt(20, 600)).results[0].test["signed"]
+    assert -1 <= found.low < 0
 
 
 def test_groups_of_one_image_each_change_nothing(params: Params) -> None:

@@ -17,7 +17,7 @@ from pipeline.evaluation.scoring.predictions import Floats, Ints, Predictions
 
 @dataclass(frozen=True)
 class Metric:
-    """A function of counts (B, N) and the outcomes of N images; none of its values (B,) is below zero."""
+    """A function of counts (B, N) and the outcomes of N images, which returns values (B,)."""
 
     function: Callable[[Floats, Outcomes], Floats]
     larger_is_better: bool = True
@@ -25,6 +25,8 @@ class Metric:
     """Of a share, which is shown in percent; empty for other numbers."""
     bounded: bool = True
     """Whether it is at most 1."""
+    least: float = 0.0
+    """The smallest value that it can have."""
     classes_count_alike: bool = False
     """Whether the images of a rare class add as much as those of a common one; otherwise every image adds the same."""
 
