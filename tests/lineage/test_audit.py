@@ -156,7 +156,7 @@ def test_an_extra_file_is_found_and_one_of_an_older_run_is_noted(
             folder.rmdir()
     if expected is None:
         assert all(finding.path == "predictions" for finding in done.findings)
-        assert any(f"files of runs no longer listed, such as {name}" in note for note in done.notes)
+        assert any(f"1 file of runs no longer listed, such as {name}" in note for note in done.notes)
     else:
         assert any(finding.path in name and expected in finding.expected for finding in done.findings), done.findings
 
