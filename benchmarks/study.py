@@ -20,7 +20,7 @@ from PIL import Image
 from ruamel.yaml import YAML
 from sklearn.datasets import load_digits
 
-from benchmarks import groups
+from benchmarks import groups, labels
 from benchmarks.clone import REPOSITORY
 from pipeline.commands import demo
 from pipeline.core.params import Params
@@ -148,9 +148,9 @@ def study(name: str, seeds: Iterator[int]) -> Iterator[tuple[int, str, float, fl
 
 def main(names: list[str]) -> int:
     """Print each result as it comes, then each data set's table in Markdown."""
-    for name in names or (*DATA, "groups"):
-        if name == "groups":
-            print(groups.table(1000), flush=True)
+    for name in names or (*DATA, "groups", "labels"):
+        if name in ("groups", "labels"):
+            print(groups.table(1000) if name == "groups" else labels.table(), flush=True)
             continue
         found: dict[str, list[tuple[float, float]]] = {}
         seeds = SEEDS[:3] if name == "finetuned" else SEEDS

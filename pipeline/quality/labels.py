@@ -27,7 +27,7 @@ MOST_ALIKE = 2
 
 LEAST_AGREEMENT = 0.5
 """Cohen's kappa of classifier and labels below which labels cannot be judged: in simulations with 1 to 5% wrong labels
-(docs/quality.md), 58 to 88% of the listed ones were right just below it, and up to 87% of all images were listed."""
+(docs/quality.md), 54 to 88% of the listed ones were right just below it, and up to 86% of all images were listed."""
 
 
 def agreement(target: Ints, probability: Probabilities) -> float:
