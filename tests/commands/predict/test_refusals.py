@@ -35,6 +35,8 @@ def test_bad_images_are_named_and_the_others_predicted(project: Project, capsys:
     Path("new/bad.png").write_bytes(b"no image")
     Path("new/empty.png").touch()
     Path("new/.hidden.png").touch()
+    Path("new/.hidden").mkdir()
+    shutil.copy("new/00.png", "new/.hidden")
     Path("new/notes.txt").touch()
     os.mkfifo("new/pipe.png")
     Path("new/link").symlink_to("../data/raw/blue")

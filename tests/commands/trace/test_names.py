@@ -8,7 +8,7 @@ import pytest
 
 from pipeline.cli import main
 from pipeline.core import stamps
-from pipeline.data import manifest
+from pipeline.data import exclusions, manifest
 from pipeline.stages import prepare
 from tests.commands.trace.reading import beneath, image_of, lines, refusal
 from tests.conftest import Project, write_image
@@ -44,6 +44,17 @@ class TestNames:
     def test_fewer_than_eight_digits_are_no_hash(self, project: Project, capsys: pytest.CaptureFixture[str]) -> None:
         prepare.main(project.write())
         assert "expected one of" in refusal(manifest.read().sha256[0][:7], capsys)
+
+    def test_eight_digits_of_an_excluded_image_say_so_and_fewer_do_not(
+        self, project: Project, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        prepare.main(project.write())
+        sha256 = manifest.read().sha256[0]
+        exclusions.add([sha256], "blurred")
+        prepare.main(project.write())
+        for digits in (sha256, sha256[:8]):
+            assert refusal(digits, capsys).endswith("left out by data/excluded.csv: blurred")
+        assert "expected one of" in refusal(sha256[:7], capsys)
 
     def test_a_path_may_be_absolute(self, project: Project) -> None:
         prepare.main(project.write())
