@@ -167,6 +167,11 @@ def test_an_unsuitable_path_is_refused_at_once(project: Project, file: str, line
         export.main(project.write(), "nothing", file)
 
 
+def test_a_suffix_may_be_in_capitals(project: Project) -> None:
+    with pytest.raises(InputError, match="MODEL: got 'nothing'"):  # the next check: the file's name was right
+        export.main(project.write(), "nothing", "out.ONNX")
+
+
 def test_a_missing_package_is_named(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(requirements, "NEEDED", ("onnx", "no-such-package"))
     with pytest.raises(InputError, match=r"export needs no-such-package: pip install 'headswap\[export\]'"):

@@ -289,3 +289,12 @@ def test_a_tables_name_cannot_write_settings(project: Project) -> None:
         archive.writestr("x\n  remote: file:///\n  #.csv", "path,label\na.png,a\n")
     with pytest.raises(InputError, match="not printable"):
         init.main(params.load(), data="evil.zip", yes=True)
+
+
+@pytest.mark.parametrize("answer", ["y", "Yes", " YES "])
+def test_a_yes_in_any_case_writes_the_file(project: Project, monkeypatch: pytest.MonkeyPatch, answer: str) -> None:
+    before = Path("params.yaml").read_bytes()
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True)
+    monkeypatch.setattr("builtins.input", lambda _: answer)
+    init.main(params.load(), data="data/raw")
+    assert Path("params.yaml").read_bytes() != before
