@@ -1,11 +1,11 @@
 """Exact nearest neighbours by cosine, computed in blocks, so that memory does not grow with rows times rows."""
 
-import os
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.core import systems
 from pipeline.core.threads import one_thread
 
 Floats = npt.NDArray[np.floating]
@@ -45,7 +45,7 @@ def nearest(
 
     """
     starts = range(0, len(queries), _BLOCK)
-    with one_thread(), ThreadPoolExecutor(os.cpu_count()) as pool:
+    with one_thread(), ThreadPoolExecutor(systems.cores()) as pool:
         found = list(
             pool.map(lambda start: _nearest_in_block(queries, among, k, start, itself=itself, least=least), starts)
         )

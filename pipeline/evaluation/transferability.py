@@ -3,7 +3,6 @@
 LogME and the H-score only rank backbones; the accuracy of nearest neighbours can be interpreted on its own.
 """
 
-import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.core import systems
 from pipeline.core.threads import one_thread
 from pipeline.evaluation.neighbours import of_length_one
 
@@ -186,7 +186,7 @@ def knn_accuracy(X: Floats, targets: Ints, neighbours: int, units: Ints | None =
         similarity[unit[block, None] == unit] = -np.inf
         return _count_right(similarity, targets, neighbours, targets[block])
 
-    with one_thread(), ThreadPoolExecutor(os.cpu_count()) as pool:
+    with one_thread(), ThreadPoolExecutor(systems.cores()) as pool:
         return sum(pool.map(right, range(0, len(rows), _BLOCK))) / len(rows)
 
 

@@ -10,7 +10,7 @@ from markupsafe import Markup
 
 from pipeline.evaluation.comparison import Estimate
 from pipeline.evaluation.efficiency import LabelEfficiency
-from pipeline.report.drawing import GREY, INK, Axes, Chart, Layout, Records, dashed, data, draw, panels, percent
+from pipeline.report.drawing import GREY, INK, Axes, Chart, ChartSize, Records, dashed, data, draw, panels, percent
 from pipeline.report.labels import LIMIT as LABEL_LIMIT
 from pipeline.report.labels import PLACES, along, place_labels
 from pipeline.verdict.chance import chance_level
@@ -34,7 +34,7 @@ def accuracy(verdict: Verdict) -> Markup:
     rows = [_record(result, result.test[verdict.metric]) for result in verdict.results]
     title = f"test {_metric(verdict)} (%), with 95% interval"
     rules = dashed(100 * chance.score)
-    return draw(lambda layout: _forest(rows, title, layout, rules), f"Test {_metric(verdict)} of every run")
+    return draw(lambda chart_size: _forest(rows, title, chart_size, rules), f"Test {_metric(verdict)} of every run")
 
 
 def differences(verdict: Verdict) -> Markup:
@@ -44,7 +44,9 @@ def differences(verdict: Verdict) -> Markup:
     rows = [_record(result, verdict.pair(result.run, best.run).difference) for result in others]
     rules = dashed(0.0, verdict.margin * 100)
     title = f"points of {_metric(verdict)} against {best.title}"
-    return draw(lambda layout: _forest(rows, title, layout, rules), "Paired differences to the best frozen head")
+    return draw(
+        lambda chart_size: _forest(rows, title, chart_size, rules), "Paired differences to the best frozen head"
+    )
 
 
 def cost(verdict: Verdict) -> Markup:
@@ -58,16 +60,16 @@ def cost(verdict: Verdict) -> Markup:
         for result in verdict.results
     ]
 
-    def build(layout: Layout) -> Chart:
+    def build(chart_size: ChartSize) -> Chart:
         compute = alt.X("cpu:Q", title="CPU seconds from images to predictions (log)")
         score = alt.Y("value:Q", title=f"test {_metric(verdict)} (%)")
-        placed, margin = _places(rows, layout), layout.width // COST_MARGIN
+        placed, margin = _places(rows, chart_size), chart_size.width // COST_MARGIN
         base = alt.Chart(data([{**row, "place": place} for row, place in zip(rows, placed, strict=True)])).encode(
-            x=compute.scale(type="log", nice=False, padding=margin).axis(tickCount=layout.width // 60),
+            x=compute.scale(type="log", nice=False, padding=margin).axis(tickCount=chart_size.width // 60),
             y=score.scale(zero=False, nice=False, padding=COST_PADDING),
         )
         front = base.transform_filter("datum.front").mark_line(interpolate="step-after", strokeDash=[5, 4], color=GREY)
-        coloured = base.encode(color=_colour(rows, layout))
+        coloured = base.encode(color=_colour(rows, chart_size))
         points = coloured.mark_point(filled=True, size=90, opacity=1)
         texts = [
             base.mark_text(
@@ -75,14 +77,14 @@ def cost(verdict: Verdict) -> Markup:
             ).encode(text="run:N").transform_filter(f"datum.place == {number}")
             for number, place in enumerate(PLACES) if number in placed
         ]  # fmt: skip
-        return alt.layer(front, points, *texts).properties(width=layout.width, height=COST_HEIGHT)
+        return alt.layer(front, points, *texts).properties(width=chart_size.width, height=COST_HEIGHT)
 
     return draw(build, "Test score against compute, with the Pareto front")
 
 
-def _places(rows: Records, layout: Layout) -> list[int]:
+def _places(rows: Records, chart_size: ChartSize) -> list[int]:
     """Return for every point of the chart of cost the number in PLACES of its name's place."""
-    across = along([math.log(row["cpu"]) for row in rows], layout.width, layout.width // COST_MARGIN)
+    across = along([math.log(row["cpu"]) for row in rows], chart_size.width, chart_size.width // COST_MARGIN)
     down = along([-row["value"] for row in rows], COST_HEIGHT, COST_PADDING)
     return place_labels([row["run"] for row in rows], list(zip(across, down, strict=True)))
 
@@ -94,14 +96,14 @@ def label_efficiency(curve: LabelEfficiency) -> Markup:
     ]
     name, tried = curve.metric.replace("_", " "), sorted({row["labels"] for row in rows})
 
-    def build(layout: Layout) -> Chart:
+    def build(chart_size: ChartSize) -> Chart:
         labels = alt.X("labels:Q", title="training images with a label (log)")
         labels = labels.scale(type="log", nice=False, padding=20).axis(values=tried, format=",")
-        base = alt.Chart(data(rows)).encode(x=labels, color=_shades(curve.kinds, layout))
+        base = alt.Chart(data(rows)).encode(x=labels, color=_shades(curve.kinds, chart_size))
         score = alt.Y("low:Q", title=f"test {name} (%), with 95% interval").scale(zero=False)
         band = base.mark_area(opacity=0.15).encode(y=score, y2="high:Q")
         line = base.mark_line(point=alt.OverlayMarkDef(filled=True, size=60)).encode(y="value:Q")
-        return (band + line).properties(width=layout.width, height=300)
+        return (band + line).properties(width=chart_size.width, height=300)
 
     return draw(build, f"Test {name} by number of labels")
 
@@ -116,7 +118,7 @@ def confusion(results: Sequence[Result], classes: Sequence[str]) -> Markup:
     few = len(classes) <= 8
     side = max(140, 34 * len(classes)) if few else 22 * len(classes)
 
-    def build(layout: Layout) -> Chart:
+    def build(chart_size: ChartSize) -> Chart:
         scale, angle = alt.Scale(domain=list(classes)), -40 if len(classes) > 2 else 0
         x = alt.X("decided:N", title="decided", scale=scale)
         y = alt.Y("true:N", title="true", scale=scale)
@@ -130,7 +132,7 @@ def confusion(results: Sequence[Result], classes: Sequence[str]) -> Markup:
             numbers = base.mark_text(fontSize=13 if few else 9).encode(text="images:Q", color=ink)
             return alt.layer(cells, numbers).properties(width=side, height=side)
 
-        return panels(panel, rows, [result.title for result in results], max(1, layout.width // (side + 20)))
+        return panels(panel, rows, [result.title for result in results], max(1, chart_size.width // (side + 20)))
 
     return draw(build, "Confusion matrix of every run")
 
@@ -143,7 +145,7 @@ def calibration(results: Sequence[Result]) -> Markup:
         for result in results for part in result.detail["calibration"]
     ]  # fmt: skip
 
-    def build(layout: Layout) -> Chart:
+    def build(chart_size: ChartSize) -> Chart:
         scale = alt.Scale(domain=[0, 100])
         most = max((row["images"] for row in rows), default=1)
         size = alt.Size("images:Q", legend=None, scale=alt.Scale(range=[12, 160], domain=[0, most]))
@@ -159,7 +161,7 @@ def calibration(results: Sequence[Result]) -> Markup:
             points = base.mark_point(filled=True, opacity=1, color=BLUE).encode(x=x, y=right("value", axes), size=size)
             return alt.layer(diagonal, whiskers, points).properties(width=190, height=150)
 
-        return panels(panel, rows, [result.title for result in results], layout.columns)
+        return panels(panel, rows, [result.title for result in results], chart_size.columns)
 
     return draw(build, "Accuracy by confidence of every run")
 
@@ -170,15 +172,15 @@ def learning(epochs: Sequence[tuple[str, int, float, float]]) -> Markup:
     rows: Records = [dict(zip(names, row, strict=True)) for row in epochs]
     plans = dict.fromkeys([row["plan"] for row in rows], "plan")
 
-    def panel(field: str, title: str, layout: Layout) -> Chart:
+    def panel(field: str, title: str, chart_size: ChartSize) -> Chart:
         axis = alt.X("epoch:Q", title="epoch").axis(tickMinStep=1, format="d")
         height = alt.Y(f"{field}:Q", title=title).scale(zero=False)
         line = alt.Chart(data(rows)).mark_line(point=alt.OverlayMarkDef(filled=True, size=40))
-        return line.encode(x=axis, y=height, color=_shades(plans, layout, "plan")).properties(width=260, height=190)
+        return line.encode(x=axis, y=height, color=_shades(plans, chart_size, "plan")).properties(width=260, height=190)
 
-    def build(layout: Layout) -> Chart:
-        both = [panel("loss", "training loss", layout), panel("validation", "validation score", layout)]
-        return alt.hconcat(*both) if layout.columns > 1 else alt.vconcat(*both)
+    def build(chart_size: ChartSize) -> Chart:
+        both = [panel("loss", "training loss", chart_size), panel("validation", "validation score", chart_size)]
+        return alt.hconcat(*both) if chart_size.columns > 1 else alt.vconcat(*both)
 
     return draw(build, "Training loss and validation score of every plan, by epoch")
 
@@ -191,31 +193,33 @@ def _record(result: Result, estimate: Estimate) -> dict[str, Any]:
     return {"run": result.title, "kind": KIND[result.kind], **percent(estimate)}
 
 
-def _colour(rows: Records, layout: Layout) -> alt.Color:
+def _colour(rows: Records, chart_size: ChartSize) -> alt.Color:
     """Return the colours of the kinds that the rows have."""
     kinds = [kind for kind in COLOURS if any(row["kind"] == kind for row in rows)]
     scale = alt.Scale(domain=kinds, range=[COLOURS[kind] for kind in kinds])
-    return alt.Color("kind:N", scale=scale, legend=_legend(layout))
+    return alt.Color("kind:N", scale=scale, legend=_legend(chart_size))
 
 
-def _shades(kinds: Mapping[str, str], layout: Layout, field: str = "run") -> alt.Color:
+def _shades(kinds: Mapping[str, str], chart_size: ChartSize, field: str = "run") -> alt.Color:
     """Return one family of colours for the heads and another for the plans."""
     of_kind = {kind: [run for run, found in kinds.items() if found == kind] for kind in KIND}
     shades = dict(pair for kind in KIND for pair in zip(of_kind[kind], itertools.cycle(SHADES[kind]), strict=False))
     return alt.Color(
-        f"{field}:N", scale=alt.Scale(domain=list(shades), range=list(shades.values())), legend=_legend(layout)
+        f"{field}:N", scale=alt.Scale(domain=list(shades), range=list(shades.values())), legend=_legend(chart_size)
     )
 
 
-def _legend(layout: Layout) -> alt.Legend:
-    return alt.Legend(title=None, orient="top", symbolOpacity=1, labelLimit=layout.labels, columns=layout.entries)
+def _legend(chart_size: ChartSize) -> alt.Legend:
+    return alt.Legend(
+        title=None, orient="top", symbolOpacity=1, labelLimit=chart_size.labels, columns=chart_size.entries
+    )
 
 
-def _forest(rows: Records, title: str, layout: Layout, *under: alt.Chart) -> Chart:
+def _forest(rows: Records, title: str, chart_size: ChartSize, *under: alt.Chart) -> Chart:
     ordered = alt.EncodingSortField("value", order="descending")
-    run = alt.Y("run:N", title=None, sort=ordered, axis=alt.Axis(labelLimit=layout.labels))
-    base = alt.Chart(data(rows)).encode(y=run, color=_colour(rows, layout))
-    reach = alt.X("low:Q", title=title).scale(zero=False).axis(tickCount=layout.width // 60)
+    run = alt.Y("run:N", title=None, sort=ordered, axis=alt.Axis(labelLimit=chart_size.labels))
+    base = alt.Chart(data(rows)).encode(y=run, color=_colour(rows, chart_size))
+    reach = alt.X("low:Q", title=title).scale(zero=False).axis(tickCount=chart_size.width // 60)
     whiskers = base.mark_rule(strokeWidth=2).encode(x=reach, x2="high:Q")
     points = base.mark_point(filled=True, size=90, opacity=1).encode(x="value:Q")
-    return alt.layer(*under, whiskers, points).properties(width=layout.width, height=alt.Step(30))
+    return alt.layer(*under, whiskers, points).properties(width=chart_size.width, height=alt.Step(30))

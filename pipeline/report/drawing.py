@@ -30,7 +30,7 @@ Chart = Any
 """Any of Altair's classes."""
 
 
-class Layout(NamedTuple):
+class ChartSize(NamedTuple):
     """The size of a chart: every chart is drawn once for a screen and once for a phone."""
 
     width: int
@@ -60,7 +60,7 @@ class Axes(NamedTuple):
         return channel.axis(**look) if self.first else channel.axis(labels=False, title=None)
 
 
-LAYOUTS = {"wide": Layout(640, 260, 3, 4), "narrow": Layout(250, 90, 1, 2)}
+CHART_SIZES = {"wide": ChartSize(640, 260, 3, 4), "narrow": ChartSize(250, 90, 1, 2)}
 
 
 def percent(estimate: Estimate) -> dict[str, float]:
@@ -93,19 +93,19 @@ def panels(build: Callable[[Records, Axes], Chart], rows: Records, titles: Seque
     return alt.concat(*made, columns=columns)
 
 
-def draw(build: Callable[[Layout], Chart], description: str) -> Markup:
-    """Draw a chart in every layout; the style sheet shows the one that fits.
+def draw(build: Callable[[ChartSize], Chart], description: str) -> Markup:
+    """Draw a chart in every size; the style sheet shows the one that fits.
 
     Altair's builders share state: in several threads, titles and fields end up in the wrong chart (vega/altair#3589).
     So they run in the caller's thread, and only the drawing runs in parallel.
     """
-    specs = [{**build(layout).to_dict(validate=False), "config": LOOKS} for layout in LAYOUTS.values()]
+    specs = [{**build(chart_size).to_dict(validate=False), "config": LOOKS} for chart_size in CHART_SIZES.values()]
     with ThreadPoolExecutor() as pool:  # drawing releases the interpreter lock
         pictures = list(pool.map(vl_convert.vegalite_to_svg, specs))
     opening = f'<svg role="img" aria-label="{Markup.escape(description)}" '
     boxes = [
         # The library escapes all text in its drawings.
         Markup('<div class="{}">{}</div>').format(name, Markup(picture.replace("<svg ", opening, 1)))  # noqa: S704
-        for name, picture in zip(LAYOUTS, pictures, strict=True)
+        for name, picture in zip(CHART_SIZES, pictures, strict=True)
     ]
     return Markup("\n").join(boxes)

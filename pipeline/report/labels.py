@@ -12,7 +12,7 @@ LETTER, HEIGHT, RADIUS = 6.5, 14.0, 5.0
 Align = Literal["left", "center", "right"]
 
 
-class Place(NamedTuple):
+class Offset(NamedTuple):
     """A place for a name, in pixels from its point; y grows downwards."""
 
     dx: int
@@ -22,8 +22,8 @@ class Place(NamedTuple):
 
 _SIDES: Sequence[tuple[int, Align]] = ((10, "left"), (-10, "right"))
 PLACES = (
-    Place(0, -12, "center"), Place(0, 14, "center"), Place(10, 0, "left"), Place(-10, 0, "right"),
-    *(Place(dx, dy, align) for dy in (-14, 16, -28, 30, -42, 44, -56, 58) for dx, align in _SIDES),
+    Offset(0, -12, "center"), Offset(0, 14, "center"), Offset(10, 0, "left"), Offset(-10, 0, "right"),
+    *(Offset(dx, dy, align) for dy in (-14, 16, -28, 30, -42, 44, -56, 58) for dx, align in _SIDES),
 )  # fmt: skip
 """In the order in which they are tried."""
 
@@ -51,7 +51,7 @@ def place_labels(names: Sequence[str], at: Sequence[tuple[float, float]]) -> lis
     return chosen
 
 
-def _box(name: str, point: tuple[float, float], place: Place) -> Box:
+def _box(name: str, point: tuple[float, float], place: Offset) -> Box:
     width = min(LETTER * len(name), LIMIT)
     left = point[0] + place.dx - {"left": 0.0, "center": width / 2, "right": width}[place.align]
     middle = point[1] + place.dy

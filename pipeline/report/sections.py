@@ -1,4 +1,4 @@
-"""SECTIONS: functions Evidence -> Section, or None if there is nothing to show, in the order of the page.
+"""SECTIONS: functions Evidence -> PageSection, or None if there is nothing to show, in the order of the page.
 
 To add one: write a decorated function here; its position in this file is its position on the page.
 """
@@ -20,7 +20,7 @@ from pipeline.verdict.wording.factors import crossover_sentence
 
 
 @dataclass(frozen=True)
-class Section:
+class PageSection:
     """One part of the page."""
 
     anchor: str
@@ -30,7 +30,7 @@ class Section:
 
 MOST_ROWS = 300
 """The most rows of a table on the page."""
-SectionBuilder = Callable[[Evidence], Section | None]
+SectionBuilder = Callable[[Evidence], PageSection | None]
 _REGISTRY: list[SectionBuilder] = []
 SECTIONS: Sequence[SectionBuilder] = _REGISTRY
 
@@ -41,7 +41,7 @@ def _section(function: SectionBuilder) -> SectionBuilder:
 
 
 @_section
-def accuracy(evidence: Evidence) -> Section:
+def accuracy(evidence: Evidence) -> PageSection:
     """Show every run's score with its interval."""
     verdict = evidence.verdict
     chance = chance_level(verdict.metric, verdict.test_images)
@@ -50,23 +50,23 @@ def accuracy(evidence: Evidence) -> Section:
         f"{chance.score:.1%}."
     )
     body = render("figure.html.j2", picture=charts.accuracy(verdict), caption=caption)
-    return Section("scores", "How well each run does on the test images", body)
+    return PageSection("scores", "How well each run does on the test images", body)
 
 
 @_section
-def factors(evidence: Evidence) -> Section:
+def factors(evidence: Evidence) -> PageSection:
     """Give the numbers on labels, similarity of the tasks and compute."""
-    return Section("factors", "What decides for your data", render("factors.html.j2", verdict=evidence.verdict))
+    return PageSection("factors", "What decides for your data", render("factors.html.j2", verdict=evidence.verdict))
 
 
 @_section
-def cost(evidence: Evidence) -> Section:
+def cost(evidence: Evidence) -> PageSection:
     """Show score against compute."""
     caption = (
         f"{_front_sentence(evidence.verdict)}The cost of every frozen head includes the pass over the images that made "
         "the embeddings, although all heads share it: that is what one head alone would cost."
     )
-    return Section(
+    return PageSection(
         "cost", "What it cost", render("figure.html.j2", picture=charts.cost(evidence.verdict), caption=caption)
     )
 
@@ -81,7 +81,7 @@ def _front_sentence(verdict: Verdict) -> str:
 
 
 @_section
-def results(evidence: Evidence) -> Section:
+def results(evidence: Evidence) -> PageSection:
     """Show one table of all runs and all their numbers, and the notes on runs."""
     verdict = evidence.verdict
     pairs = {
@@ -92,11 +92,11 @@ def results(evidence: Evidence) -> Section:
     numbered = sorted(enumerate(verdict.results), key=lambda one: -one[1].test[verdict.metric].value)
     notes = [note for note in verdict.notes if note not in set(evidence.data_notes)]
     body = render("results.html.j2", verdict=verdict, results=numbered, pairs=pairs, notes=notes, most=MOST_ROWS)
-    return Section("runs", "All runs", body)
+    return PageSection("runs", "All runs", body)
 
 
 @_section
-def differences(evidence: Evidence) -> Section | None:
+def differences(evidence: Evidence) -> PageSection | None:
     """Show paired differences to the best head in a chart, and all pairs in a table."""
     verdict = evidence.verdict
     if not verdict.pairs:
@@ -105,18 +105,18 @@ def differences(evidence: Evidence) -> Section | None:
     body = render(
         "differences.html.j2", picture=charts.differences(verdict), verdict=verdict, titles=titles, most=MOST_ROWS
     )
-    return Section("differences", "Against the best frozen head", body)
+    return PageSection("differences", "Against the best frozen head", body)
 
 
 @_section
-def confusion(evidence: Evidence) -> Section:
+def confusion(evidence: Evidence) -> PageSection:
     """Show which classes are confused with which."""
     verdict, classes = evidence.verdict, evidence.table.classes
     best = [verdict.of(run) for run in (verdict.best_head, verdict.best_plan) if run is not None]
     picture = charts.confusion(verdict.results, classes) if len(classes) <= charts.MOST_CLASSES else None
     hardest = _hardest(best[0], len(verdict.results))
     body = render("confusion.html.j2", picture=picture, best=best, results=verdict.results, classes=hardest)
-    return Section("confusion", "Which classes are confused", body)
+    return PageSection("confusion", "Which classes are confused", body)
 
 
 def _hardest(best: Result, runs: int) -> list[str]:
@@ -127,7 +127,7 @@ def _hardest(best: Result, runs: int) -> list[str]:
 
 
 @_section
-def calibration(evidence: Evidence) -> Section:
+def calibration(evidence: Evidence) -> PageSection:
     """Show whether probabilities match frequencies."""
     caption = (
         "Test images by the probability of their predicted class, in fifteen bins. Larger points stand for more "
@@ -135,11 +135,11 @@ def calibration(evidence: Evidence) -> Section:
     )
     picture = charts.calibration(evidence.verdict.results)
     body = render("figure.html.j2", picture=picture, caption=caption)
-    return Section("calibration", "Whether the probabilities can be believed", body)
+    return PageSection("calibration", "Whether the probabilities can be believed", body)
 
 
 @_section
-def learning(evidence: Evidence) -> Section | None:
+def learning(evidence: Evidence) -> PageSection | None:
     """Show loss and validation score by epoch of every plan."""
     epochs = [
         (result.title, number, epoch["loss"], epoch["validation"])
@@ -150,11 +150,11 @@ def learning(evidence: Evidence) -> Section | None:
         return None
     caption = "The epoch with the best validation score is kept; the test images play no part in that choice."
     body = render("figure.html.j2", picture=charts.learning(epochs), caption=caption)
-    return Section("learning", "How fine-tuning went", body)
+    return PageSection("learning", "How fine-tuning went", body)
 
 
 @_section
-def label_efficiency(evidence: Evidence) -> Section | None:
+def label_efficiency(evidence: Evidence) -> PageSection | None:
     """Show the scores with fewer labels, and from how many labels on a plan stays ahead."""
     curves = evidence.verdict.curves
     if not curves:
@@ -163,11 +163,11 @@ def label_efficiency(evidence: Evidence) -> Section | None:
         (backbone, charts.label_efficiency(curve), curve, [crossover_sentence(one, curve) for one in curve.crossovers])
         for backbone, curve in curves.items()
     ])  # fmt: skip
-    return Section("labels", "What more labels bring", body)
+    return PageSection("labels", "What more labels bring", body)
 
 
 @_section
-def embeddings(evidence: Evidence) -> Section | None:
+def embeddings(evidence: Evidence) -> PageSection | None:
     """Show the map of all images."""
     if not evidence.surveys:
         return None
@@ -179,17 +179,17 @@ def embeddings(evidence: Evidence) -> Section | None:
         images=len(evidence.table),
         pictured=len(evidence.thumbnails.image_id),
     )
-    return Section("map", "A map of the embeddings", body)
+    return PageSection("map", "A map of the embeddings", body)
 
 
 @_section
-def worst(evidence: Evidence) -> Section:
+def worst(evidence: Evidence) -> PageSection:
     """Show the worst errors, and the images on which the best head and plan differ."""
-    return Section("images", "Images worth a look", render("galleries.html.j2", galleries=galleries(evidence)))
+    return PageSection("images", "Images worth a look", render("galleries.html.j2", galleries=galleries(evidence)))
 
 
 @_section
-def quality(evidence: Evidence) -> Section | None:
+def quality(evidence: Evidence) -> PageSection | None:
     """Show the findings of the data checks, the notes on the data, and the images that were skipped."""
     verdict, kinds, notes = evidence.verdict, findings.check_results(evidence), evidence.data_notes
     if not kinds and not notes and not any(verdict.skipped.values()):
@@ -197,11 +197,11 @@ def quality(evidence: Evidence) -> Section | None:
     body = render(
         "quality.html.j2", verdict=verdict, kinds=kinds, notes=notes, list=files.LIST.as_posix(), most=MOST_ROWS
     )
-    return Section("quality", "Quality of the data", body)
+    return PageSection("quality", "Quality of the data", body)
 
 
 @_section
-def provenance(evidence: Evidence) -> Section:
+def provenance(evidence: Evidence) -> PageSection:
     """Show the files behind the numbers."""
     body = render("provenance.html.j2", verdict=evidence.verdict, origins=origins(evidence))
-    return Section("origin", "Where the numbers come from", body)
+    return PageSection("origin", "Where the numbers come from", body)

@@ -109,7 +109,7 @@ def test_every_chart_has_its_axes_a_mark_for_every_row_and_no_scale_without_valu
     given = evidence(images=20 * len(titles), classes=("a", "b", "c"), titles=titles)
     wanted = expected(given)
     found = pictures(page.page(given))
-    assert Counter(one.description for one in found) == dict.fromkeys(wanted, len(drawing.LAYOUTS))
+    assert Counter(one.description for one in found) == dict.fromkeys(wanted, len(drawing.CHART_SIZES))
     for one in found:
         assert (one.titles, one.marks, one.runs) == wanted[str(one.description)], one.description
         assert not re.search("Infinity|NaN|undefined", one.text), one.description

@@ -10,7 +10,7 @@ from pipeline.quality.findings import CheckResult, Finding
 from pipeline.report import findings, page
 from pipeline.report.evidence import Evidence
 from pipeline.report.galleries import MOST
-from pipeline.report.sections import Section, quality, results
+from pipeline.report.sections import PageSection, quality, results
 from pipeline.verdict.wording import notes
 from tests.report.examples import evidence
 
@@ -24,7 +24,7 @@ def with_findings(given: Evidence, *found: Finding) -> Evidence:
 
 def section(given: Evidence) -> str:
     made = quality(given)
-    assert isinstance(made, Section)
+    assert isinstance(made, PageSection)
     return str(made.body)
 
 

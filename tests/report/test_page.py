@@ -94,7 +94,7 @@ def test_pictures_have_text_alternatives(text: str) -> None:
     parsed = Parsed(text)
     assert all(one["role"] == "img" and one["aria-label"] for one in parsed.all("svg"))
     assert all(one["alt"] for one in parsed.all("img"))
-    assert len(parsed.all("svg")) == 7 * len(drawing.LAYOUTS)
+    assert len(parsed.all("svg")) == 7 * len(drawing.CHART_SIZES)
 
 
 def test_names_are_inert() -> None:
