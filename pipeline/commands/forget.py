@@ -62,7 +62,7 @@ def main(params: Params, image: list[str], *, yes: bool = False) -> str:
     listed = ", ".join(f"{sha256[:10]}..." for sha256 in gone)
     done = "removed" if yes else "would be removed; nothing was: add --yes"
     return "\n".join([
-        f"{counted(len(gone), 'image')} by their bytes (sha256 {listed}): {done}:",
+        f"{counted(len(gone), 'image')} (sha256 {listed}): {done}:",
         *_indented(removed),
         "still carried by:" if left else "nothing else is known to carry them",
         *_indented(left),

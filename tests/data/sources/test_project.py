@@ -113,7 +113,7 @@ def test_an_image_is_forgotten_in_store_and_memo_and_named_where_it_came_from(
     gone = row_of(IMAGE)["sha256"]
     assert main(["forget", IMAGE, "--yes"]) == 0
     said = " ".join(capsys.readouterr().out.split())
-    assert ".headswap/images 1 images" in said
+    assert ".headswap/images 1 image, and " in said
     assert f"{project.data.remote or ARCHIVE}/{IMAGE} the image itself" in said
     assert gone not in store.present()
     assert memo.forget([gone], dry=True) == 0
